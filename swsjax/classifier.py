@@ -1,0 +1,96 @@
+"""An image classifier from untrained to compressed, with the splits kept apart.
+
+The steps that the command line and the benchmarks share: train on the training images, watch the
+validation images, report the test images.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+
+from swsjax.compress import Config, Progress, Result, compress
+from swsjax.data import Dataset, Split
+from swsjax.losses import Apply, Params, cross_entropy, distillation, error_rate, logits_of
+from swsjax.train import PretrainConfig, PretrainProgress, pretrain
+
+__all__ = ["Classifier", "build", "compress_classifier", "pretrain_classifier"]
+
+ModelClass = Callable[..., nnx.Module]
+
+
+class Classifier(NamedTuple):
+    """A net as parameters and a pure function of them."""
+
+    params: Params
+    """Nested dictionaries of arrays."""
+    apply: Apply
+    """Logits (batch, classes) of parameters and uint8 images (batch, height, width)."""
+
+    def error(self, split: Split) -> float:
+        """Share of misclassified images, from 0 to 1."""
+        return error_rate(self.apply, self.params, split.images, split.labels)
+
+
+def build(model: ModelClass, dataset: Dataset, *, seed: int = 0) -> Classifier:
+    """Make an untrained net for the images and classes of a data set.
+
+    >>> from swsjax.data import load_digits
+    >>> from swsjax.models import LeNet300100
+    >>> digits = load_digits()
+    >>> build(LeNet300100, digits).apply(build(LeNet300100, digits).params,
+    ...                                  digits.test.images[:2]).shape
+    (2, 10)
+    """
+    images, labels = dataset.train
+    module = model(images.shape[1:], int(labels.max()) + 1, rngs=nnx.Rngs(seed))
+    graph, state = nnx.split(module, nnx.Param)
+
+    def apply(params: Params, images: Array) -> Array:
+        return nnx.merge(graph, params)(jnp.asarray(images, jnp.float32) / 255)
+
+    return Classifier(nnx.to_pure_dict(state), apply)
+
+
+def pretrain_classifier(
+    classifier: Classifier,
+    dataset: Dataset,
+    config: PretrainConfig = PretrainConfig(),
+    *,
+    callback: Callable[[PretrainProgress], None] | None = None,
+) -> Classifier:
+    """Train on the training images with cross-entropy; see ``pretrain``."""
+    loss = cross_entropy(classifier.apply)
+    params = pretrain(classifier.params, loss, _batchable(dataset.train), config, callback=callback)
+    return classifier._replace(params=params)
+
+
+def compress_classifier(
+    classifier: Classifier,
+    dataset: Dataset,
+    config: Config = Config(),
+    *,
+    callback: Callable[[Progress], None] | None = None,
+) -> Result:
+    """Compress a pretrained classifier, which teaches its own compressed version; see ``compress``.
+
+    The loss is half cross-entropy and half distillation from the pretrained net, on the training
+    images as they are (no augmentation). The error in the history is that of the validation images.
+    """
+    apply = classifier.apply
+    data = _batchable(dataset.train)
+    data["teacher"] = logits_of(apply, classifier.params, dataset.train.images)
+    return compress(
+        classifier.params,
+        distillation(apply),
+        data,
+        config,
+        evaluate=lambda params: classifier._replace(params=params).error(dataset.validation),
+        callback=callback,
+    )
+
+
+def _batchable(split: Split) -> dict[str, Array]:
+    return {"inputs": jnp.asarray(split.images), "labels": jnp.asarray(split.labels, jnp.int32)}

@@ -1,0 +1,32 @@
+"""Writing a file whole or not at all."""
+
+import contextlib
+import os
+import secrets
+from os import PathLike
+from pathlib import Path
+
+__all__ = ["write_bytes"]
+
+
+def write_bytes(path: str | PathLike, data: bytes) -> None:
+    """Put ``data`` at ``path``: after a crash, a kill or a full disk the old file is still there.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_bytes(folder + "/file", b"data")
+    ...     Path(folder, "file").read_bytes()
+    b'data'
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        with open(temporary, "xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:  # an interrupt must not leave the temporary file behind either
+        with contextlib.suppress(FileNotFoundError):
+            temporary.unlink()
+        raise

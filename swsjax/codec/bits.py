@@ -1,0 +1,165 @@
+"""Arrays as unsigned integers, and unsigned integers as fields of a bit string."""
+
+import numpy as np
+
+from swsjax.errors import FormatError
+
+__all__ = ["BitReader", "BitWriter", "bit_width", "bits_of", "levels_of"]
+
+
+def bits_of(array):
+    """Return the bit patterns of an array as unsigned integers, C-contiguous, flat.
+
+    Two weights are the same to the codec when their bit patterns are, so -0.0 is not the zero
+    and every NaN payload is a level of its own. Sixteen-byte elements (``complex128``) become two
+    integers each.
+
+    Args:
+        array: any NumPy array of 1, 2, 4, 8 or 16 bytes an element.
+
+    Returns:
+        A flat array of ``uint8``, ``uint16``, ``uint32`` or ``uint64``; a view where possible.
+
+    Example:
+        >>> bits_of(np.array([[0.0, -0.0, 1.0]], np.float32)).tolist()
+        [0, 2147483648, 1065353216]
+    """
+    array = np.asarray(array)
+    if not array.dtype.isnative:
+        array = array.astype(array.dtype.newbyteorder("="))
+    width = min(array.dtype.itemsize, 8)
+    return np.ascontiguousarray(array).reshape(-1).view(f"u{width}")
+
+
+def levels_of(bits, limit):
+    """Return the distinct non-zero values of ``bits`` in increasing order, or None over ``limit``.
+
+    For floating-point patterns the order is: positive levels by magnitude, then negative levels
+    by magnitude.
+
+    Args:
+        bits: flat array of unsigned integers.
+        limit: the largest number of levels wanted; an array with more is recognised early.
+
+    Example:
+        >>> levels_of(np.array([0, 7, 0, 3, 7], np.uint8), 2).tolist()
+        [3, 7]
+    """
+    found = bits[:0]
+    start, block = 0, 1 << 16
+    while start < bits.size:
+        part = bits[start : start + block]
+        found = np.union1d(found, part[part != 0])
+        if found.size > limit:
+            return None
+        start, block = start + block, 1 << 20
+    return found
+
+
+def bit_width(largest):
+    """Return the bits of a fixed-width field that holds 0 to ``largest``.
+
+    Example:
+        >>> [bit_width(n) for n in (0, 1, 2, 255, 256)]
+        [0, 1, 2, 8, 9]
+    """
+    return int(largest).bit_length()
+
+
+class BitWriter:
+    """Collects fields of bits, most significant bit first.
+
+    Example:
+        >>> writer = BitWriter()
+        >>> writer.write([5, 1], width=4)
+        >>> writer.bit_count, writer.getvalue()
+        (8, b'Q')
+    """
+
+    def __init__(self):
+        self._parts = []
+        self.bit_count = 0
+
+    def write(self, values, width):
+        """Append every value as a field of ``width`` bits."""
+        values = np.atleast_1d(np.asarray(values, np.uint64))
+        shifts = np.arange(width - 1, -1, -1, dtype=np.uint64)
+        for start in range(0, values.size, 1 << 18):  # 64-bit intermediates: keep them small
+            part = values[start : start + (1 << 18), None] >> shifts
+            self.write_bits((part & np.uint64(1)).astype(np.uint8).reshape(-1))
+
+    def write_bits(self, bits):
+        """Append an array of zeros and ones."""
+        self._parts.append(bits)
+        self.bit_count += bits.size
+
+    def getvalue(self):
+        """Return the bytes so far; unused bits of the last byte are zero."""
+        if not self._parts:
+            return b""
+        return np.packbits(np.concatenate(self._parts)).tobytes()
+
+
+class BitReader:
+    """Reads fields of bits, most significant bit first.
+
+    Args:
+        data: the bytes to read.
+        where: offset of ``data`` in its file, for messages.
+
+    Example:
+        >>> BitReader(b"Q").read(2, width=4).tolist()
+        [5, 1]
+    """
+
+    def __init__(self, data, where=0):
+        self._data = np.frombuffer(data, np.uint8)
+        self._where = where
+        self.position = 0
+
+    @property
+    def offset(self):
+        """Offset in the file of the byte that holds the next bit."""
+        return self._where + self.position // 8
+
+    @property
+    def remaining(self):
+        """Bits not yet read."""
+        return 8 * self._data.size - self.position
+
+    def read_bits(self, count):
+        """Return the next ``count`` bits as an array of zeros and ones.
+
+        Raises:
+            FormatError: fewer than ``count`` bits are left.
+        """
+        if count > self.remaining:
+            raise FormatError(
+                f"bit stream ends early: {count} more bits expected at byte {self.offset}, "
+                f"{self.remaining} left"
+            )
+        start, stop = self.position, self.position + count
+        self.position = stop
+        bits = np.unpackbits(self._data[start // 8 : (stop + 7) // 8])
+        return bits[start % 8 : start % 8 + count]
+
+    def read(self, count, width):
+        """Return the next ``count`` fields of ``width`` bits as ``uint64``.
+
+        Raises:
+            FormatError: the stream ends before them.
+        """
+        if count * width > self.remaining:
+            self.read_bits(count * width)
+        out = np.zeros(count, np.uint64)
+        for start in range(0, count, 1 << 18):
+            part = out[start : start + (1 << 18)]
+            fields = self.read_bits(part.size * width).reshape(part.size, width)
+            for column in range(width):
+                part <<= np.uint64(1)
+                part |= fields[:, column]
+        return out
+
+    def read_int(self, width):
+        """Return one field as a Python integer."""
+        return int(self.read(1, width)[0])

@@ -1,0 +1,198 @@
+"""What a file says about its leaves before their data: path, element type, shape."""
+
+import math
+from typing import NamedTuple
+
+from swsjax.codec.wire import varint
+from swsjax.errors import FormatError
+
+__all__ = ["DTYPES", "Spec", "pattern_dtype", "pattern_shape", "read_specs", "specs_bytes"]
+
+# The position in this table is the code in the file; new types are added at the end.
+DTYPES = {
+    "float32": 4,
+    "bfloat16": 2,
+    "float16": 2,
+    "float64": 8,
+    "bool": 1,
+    "int8": 1,
+    "int16": 2,
+    "int32": 4,
+    "int64": 8,
+    "uint8": 1,
+    "uint16": 2,
+    "uint32": 4,
+    "uint64": 8,
+    "complex64": 8,
+    "complex128": 16,
+    "float8_e4m3fn": 1,
+    "float8_e5m2": 1,
+}
+
+# Path components that cost one byte. Part of the format: never changed, never reordered.
+NAMES = (
+    *("bias", "kernel", "scale", "embedding", "mean", "var", "params", "batch_stats"),
+    *("value", "weight", "w", "b", "query", "key", "out", "Dense_0", "Dense_1", "Dense_2"),
+    *("Conv_0", "Conv_1", "BatchNorm_0", "conv1", "conv2", "fc1", "fc2", "fc3"),
+)
+
+_NEW_NAME, _INTEGER, _FIRST_NAME = 0, 1, 2
+_MANY_AXES = 7
+_MAX_AXES = 64  # NumPy's own limit
+_MAX_COMPONENTS = 256
+
+
+class Spec(NamedTuple):
+    """One leaf's path (strings and non-negative integers), element type by name, and shape."""
+
+    path: tuple
+    dtype: str
+    shape: tuple
+
+
+def pattern_dtype(dtype):
+    """Return the unsigned type of a named element type's bit patterns.
+
+    Example:
+        >>> pattern_dtype("bfloat16"), pattern_dtype("complex128")
+        ('u2', 'u8')
+    """
+    return f"u{min(DTYPES[dtype], 8)}"
+
+
+def pattern_shape(spec):
+    """Return the shape of a leaf's bit patterns: one more axis for 16-byte elements.
+
+    Example:
+        >>> pattern_shape(Spec(("a",), "complex128", (3,)))
+        (3, 2)
+    """
+    return (*spec.shape, 2) if DTYPES[spec.dtype] == 16 else spec.shape
+
+
+def specs_bytes(specs):
+    """Return the header bytes that describe ``specs``.
+
+    A path keeps the leading components it has in common with the path before it, and a name that
+    occurred before, or is in the table of common names, is one byte.
+
+    Example:
+        >>> specs_bytes([Spec(("fc1", "kernel"), "float32", (784, 300))])
+        b'\\x01\\x012\\x07\\x02\\x90\\x06\\xac\\x02'
+    """
+    known = {name: code for code, name in enumerate(NAMES, _FIRST_NAME)}
+    out = [varint(len(specs))]
+    previous = ()
+    for spec in specs:
+        out.append(_path_bytes(spec.path, previous, known))
+        axes = len(spec.shape)
+        out.append(bytes([list(DTYPES).index(spec.dtype) << 3 | min(axes, _MANY_AXES)]))
+        if axes >= _MANY_AXES:
+            out.append(varint(axes))
+        out.extend(varint(length) for length in spec.shape)
+        previous = spec.path
+    return b"".join(out)
+
+
+def _path_bytes(path, previous, known):
+    if not path:
+        return varint(0)
+    shared = 0
+    while shared < min(len(path) - 1, len(previous)) and path[shared] == previous[shared]:
+        shared += 1
+    out = [varint(shared + 1)]
+    for position, component in enumerate(path[shared:], shared + 1):
+        last = position == len(path)
+        if isinstance(component, int):
+            out.append(varint(_INTEGER << 1 | last) + varint(component))
+        elif component in known:
+            out.append(varint(known[component] << 1 | last))
+        else:
+            name = component.encode()
+            out.append(varint(_NEW_NAME << 1 | last) + varint(len(name)) + name)
+            known[component] = len(known) + _FIRST_NAME
+    return b"".join(out)
+
+
+def read_specs(reader, max_bytes):
+    """Read what :func:`specs_bytes` wrote.
+
+    Args:
+        reader: a :class:`~swsjax.codec.wire.ByteReader`.
+        max_bytes: refuse leaves that would take more than this together once decoded.
+
+    Raises:
+        FormatError: the header is damaged, or asks for more than ``max_bytes``.
+    """
+    count = reader.varint("number of leaves")
+    if 2 * count > reader.remaining:  # a leaf takes two bytes at least
+        raise FormatError(
+            f"{count} leaves declared, with {reader.remaining} bytes left at byte {reader.offset}"
+        )
+    names = list(NAMES)
+    specs, paths, nodes, total, previous = [], set(), set(), 0, ()
+    for _ in range(count):
+        start = reader.offset
+        path = _read_path(reader, previous, names)
+        if path in paths or path in nodes or any(path[:n] in paths for n in range(len(path))):
+            raise FormatError(f"path {path} at byte {start} occurs twice or inside another leaf")
+        paths.add(path)
+        nodes.update(path[:n] for n in range(len(path)))
+        spec = _read_type(reader, path)
+        total += math.prod(spec.shape) * DTYPES[spec.dtype]
+        if total > max_bytes:
+            raise FormatError(
+                f"leaf {path} at byte {start} brings the arrays to {total} bytes, over the limit "
+                f"of {max_bytes}; give a larger max_bytes if you trust the file"
+            )
+        specs.append(spec)
+        previous = path
+    return specs
+
+
+def _read_path(reader, previous, names):
+    kept = reader.varint("path")
+    if kept == 0:
+        return ()
+    if kept - 1 > len(previous):
+        raise FormatError(
+            f"path at byte {reader.offset - 1} keeps {kept - 1} components of {len(previous)}"
+        )
+    path = list(previous[: kept - 1])
+    while True:
+        start = reader.offset
+        token = reader.varint("path component")
+        code, last = token >> 1, token & 1
+        if code == _INTEGER:
+            path.append(reader.varint("path component"))
+        elif code == _NEW_NAME:
+            raw = reader.take(reader.varint("length of a name"), "name")
+            try:
+                names.append(raw.decode())
+            except UnicodeDecodeError as error:
+                raise FormatError(f"name at byte {start} is not UTF-8: {error}") from None
+            path.append(names[-1])
+        elif code - _FIRST_NAME < len(names):
+            path.append(names[code - _FIRST_NAME])
+        else:
+            raise FormatError(f"path component at byte {start} names an unknown string {code}")
+        if last:
+            return tuple(path)
+        if len(path) >= _MAX_COMPONENTS:
+            raise FormatError(f"path at byte {start} has over {_MAX_COMPONENTS} components")
+
+
+def _read_type(reader, path):
+    start = reader.offset
+    code, axes = divmod(reader.take(1, "element type")[0], 8)
+    if code >= len(DTYPES):
+        raise FormatError(f"unknown element type {code} of leaf {path} at byte {start}")
+    if axes == _MANY_AXES:
+        axes = reader.varint("number of axes")
+    if axes > _MAX_AXES:
+        raise FormatError(f"leaf {path} at byte {start} has {axes} axes, over {_MAX_AXES}")
+    dtype = list(DTYPES)[code]
+    shape = tuple(reader.varint("axis length") for _ in range(axes))
+    if math.prod(n for n in shape if n) * DTYPES[dtype] >= 2**63:
+        raise FormatError(f"leaf {path} at byte {start} has an impossible shape {shape}")
+    return Spec(path, dtype, shape)

@@ -1,0 +1,149 @@
+"""Any pytree in, the same bits out; atomic writing; exact messages."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen, nnx
+
+from swsjax import files
+from swsjax.errors import FormatError
+
+
+class Pair(NamedTuple):
+    left: object
+    right: object
+
+
+def bit_equal(first, second):
+    first, second = np.asarray(first), np.asarray(second)
+    return (
+        first.dtype == second.dtype
+        and first.shape == second.shape
+        and first.tobytes() == second.tobytes()
+    )
+
+
+def assert_same(first, second):
+    assert jax.tree.structure(first) == jax.tree.structure(second)
+    assert all(map(bit_equal, jax.tree.leaves(first), jax.tree.leaves(second)))
+
+
+def quantised(shape, seed=0, density=0.05):
+    rng = np.random.default_rng(seed)
+    levels = np.float32([-0.3, -0.1, 0.125, 0.25])
+    return np.where(rng.random(shape) < density, rng.choice(levels, shape), np.float32(0))
+
+
+MIXED = {
+    "params": {"kernel": quantised((40, 30)), "bias": quantised((30,), 1, 0.5)},
+    "list": [np.arange(5), (np.float32(1.5), jnp.ones((2, 2), jnp.bfloat16))],
+    "pair": Pair(np.zeros((0, 3), np.float16), np.array([True, False])),
+    "none": None,
+    "odd": np.array([0.0, -0.0, np.inf, -np.inf, np.nan], np.float32),
+}
+
+
+@pytest.mark.parametrize("encoding", ["han", "han-huffman"])
+def test_structure_comes_back_with_like(encoding):
+    assert_same(files.loads(files.dumps(MIXED, encoding=encoding), like=MIXED), MIXED)
+
+
+def test_nested_dictionaries_without_like():
+    tree = files.loads(files.dumps(MIXED))
+    assert list(tree) == ["list", "odd", "pair", "params"]
+    assert bit_equal(tree["list"][1][1], MIXED["list"][1][1])
+    assert bit_equal(tree["pair"]["left"], MIXED["pair"].left)
+
+
+def test_single_array_and_empty_tree():
+    assert bit_equal(files.loads(files.dumps(np.float64(2.5))), np.float64(2.5))
+    assert files.loads(files.dumps({})) == {}
+
+
+def test_nan_payloads_survive():
+    odd = np.array([0x7FC00001, 0xFFC12345, 0x7F800001], np.uint32).view(np.float32)
+    assert bit_equal(files.loads(files.dumps([odd]))[0], odd)
+
+
+def test_nnx_state_and_module():
+    model = nnx.Linear(3, 4, rngs=nnx.Rngs(0))
+    state = nnx.state(model, nnx.Param)
+    data = files.dumps(state)
+    assert sorted(files.loads(data)) == ["bias", "kernel"]
+    back = files.loads(data, like=state)
+    assert isinstance(back, nnx.State)
+    assert_same(back, state)
+    nnx.update(model, back)
+    assert data == files.dumps(nnx.to_pure_dict(state))
+
+
+def test_linen_variables():
+    model = linen.Sequential([linen.Dense(3), linen.BatchNorm(use_running_average=True)])
+    variables = model.init(jax.random.key(0), jnp.ones((1, 2)))
+    assert_same(files.loads(files.dumps(variables), like=variables), variables)
+
+
+def test_like_may_be_abstract():
+    shapes = jax.eval_shape(lambda: {"w": jnp.ones((2, 3))})
+    assert files.loads(files.dumps({"w": np.ones((2, 3), np.float32)}), like=shapes)["w"].sum() == 6
+
+
+def test_message_names_every_leaf_that_does_not_fit():
+    data = files.dumps({"a": np.zeros(2, np.float32), "b": np.zeros(3, np.int32)})
+    like = {"a": np.zeros((2, 1), np.float32), "c": np.zeros(1)}
+    with pytest.raises(ValueError, match="does not fit") as caught:
+        files.loads(data, like=like)
+    assert str(caught.value) == (
+        "the file does not fit the tree given: a is float32[2] in the file, float32[2, 1] "
+        "expected; c is not in the file; b is in the file but not expected"
+    )
+
+
+@pytest.mark.parametrize(
+    ("tree", "message"),
+    [
+        ({"a": 1.5}, "leaf a is a float, not an array; use numpy.asarray"),
+        ({"a": {-1: np.ones(1)}}, "tree key -1 is neither a string nor a non-negative integer"),
+        ([jax.random.key(0)], "leaf 0 is a random key"),
+        ({"a": np.array(["x"])}, "is of type str32; the format knows float32"),
+    ],
+)
+def test_what_cannot_be_stored(tree, message):
+    with pytest.raises(TypeError, match=message):
+        files.dumps(tree)
+
+
+def test_save_and_load(tmp_path):
+    path = tmp_path / "net.sws"
+    size = files.save(path, MIXED, metadata={"model": "toy", "error": 0.02})
+    assert size == path.stat().st_size
+    assert_same(files.load(path, like=MIXED), MIXED)
+    assert files.read_metadata(path) == {"model": "toy", "error": 0.02}
+    assert files.read_metadata(path.read_bytes()) == {"model": "toy", "error": 0.02}
+    assert [p.name for p in tmp_path.iterdir()] == ["net.sws"]
+
+
+@pytest.mark.parametrize("stage", ["fsync", "replace"])
+@pytest.mark.parametrize("error", [OSError(28, "disk full"), KeyboardInterrupt()])
+def test_failed_save_leaves_the_old_file(tmp_path, monkeypatch, stage, error):
+    path = tmp_path / "net.sws"
+    files.save(path, {"w": np.ones(1)})
+    before = path.read_bytes()
+
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(files.os, stage, fail)
+    with pytest.raises(type(error)):
+        files.save(path, {"w": np.zeros(1)})
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["net.sws"]
+
+
+def test_limit_on_decoded_bytes():
+    data = files.dumps({"w": np.zeros(1000, np.float32)})
+    with pytest.raises(FormatError, match="4000 bytes, over the limit of 3999"):
+        files.loads(data, max_bytes=3999)

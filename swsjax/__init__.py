@@ -1,0 +1,96 @@
+"""Very small neural networks by soft weight-sharing.
+
+``compress`` retrains a pretrained net under a learnable Gaussian-mixture prior and quantises it,
+``save`` and ``load`` write and read the result, ``report`` measures what was written. The pieces
+are public on their own, for people with a training loop of their own.
+"""
+
+from swsjax.compress import Config, Progress, Result, compress
+from swsjax.errors import (
+    CheckpointError,
+    ConfigError,
+    DataError,
+    FormatError,
+    RetrainingError,
+    SwsjaxError,
+)
+from swsjax.files import dumps, load, loads, read_metadata, save
+from swsjax.losses import cross_entropy, distillation, error_rate, logits_of
+from swsjax.merge import kl_divergence, merge
+from swsjax.prior import (
+    Beta,
+    Gamma,
+    GaussianMixture,
+    HyperPriors,
+    assign,
+    component_log_probs,
+    component_means,
+    hyper_log_prob,
+    init_mixture,
+    log_mixing,
+    log_prob,
+    responsibilities,
+)
+from swsjax.quantize import codebook, non_zeros, quantize
+from swsjax.report import Layer, Report, report
+from swsjax.retrain import Info, Rates, State, hard, init, make_step, soft
+from swsjax.table import Grid, grid_over, straight_through, sum_log_prob
+from swsjax.train import PretrainConfig, PretrainProgress, TrainState, epoch, pretrain
+
+__all__ = [
+    "Beta",
+    "CheckpointError",
+    "Config",
+    "ConfigError",
+    "DataError",
+    "FormatError",
+    "Gamma",
+    "GaussianMixture",
+    "Grid",
+    "HyperPriors",
+    "Info",
+    "Layer",
+    "PretrainConfig",
+    "PretrainProgress",
+    "Progress",
+    "Rates",
+    "Report",
+    "Result",
+    "RetrainingError",
+    "State",
+    "SwsjaxError",
+    "TrainState",
+    "assign",
+    "codebook",
+    "component_log_probs",
+    "component_means",
+    "compress",
+    "cross_entropy",
+    "distillation",
+    "dumps",
+    "epoch",
+    "error_rate",
+    "grid_over",
+    "hard",
+    "hyper_log_prob",
+    "init",
+    "init_mixture",
+    "kl_divergence",
+    "load",
+    "loads",
+    "log_mixing",
+    "log_prob",
+    "logits_of",
+    "make_step",
+    "merge",
+    "non_zeros",
+    "pretrain",
+    "quantize",
+    "read_metadata",
+    "report",
+    "responsibilities",
+    "save",
+    "soft",
+    "straight_through",
+    "sum_log_prob",
+]

@@ -1,0 +1,57 @@
+"""Pretrained parameters as Orbax checkpoints."""
+
+from os import PathLike
+from pathlib import Path
+
+import jax
+import orbax.checkpoint as ocp
+
+from swsjax.errors import CheckpointError
+from swsjax.losses import Params
+
+__all__ = ["load_checkpoint", "save_checkpoint"]
+
+
+def save_checkpoint(folder: str | PathLike, params: Params) -> None:
+    """Write parameters as an Orbax checkpoint, atomically, in place of one that is there.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as temporary:
+    ...     save_checkpoint(temporary + "/net", {"w": jnp.ones(2)})
+    ...     load_checkpoint(temporary + "/net", {"w": jnp.zeros(2)})
+    {'w': Array([1., 1.], dtype=float32)}
+    """
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(Path(folder).absolute(), params, force=True)
+
+
+def load_checkpoint(folder: str | PathLike, like: Params) -> Params:
+    """Read an Orbax checkpoint into the structure of ``like``.
+
+    Raises:
+        CheckpointError: there is no checkpoint, or one of another net.
+    """
+    path = Path(folder).absolute()
+    with ocp.StandardCheckpointer() as checkpointer:
+        if not (path / "_CHECKPOINT_METADATA").is_file():
+            raise CheckpointError(
+                f"{folder} is not an Orbax checkpoint; give the folder that `swsjax pretrain` or "
+                "Orbax's StandardCheckpointer wrote"
+            )
+        found = checkpointer.metadata(path).item_metadata
+        expected, came = _shapes(like), _shapes(found)
+        if expected != came:
+            differing = sorted(set(expected.items()) ^ set(came.items()))
+            name = differing[0][0]
+            raise CheckpointError(
+                f"the checkpoint {folder} is of another net: {name} has shape "
+                f"{came.get(name, 'none (missing)')}, expected {expected.get(name, 'none')}"
+            )
+        return checkpointer.restore(path, like)
+
+
+def _shapes(tree: Params) -> dict[str, tuple[int, ...]]:
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape)
+        for path, leaf in jax.tree.leaves_with_path(tree)
+    }

@@ -1,0 +1,245 @@
+"""The command line: a thin layer over the Python API."""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from swsjax.atomic import write_bytes
+from swsjax.checkpoint import load_checkpoint, save_checkpoint
+from swsjax.classifier import Classifier, build, compress_classifier, pretrain_classifier
+from swsjax.compress import Config, Result
+from swsjax.data import Dataset, load_digits, load_fashion_mnist, load_mnist
+from swsjax.errors import FormatError, SwsjaxError
+from swsjax.files import load, read_metadata, save
+from swsjax.models import LeNet5Caffe, LeNet300100
+from swsjax.plot import save_figures
+from swsjax.progress import Reporter, reporter
+from swsjax.report import report
+from swsjax.retrain import Rates
+from swsjax.train import PretrainConfig
+
+__all__ = ["main"]
+
+_MODELS = {"lenet-300-100": LeNet300100, "lenet-5-caffe": LeNet5Caffe}
+_DATASETS: dict[str, Callable[[], Dataset]] = {
+    "mnist": load_mnist,
+    "fashion-mnist": load_fashion_mnist,
+    "digits": load_digits,
+}
+# Digits are 1,197 training images: an epoch has 37 steps where MNIST's has 390, so there are more
+# epochs, the precisions may grow faster, and tau is smaller by the number of examples.
+_DIGITS_CONFIG = Config(
+    tau=0.01,
+    soft_epochs=100,
+    soft_rates=Rates(precisions=2e-3),
+    hard_epochs=60,
+    hard_rates=Rates(precisions=5e-4, warmup_epochs=5.0, final=0.0, epsilon=1e-5),
+    batch_size=32,
+)
+_PRETRAIN_EPOCHS = {"lenet-300-100": 40, "lenet-5-caffe": 20}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit code: 0 done, 1 failed, 2 misused, 130 interrupted."""
+    options = _parser().parse_args(arguments)
+    try:
+        options.run(options)
+    except KeyboardInterrupt:
+        print("swsjax: interrupted", file=sys.stderr)
+        return 130
+    except (SwsjaxError, OSError, ImportError) as error:
+        message = " ".join(str(error).split())
+        print(f"swsjax: error: {message}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _demo(options: argparse.Namespace) -> None:
+    folder = _writable(options.out)
+    dataset = load_digits()
+    untrained = build(LeNet300100, dataset, seed=0)
+    with reporter() as show:
+        pretrained = pretrain_classifier(
+            untrained, dataset, PretrainConfig(epochs=60, batch_size=32), callback=show.pretraining
+        )
+        result = compress_classifier(pretrained, dataset, _DIGITS_CONFIG, callback=show.retraining)
+    metadata = {"model": "lenet-300-100", "data": "digits"}
+    _write(folder, "demo", pretrained, result, dataset, metadata)
+
+
+def _pretrain(options: argparse.Namespace) -> None:
+    folder = _writable(options.out)
+    dataset = _DATASETS[options.data]()
+    with reporter() as show:
+        pretrained = _pretrained(options, dataset, show)
+    save_checkpoint(folder / "checkpoint", pretrained.params)
+    errors = {
+        "validation": pretrained.error(dataset.validation),
+        "test": pretrained.error(dataset.test),
+    }
+    settings = {"model": options.model, "data": options.data, "seed": options.seed}
+    _write_json(folder / "pretrain.json", settings | {"errors": errors})
+    print(f"validation error {100 * errors['validation']:.2f} %, test {100 * errors['test']:.2f} %")
+    print(f"wrote {folder / 'checkpoint'}")
+
+
+def _compress(options: argparse.Namespace) -> None:
+    folder = _writable(options.out)
+    config = Config(tau=options.tau, seed=options.seed)
+    dataset = _DATASETS[options.data]()
+    with reporter() as show:
+        if options.checkpoint is None:
+            pretrained = _pretrained(options, dataset, show)
+        else:
+            like = build(_MODELS[options.model], dataset, seed=options.seed)
+            pretrained = like._replace(params=load_checkpoint(options.checkpoint, like.params))
+        result = compress_classifier(pretrained, dataset, config, callback=show.retraining)
+    metadata = {"model": options.model, "data": options.data}
+    _write(folder, options.model, pretrained, result, dataset, metadata)
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    dataset = _DATASETS[options.data]()
+    error = _decoded(options.file, dataset).error(dataset.test)
+    if options.json:
+        print(json.dumps({"file": str(options.file), "data": options.data, "test_error": error}))
+    else:
+        print(f"test error {100 * error:.2f} %")
+
+
+def _inspect(options: argparse.Namespace) -> None:
+    measured = report(options.file)
+    print(json.dumps(measured.to_dict(), indent=2) if options.json else measured)
+
+
+def _decode(options: argparse.Namespace) -> None:
+    try:
+        from safetensors.numpy import save as to_safetensors
+    except ModuleNotFoundError as error:
+        raise ImportError("decode needs safetensors: pip install 'swsjax[safetensors]'") from error
+    tensors = _flat(load(options.file))
+    metadata = {key: str(value) for key, value in (read_metadata(options.file) or {}).items()}
+    write_bytes(options.out, to_safetensors(tensors, metadata))
+    print(f"wrote {options.out}")
+
+
+def _pretrained(options: argparse.Namespace, dataset: Dataset, show: Reporter) -> Classifier:
+    untrained = build(_MODELS[options.model], dataset, seed=options.seed)
+    config = PretrainConfig(epochs=_PRETRAIN_EPOCHS[options.model], seed=options.seed)
+    return pretrain_classifier(untrained, dataset, config, callback=show.pretraining)
+
+
+def _decoded(path: Path, dataset: Dataset) -> Classifier:
+    """The classifier in a file, from the file alone and the images it is to be tried on."""
+    name = (read_metadata(path) or {}).get("model")
+    if name not in _MODELS:
+        raise FormatError(
+            f"{path} does not say which model it holds; expected one of {', '.join(_MODELS)} "
+            "in its metadata"
+        )
+    like = build(_MODELS[name], dataset)
+    try:
+        return like._replace(params=load(path, like=like.params))
+    except ValueError as error:
+        raise FormatError(f"{path} does not fit {name} on {dataset.name}: {error}") from error
+
+
+def _write(
+    folder: Path,
+    name: str,
+    pretrained: Classifier,
+    result: Result,
+    dataset: Dataset,
+    metadata: dict[str, Any],
+) -> None:
+    """Write file, report and figures, and print the table, all from what the file gives back."""
+    path = folder / f"{name}.sws"
+    save(path, result.params, metadata=metadata)
+    retrained = pretrained._replace(params=result.retrained)
+    errors = {
+        "pretrained (test)": pretrained.error(dataset.test),
+        "retrained (test)": retrained.error(dataset.test),
+        "decoded file (validation)": _decoded(path, dataset).error(dataset.validation),
+        "decoded file (test)": _decoded(path, dataset).error(dataset.test),
+    }
+    measured = report(path, errors=errors)
+    _write_json(folder / "report.json", measured.to_dict() | {"version": version("swsjax")})
+    print(measured)
+    print(f"\nwrote {path} and {folder / 'report.json'}")
+    try:
+        figures = save_figures(folder, pretrained.params, result)
+    except ImportError as error:
+        print(f"no figures: {error}", file=sys.stderr)
+    else:
+        print(f"wrote {' and '.join(map(str, figures))}")
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    write_bytes(path, (json.dumps(content, indent=2) + "\n").encode())
+
+
+def _writable(folder: Path) -> Path:
+    """Make a folder and try it, before hours of work are to be written there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    probe = folder / ".swsjax-probe"
+    write_bytes(probe, b"")
+    probe.unlink()
+    return folder
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="swsjax", description="Make trained networks very small by soft weight-sharing."
+    )
+    parser.add_argument("--version", action="version", version=f"swsjax {version('swsjax')}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(run: Callable[[argparse.Namespace], None], name: str, text: str):
+        added = commands.add_parser(name, help=text, description=text)
+        added.set_defaults(run=run)
+        return added
+
+    demo = command(_demo, "demo", "pretrain on handwritten digits, compress, reload and report")
+    demo.add_argument("--out", type=Path, default=Path("swsjax-demo"), help="folder (%(default)s)")
+
+    pretrain = command(_pretrain, "pretrain", "train a network in the ordinary way")
+    compress = command(_compress, "compress", "retrain, quantise and write a network")
+    for trained in (pretrain, compress):
+        trained.add_argument("model", choices=_MODELS)
+        trained.add_argument("--data", choices=_DATASETS, required=True)
+        trained.add_argument("--seed", type=int, default=0, help="random seed (%(default)s)")
+        trained.add_argument("--out", type=Path, required=True, help="folder to write to")
+    compress.add_argument("--checkpoint", type=Path, help="what pretrain wrote; else it pretrains")
+    compress.add_argument(
+        "--tau",
+        type=float,
+        default=Config().tau,
+        help="larger: smaller file, larger error (%(default)s)",
+    )
+
+    evaluate = command(_evaluate, "evaluate", "measure the test error of a file")
+    evaluate.add_argument("file", type=Path)
+    evaluate.add_argument("--data", choices=_DATASETS, required=True)
+    inspect = command(_inspect, "inspect", "show what a file holds and what it costs")
+    inspect.add_argument("file", type=Path)
+    for reader in (evaluate, inspect):
+        reader.add_argument("--json", action="store_true", help="print JSON instead of text")
+
+    decode = command(_decode, "decode", "write a file's weights as safetensors")
+    decode.add_argument("file", type=Path)
+    decode.add_argument("--out", type=Path, required=True, help="file to write")
+    return parser
+
+
+def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested dictionaries as one, with the keys joined by slashes."""
+    if not isinstance(tree, dict):
+        return {prefix or "weights": tree}
+    joined = {}
+    for key, branch in tree.items():
+        joined |= _flat(branch, f"{prefix}/{key}" if prefix else str(key))
+    return joined

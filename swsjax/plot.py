@@ -1,0 +1,142 @@
+"""Figures of a retraining run, as functions that draw on matplotlib axes (extra ``plot``)."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import jax
+import numpy as np
+
+from swsjax.compress import Progress, Result
+from swsjax.losses import Params
+from swsjax.prior import GaussianMixture, component_means, log_mixing, log_prob
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["plot_components", "plot_weights", "save_figures"]
+
+# Okabe and Ito's palette: told apart in every common form of colour blindness.
+_BLUE, _ORANGE, _GREY = "#0072B2", "#D55E00", "#999999"
+
+
+def plot_weights(
+    axes: "Sequence[Axes]", before: Params, result: Result, *, most: int = 20_000
+) -> None:
+    """Draw the weights before and after with the mixture, and each weight's move.
+
+    Args:
+        axes: three axes: distribution before, distribution after with the prior's density, and
+            the scatter of weights after against before.
+        before: the pretrained weights.
+        result: what ``compress`` made of them.
+        most: weights drawn in the scatter at most, evenly picked.
+    """
+    old, new = _flat(before), _flat(result.retrained)
+    low, high = min(old.min(), new.min()), max(old.max(), new.max())
+    bins = np.linspace(low, high, 201)
+    width = bins[1] - bins[0]
+    left, right, scatter = axes
+    left.hist(old, bins, color=_GREY)
+    left.set(title="Weights before", xlabel="weight", ylabel="weights a bin", yscale="log")
+    right.hist(new, bins, color=_BLUE, label="weights")
+    grid = np.linspace(low, high, 4001)
+    density = np.exp(np.asarray(log_prob(result.mixture, grid))) * new.size * width
+    right.plot(grid, density, color=_ORANGE, linewidth=1, label="prior")
+    right.set(title="After retraining, with the prior", xlabel="weight", yscale="log")
+    # Between the components the density is next to nothing; the counts set the scale.
+    for axis in (left, right):
+        axis.set_ylim(0.5, 2 * new.size)
+    right.legend(frameon=False, loc="upper right")
+    pick = np.linspace(0, old.size - 1, min(most, old.size)).astype(int)
+    _draw_bands(scatter, result.mixture)
+    scatter.plot(old[pick], new[pick], ".", color=_BLUE, markersize=2, alpha=0.4)
+    scatter.set(title="Each weight's move", xlabel="weight before", ylabel="weight after")
+
+
+def _draw_bands(axis: "Axes", mixture: GaussianMixture) -> None:
+    """Two standard deviations about each component's mean, as horizontal bands."""
+    deviations = np.exp(-0.5 * np.asarray(mixture.log_precisions))
+    for mean, deviation in zip(np.asarray(component_means(mixture)), deviations, strict=True):
+        axis.axhspan(mean - 2 * deviation, mean + 2 * deviation, color=_ORANGE, alpha=0.25, lw=0)
+
+
+def plot_components(axes: "Sequence[Axes]", history: Sequence[Progress]) -> None:
+    """Draw the components' means with their widths, and the non-zeros, over the epochs.
+
+    A component's line is as opaque as its share of the non-zero components is large, so that
+    those which die out fade. The vertical line is the start of the hard stage.
+
+    Args:
+        axes: two axes: components, and non-zero weights with the error where it was measured.
+        history: the history of a result of ``compress``.
+    """
+    left, right = axes
+    for stage in ("soft", "hard"):
+        epochs = [p for p in history if p.stage == stage]
+        if epochs:
+            _draw_paths(left, epochs)
+    left.set(title="Components: mean ± standard deviation", xlabel="epoch", ylabel="weight")
+    epochs = [p.epoch for p in history]
+    right.plot(epochs, [p.non_zeros for p in history], color=_BLUE, label="non-zero weights")
+    right.set(title="Non-zero weights and error", xlabel="epoch")
+    right.set_yscale("symlog", linthresh=1)  # logarithmic, but there may be none at first
+    right.set_ylabel("non-zero weights", color=_BLUE)
+    if history[0].error is not None:
+        twin = right.twinx()
+        twin.plot(epochs, [100 * p.error for p in history], color=_ORANGE, linestyle="--")
+        twin.set_yscale("symlog", linthresh=0.1)
+        twin.set_ylabel("error once quantised (%)", color=_ORANGE)
+    switch = next((p.epoch - 0.5 for p in history if p.stage == "hard"), None)
+    if switch is not None:
+        for axis in axes:
+            axis.axvline(switch, color=_GREY, linewidth=0.8, linestyle=":")
+
+
+def _draw_paths(axis: "Axes", epochs: Sequence[Progress]) -> None:
+    x = [p.epoch for p in epochs]
+    means = np.stack([component_means(p.mixture) for p in epochs])
+    deviations = np.exp(-0.5 * np.stack([p.mixture.log_precisions for p in epochs]))
+    shares = np.exp(np.asarray(log_mixing(jax.tree.map(np.asarray, epochs[-1].mixture))))
+    opacity = np.concatenate([[1.0], np.clip(shares[1:] / shares[1:].max(), 0.15, 1.0)])
+    for j in range(means.shape[1]):
+        color = _GREY if j == 0 else _BLUE
+        mean, deviation = means[:, j], deviations[:, j]
+        axis.fill_between(
+            x, mean - deviation, mean + deviation, color=color, alpha=0.25 * opacity[j], lw=0
+        )
+        axis.plot(x, mean, color=color, alpha=opacity[j], linewidth=1)
+
+
+def save_figures(folder: str | Path, before: Params, result: Result) -> list[Path]:
+    """Write ``weights.png`` and ``components.png`` into a folder and return their paths.
+
+    Raises:
+        ImportError: matplotlib is not installed; the message names the extra that brings it.
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ModuleNotFoundError as error:
+        raise ImportError("figures need matplotlib: pip install 'swsjax[plot]'") from error
+
+    def figure(columns: int) -> tuple[Figure, np.ndarray]:
+        # No pyplot: it keeps global state and picks a backend, which a library should not.
+        made = Figure(figsize=(4.2 * columns, 3.6), layout="constrained", dpi=150)
+        FigureCanvasAgg(made)
+        return made, made.subplots(1, columns)
+
+    weights, axes = figure(3)
+    plot_weights(axes, before, result)
+    components, axes = figure(2)
+    plot_components(axes, result.history)
+    paths = [Path(folder) / "weights.png", Path(folder) / "components.png"]
+    weights.savefig(paths[0])
+    components.savefig(paths[1])
+    return paths
+
+
+def _flat(params: Params) -> np.ndarray:
+    return np.concatenate(
+        [np.asarray(leaf, np.float32).ravel() for leaf in jax.tree.leaves(params)]
+    )

@@ -1,0 +1,70 @@
+"""Progress of long work for the command line: a bar on a terminal, plain lines elsewhere."""
+
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from swsjax.compress import Progress as RetrainProgress
+from swsjax.train import PretrainProgress
+
+__all__ = ["Reporter", "reporter"]
+
+
+class Reporter:
+    """Callbacks for ``pretrain`` and ``compress`` that pass on a title, the state and figures."""
+
+    def __init__(self, show: Callable[[str, int, int, str], None]):
+        self._show = show
+
+    def pretraining(self, progress: PretrainProgress) -> None:
+        """Show an epoch of pretraining."""
+        self._show("pretrain", progress.epoch, progress.epochs, f"loss {progress.loss:.4f}")
+
+    def retraining(self, progress: RetrainProgress) -> None:
+        """Show an epoch of retraining."""
+        figures = f"loss {progress.loss:.4f}  non-zero {progress.non_zeros:,}"
+        if progress.error is not None:
+            figures += f"  validation error {100 * progress.error:.2f} %"
+        self._show(f"retrain ({progress.stage})", progress.epoch, progress.epochs, figures)
+
+
+@contextlib.contextmanager
+def reporter() -> Iterator[Reporter]:
+    """Report on stderr: one bar a task on a terminal, a line every few seconds when piped."""
+    if not sys.stderr.isatty():
+        yield Reporter(_Lines())
+        return
+    columns = (
+        TextColumn("{task.description:<14}"),
+        BarColumn(bar_width=24),
+        TextColumn("{task.completed}/{task.total}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[figures]}"),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task("compiling", total=None, figures="")
+
+        def show(title: str, done: int, total: int, figures: str) -> None:
+            bar.update(task, description=title, completed=done, total=total, figures=figures)
+
+        yield Reporter(show)
+
+
+class _Lines:
+    """Prints a line at most every ``interval`` seconds, and always the last one of a task."""
+
+    interval = 5.0
+
+    def __init__(self):
+        self._next = 0.0
+
+    def __call__(self, title: str, done: int, total: int, figures: str) -> None:
+        now = time.monotonic()
+        if now >= self._next or done == total:
+            self._next = now + self.interval
+            print(f"{title} {done}/{total}  {figures}", file=sys.stderr, flush=True)

@@ -1,0 +1,190 @@
+"""What a file holds and what it costs: everything here is measured on the bytes of the file.
+
+Three sizes, never mixed: the bytes of the file, which are the headline; the bits of the format of
+Han et al. (2015), in which the paper's rates are given; and the entropy bound of a code that treats
+the weights of a layer as independent. Every rate is against float32 and all parameters.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from swsjax.codec import entropy_bound, han_size
+from swsjax.files import loads, read_metadata
+
+__all__ = ["Layer", "Report", "report"]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One array of the file."""
+
+    name: str
+    """Path in the tree, ``fc1/kernel``."""
+    shape: tuple[int, ...]
+    size: int
+    """Number of parameters."""
+    non_zeros: int
+    levels: int
+    """Distinct values, zero included."""
+    han_bits: int
+    """Bits in the format of Han et al., codebook included."""
+    entropy_bits: float
+    """Entropy bound of its positions, values and codebook."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """Error and size of a compressed net, from its file; ``str`` gives the table."""
+
+    layers: tuple[Layer, ...]
+    file_bytes: int
+    errors: Mapping[str, float] = field(default_factory=dict)
+    """Error rates from 0 to 1 by what they were measured on."""
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def parameters(self) -> int:
+        """Number of parameters, biases included."""
+        return sum(layer.size for layer in self.layers)
+
+    @property
+    def float32_bytes(self) -> int:
+        """The one baseline of every rate: all parameters in float32."""
+        return 4 * self.parameters
+
+    @property
+    def non_zeros(self) -> int:
+        """Number of parameters that are not zero."""
+        return sum(layer.non_zeros for layer in self.layers)
+
+    @property
+    def han_bits(self) -> int:
+        """Bits in the format of Han et al."""
+        return sum(layer.han_bits for layer in self.layers)
+
+    @property
+    def entropy_bits(self) -> float:
+        """Entropy bound in bits."""
+        return sum(layer.entropy_bits for layer in self.layers)
+
+    @property
+    def rates(self) -> dict[str, float | None]:
+        """Compression rates by kind, against ``float32_bytes``; None where the size is zero."""
+        bits = {
+            "file": 8 * self.file_bytes,
+            "han": self.han_bits,
+            "entropy_bound": self.entropy_bits,
+        }
+        return {
+            kind: 8 * self.float32_bytes / size if size else None for kind, size in bits.items()
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as plain values, for JSON."""
+        return {
+            "errors": dict(self.errors),
+            "parameters": self.parameters,
+            "float32_bytes": self.float32_bytes,
+            "non_zeros": self.non_zeros,
+            "density": self.non_zeros / self.parameters if self.parameters else 0.0,
+            "file_bytes": self.file_bytes,
+            "han_bits": self.han_bits,
+            "entropy_bits": self.entropy_bits,
+            "rates": self.rates,
+            "layers": [asdict(layer) | {"shape": list(layer.shape)} for layer in self.layers],
+            "metadata": dict(self.metadata),
+        }
+
+    def __str__(self) -> str:
+        header = ("layer", "shape", "weights", "non-zero", "", "levels", "Han bytes", "bound bytes")
+        rows = [_row(layer) for layer in self.layers]
+        total = ("total", "", f"{self.parameters:,}", f"{self.non_zeros:,}")
+        total += (_percent(self.non_zeros, self.parameters), "")
+        total += (f"{self.han_bits / 8:,.0f}", f"{self.entropy_bits / 8:,.0f}")
+        rates = {kind: f"{rate:.1f}x" if rate else "-" for kind, rate in self.rates.items()}
+        lines = [_aligned([header, *rows, total]), ""]
+        lines += [f"error {name:<24}{100 * error:8.2f} %" for name, error in self.errors.items()]
+        lines += [
+            f"file                    {self.file_bytes:12,} bytes {rates['file']:>9}",
+            f"Han format              {self.han_bits / 8:12,.0f} bytes {rates['han']:>9}",
+            f"entropy bound           {self.entropy_bits / 8:12,.0f} bytes "
+            f"{rates['entropy_bound']:>9}",
+            f"float32, uncompressed   {self.float32_bytes:12,} bytes      1.0x",
+        ]
+        return "\n".join(lines)
+
+
+def report(source: str | PathLike | bytes, *, errors: Mapping[str, float] | None = None) -> Report:
+    """Measure a compressed net from its file.
+
+    Args:
+        source: path of an ``.sws`` file, or its bytes.
+        errors: error rates (0 to 1) to show with it, by what they were measured on.
+
+    Returns:
+        The report: ``print`` it, or take its ``to_dict()``.
+
+    Raises:
+        FormatError: the file is damaged or of another kind.
+
+    >>> from swsjax.files import dumps
+    >>> measured = report(dumps({"w": np.eye(64, dtype=np.float32)}))
+    >>> measured.non_zeros, measured.layers[0].levels, measured.float32_bytes
+    (64, 2, 16384)
+    """
+    data = source if isinstance(source, bytes) else Path(source).read_bytes()
+    leaves = [
+        ("/".join(str(key.key) for key in path), np.asarray(leaf))
+        for path, leaf in jax.tree.leaves_with_path(loads(data))
+    ]
+    arrays = [leaf for _, leaf in leaves]
+    layers = [
+        Layer(
+            name=name,
+            shape=leaf.shape,
+            size=leaf.size,
+            non_zeros=int(np.count_nonzero(leaf)),
+            levels=len(np.unique(leaf)),
+            han_bits=han.total,
+            entropy_bits=bound.total,
+        )
+        for (name, leaf), han, bound in zip(
+            leaves, han_size(arrays), entropy_bound(arrays), strict=True
+        )
+    ]
+    return Report(tuple(layers), len(data), errors or {}, read_metadata(data) or {})
+
+
+def _row(layer: Layer) -> tuple[str, ...]:
+    return (
+        layer.name,
+        "x".join(map(str, layer.shape)),
+        f"{layer.size:,}",
+        f"{layer.non_zeros:,}",
+        _percent(layer.non_zeros, layer.size),
+        f"{layer.levels}",
+        f"{layer.han_bits / 8:,.0f}",
+        f"{layer.entropy_bits / 8:,.0f}",
+    )
+
+
+def _percent(part: int, whole: int) -> str:
+    return f"{100 * part / whole:.2f} %" if whole else ""
+
+
+def _aligned(rows: list[tuple[str, ...]]) -> str:
+    """Columns as wide as their widest entry; the first two to the left, the rest to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if i < 2 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    )

@@ -1,0 +1,212 @@
+"""The commands, as a user runs them."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+import swsjax
+from swsjax.cli import main
+from swsjax.data import load_digits
+
+COMMAND = [sys.executable, "-c", "import sys; from swsjax.cli import main; sys.exit(main())"]
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory) -> tuple[Path, subprocess.CompletedProcess]:
+    folder = tmp_path_factory.mktemp("demo")
+    done = subprocess.run(
+        [*COMMAND, "demo", "--out", str(folder)], capture_output=True, text=True, timeout=300
+    )
+    return folder, done
+
+
+def test_demo_writes_file_report_and_figures(demo):
+    folder, done = demo
+    assert done.returncode == 0, done.stderr
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "components.png",
+        "demo.sws",
+        "report.json",
+        "weights.png",
+    ]
+    content = json.loads((folder / "report.json").read_text())
+    assert content["file_bytes"] == (folder / "demo.sws").stat().st_size
+    assert content["rates"]["file"] > 50
+    assert content["errors"]["decoded file (test)"] < 0.05
+    assert f"{content['file_bytes']:,} bytes" in done.stdout
+
+
+def test_piped_progress_is_plain_lines(demo):
+    _, done = demo
+    lines = done.stderr.splitlines()
+    assert "\x1b" not in done.stderr
+    assert lines[-1].startswith("retrain (hard) 160/160  loss ")
+    assert "non-zero" in lines[-1]
+    assert "validation error" in lines[-1]
+
+
+def test_evaluate_gives_the_error_of_the_report(demo, capsys):
+    folder, _ = demo
+    assert main(["evaluate", str(folder / "demo.sws"), "--data", "digits", "--json"]) == 0
+    content = json.loads(capsys.readouterr().out)
+    reported = json.loads((folder / "report.json").read_text())
+    assert content["test_error"] == reported["errors"]["decoded file (test)"]
+    assert main(["evaluate", str(folder / "demo.sws"), "--data", "digits"]) == 0
+    assert capsys.readouterr().out == f"test error {100 * content['test_error']:.2f} %\n"
+
+
+def test_inspect_text_and_json(demo, capsys):
+    folder, _ = demo
+    assert main(["inspect", str(folder / "demo.sws"), "--json"]) == 0
+    content = json.loads(capsys.readouterr().out)
+    assert content["parameters"] == 50_610
+    assert content["metadata"]["model"] == "lenet-300-100"
+    assert main(["inspect", str(folder / "demo.sws")]) == 0
+    assert "fc1/kernel" in capsys.readouterr().out
+
+
+def test_decode_writes_the_same_weights_as_safetensors(demo, tmp_path):
+    folder, _ = demo
+    out = tmp_path / "weights.safetensors"
+    assert main(["decode", str(folder / "demo.sws"), "--out", str(out)]) == 0
+    tensors = load_file(out)
+    tree = swsjax.load(folder / "demo.sws")
+    assert len(tensors) == 6
+    for name, tensor in tensors.items():
+        layer, part = name.split("/")
+        np.testing.assert_array_equal(tensor, tree[layer][part])
+
+
+def test_pretrain_then_compress_from_its_checkpoint(tmp_path, capsys, monkeypatch):
+    # A few epochs: what is tested is that the pieces fit, not how well they do.
+    monkeypatch.setattr("swsjax.cli._PRETRAIN_EPOCHS", {"lenet-300-100": 8})
+    rates = swsjax.Rates(precisions=0.1)
+    monkeypatch.setattr(
+        "swsjax.cli.Config",
+        lambda **settings: swsjax.Config(
+            **settings, soft_epochs=9, soft_rates=rates, hard_epochs=1
+        ),
+    )
+    net = tmp_path / "net"
+    assert main(["pretrain", "lenet-300-100", "--data", "digits", "--out", str(net)]) == 0
+    written = json.loads((net / "pretrain.json").read_text())
+    assert written["errors"]["test"] < 0.5
+    arguments = ["compress", "lenet-300-100", "--data", "digits", "--tau", "0.001"]
+    arguments += ["--checkpoint", str(net / "checkpoint"), "--out", str(tmp_path / "small")]
+    assert main(arguments) == 0
+    content = json.loads((tmp_path / "small" / "report.json").read_text())
+    assert content["errors"]["pretrained (test)"] == written["errors"]["test"]
+    assert (tmp_path / "small" / "lenet-300-100.sws").exists()
+    capsys.readouterr()
+    arguments[1] = "lenet-5-caffe"
+    assert main(arguments) == 1  # digits are too small for LeNet-5, and say so
+    assert "at least 16 x 16" in capsys.readouterr().err
+
+
+def _failure(arguments: list[str], capsys) -> str:
+    """The one line on stderr of a command that fails."""
+    assert main(arguments) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    (line,) = captured.err.splitlines()
+    return line
+
+
+def test_missing_file(tmp_path, capsys):
+    path = tmp_path / "none.sws"
+    line = _failure(["inspect", str(path)], capsys)
+    assert line == f"swsjax: error: [Errno 2] No such file or directory: '{path}'"
+
+
+def test_file_of_another_kind(tmp_path, capsys):
+    path = tmp_path / "other.sws"
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(100))
+    for command in (["inspect"], ["evaluate", "--data", "digits"]):
+        line = _failure([command[0], str(path), *command[1:]], capsys)
+        assert line.startswith("swsjax: error: ")
+
+
+def test_file_without_a_model_name(tmp_path, capsys):
+    path = tmp_path / "net.sws"
+    swsjax.save(path, {"w": np.zeros(3, np.float32)})
+    line = _failure(["evaluate", str(path), "--data", "digits"], capsys)
+    assert line == (
+        f"swsjax: error: {path} does not say which model it holds; expected one of "
+        "lenet-300-100, lenet-5-caffe in its metadata"
+    )
+
+
+def test_file_of_another_net(tmp_path, capsys):
+    path = tmp_path / "net.sws"
+    tree = {"fc1": {"kernel": np.zeros((3, 2), np.float32)}}
+    swsjax.save(path, tree, metadata={"model": "lenet-300-100"})
+    line = _failure(["evaluate", str(path), "--data", "digits"], capsys)
+    assert line.startswith(f"swsjax: error: {path} does not fit lenet-300-100 on digits: ")
+    assert "fc1/kernel" in line
+
+
+@pytest.mark.parametrize("command", ["demo", "compress lenet-300-100 --data digits"])
+def test_unwritable_folder_fails_before_any_work(command, tmp_path, capsys):
+    blocked = tmp_path / "file"
+    blocked.write_text("not a folder")
+    line = _failure([*command.split(), "--out", str(blocked)], capsys)
+    assert line.startswith("swsjax: error: ")
+    assert str(blocked) in line
+
+
+def test_tau_out_of_range(tmp_path, capsys):
+    arguments = ["compress", "lenet-300-100", "--data", "digits", "--tau", "-1"]
+    line = _failure([*arguments, "--out", str(tmp_path)], capsys)
+    assert line == "swsjax: error: tau must be positive, got -1.0"
+
+
+def test_missing_checkpoint(tmp_path, capsys):
+    arguments = ["compress", "lenet-300-100", "--data", "digits", "--out", str(tmp_path)]
+    line = _failure([*arguments, "--checkpoint", str(tmp_path / "none")], capsys)
+    assert line.startswith(f"swsjax: error: {tmp_path / 'none'} is not an Orbax checkpoint")
+
+
+def test_missing_safetensors_names_the_extra(demo, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "safetensors.numpy", None)
+    folder, _ = demo
+    line = _failure(["decode", str(folder / "demo.sws"), "--out", str(tmp_path / "x")], capsys)
+    assert line == "swsjax: error: decode needs safetensors: pip install 'swsjax[safetensors]'"
+
+
+@pytest.mark.parametrize(
+    "arguments", [["compress", "lenet-7", "--data", "mnist", "--out", "x"], []]
+)
+def test_misuse_is_a_line_and_exit_code_two(arguments, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == 2
+    assert "error: " in capsys.readouterr().err
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends a POSIX signal")
+def test_interrupt_leaves_no_half_written_file(tmp_path):
+    process = subprocess.Popen(
+        [*COMMAND, "demo", "--out", str(tmp_path)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    first = process.stderr.readline()  # it is at work once it reports
+    process.send_signal(signal.SIGINT)
+    _, rest = process.communicate(timeout=120)
+    assert first.startswith("pretrain ")
+    assert process.returncode == 130
+    assert rest.splitlines()[-1] == "swsjax: interrupted"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_digits_default_is_what_the_demo_uses(demo):
+    folder, _ = demo
+    assert swsjax.read_metadata(folder / "demo.sws")["data"] == load_digits().name

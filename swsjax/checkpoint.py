@@ -33,12 +33,13 @@ def load_checkpoint(folder: str | PathLike, like: Params) -> Params:
     """
     path = Path(folder).absolute()
     with ocp.StandardCheckpointer() as checkpointer:
-        if not (path / "_CHECKPOINT_METADATA").is_file():
+        there = (path / "_CHECKPOINT_METADATA").is_file()
+        found = checkpointer.metadata(path).item_metadata if there else None
+        if found is None:
             raise CheckpointError(
                 f"{folder} is not an Orbax checkpoint; give the folder that `swsjax pretrain` or "
                 "Orbax's StandardCheckpointer wrote"
             )
-        found = checkpointer.metadata(path).item_metadata
         expected, came = _shapes(like), _shapes(found)
         if expected != came:
             differing = sorted(set(expected.items()) ^ set(came.items()))

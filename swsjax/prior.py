@@ -33,7 +33,7 @@ __all__ = [
     "responsibilities",
 ]
 
-_LOG_SQRT_2PI = 0.5 * jnp.log(2 * jnp.pi).item()
+_LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
 
 
 class GaussianMixture(NamedTuple):

@@ -1,1 +1,23 @@
-"""Settings of the whole test suite."""
+"""Settings and fixtures of the whole test suite."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from swsjax.prior import GaussianMixture
+
+
+@pytest.fixture(scope="session")
+def mixture_of():
+    """Build a mixture from means (J,), and standard deviations and shares (J + 1,)."""
+
+    def build(means, stds, shares):
+        shares = np.asarray(shares) / np.sum(shares)
+        return GaussianMixture(
+            means=jnp.asarray(means, float),
+            log_precisions=jnp.asarray(-2 * np.log(stds)),
+            mixing_logits=jnp.asarray(np.log(shares[1:])),
+            zero_logit=jnp.asarray(np.log(shares[0]) - np.log(shares[1:].sum())),
+        )
+
+    return build

@@ -1,0 +1,303 @@
+"""Compression end to end on small nets, and every error."""
+
+import re
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+from swsjax.classifier import build, compress_classifier, pretrain_classifier
+from swsjax.compress import Config, compress
+from swsjax.data import load_digits
+from swsjax.errors import ConfigError, RetrainingError
+from swsjax.merge import merge
+from swsjax.prior import Beta, HyperPriors
+from swsjax.quantize import codebook, non_zeros, quantize
+from swsjax.retrain import Rates
+from swsjax.train import PretrainConfig
+
+RNG = np.random.default_rng(0)
+TRUE = RNG.choice([0, 0, 0, -1, 1], (10, 4)).astype(np.float32)
+INPUTS = RNG.normal(size=(500, 10)).astype(np.float32)
+DATA = {"x": INPUTS, "y": INPUTS @ TRUE}
+PARAMS = {"w": TRUE + RNG.normal(0, 0.03, TRUE.shape).astype(np.float32)}
+QUICK = {
+    "components": 24,
+    "pi_zero": 0.9,
+    "initial_std": 0.1,
+    "soft_epochs": 2,
+    "hard_epochs": 2,
+    "batch_size": 50,
+}
+ONE_STEP = {"components": 4, "soft_epochs": 1, "hard_epochs": 0, "batch_size": 500}
+
+
+def loss_fn(params, batch):
+    return ((batch["x"] @ params["w"] - batch["y"]) ** 2).mean()
+
+
+def distance(params):
+    return np.abs(params["w"] - TRUE).max().item()
+
+
+def assert_bit_equal(first, second):
+    assert jax.tree.structure(first) == jax.tree.structure(second)
+    for x, y in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True):
+        assert np.asarray(x).tobytes() == np.asarray(y).tobytes()
+
+
+@pytest.fixture(scope="module")
+def run():
+    """One compression, and what was given to it and reported by it."""
+    given = jax.tree.map(jnp.asarray, (PARAMS, DATA))
+    seen = []
+    result = compress(
+        given[0], loss_fn, given[1], Config(**QUICK), evaluate=distance, callback=seen.append
+    )
+    return given, result, seen
+
+
+def test_the_net_is_quantised(run):
+    _, result, _ = run
+    assert_bit_equal(result.params, quantize(result.mixture, result.retrained))
+    np.testing.assert_array_equal(result.params["w"] == 0, TRUE == 0)
+    assert distance(result.params) < 0.05
+    assert codebook(result.params).size == 3
+    assert codebook(result.retrained).size == TRUE.size
+
+
+def test_history(run):
+    _, result, seen = run
+    assert result.history == seen
+    stages = [(progress.stage, progress.epoch, progress.epochs) for progress in seen]
+    assert stages == [("soft", 1, 4), ("soft", 2, 4), ("hard", 3, 4), ("hard", 4, 4)]
+    last = seen[-1]
+    assert all(type(leaf) is np.ndarray for leaf in last.mixture)
+    quantised = quantize(last.mixture, result.retrained)
+    assert last.levels == codebook(quantised).size
+    assert last.non_zeros == non_zeros(quantised)
+    assert last.error == distance(quantised)
+    assert_bit_equal(merge(last.mixture, Config().merge_threshold), result.mixture)
+
+
+def test_mixture_is_merged_between_the_stages(run):
+    _, _, seen = run
+    sizes = [progress.mixture.means.size for progress in seen]
+    assert sizes[0] == sizes[1] == 24
+    assert sizes[2] == sizes[3] == merge(seen[1].mixture).means.size < 24
+
+
+def test_inputs_are_neither_donated_nor_changed(run):
+    given, _, _ = run
+    assert not any(leaf.is_deleted() for leaf in jax.tree.leaves(given))
+    assert_bit_equal(given, (PARAMS, DATA))
+
+
+def test_same_seed_same_bits_other_seed_other_weights(run):
+    _, result, _ = run
+    # NumPy arrays, and nobody to evaluate or to call back: the same numbers.
+    again = compress(PARAMS, loss_fn, DATA, Config(**QUICK))
+    assert_bit_equal(again[:3], result[:3])
+    assert [progress.loss for progress in again.history] == [p.loss for p in result.history]
+    assert {progress.error for progress in again.history} == {None}
+    other = compress(PARAMS, loss_fn, DATA, Config(**QUICK, seed=1))
+    assert not jnp.array_equal(other.retrained["w"], result.retrained["w"])
+
+
+def test_without_a_hard_stage():
+    config = Config(**(QUICK | {"hard_epochs": 0}), merge_threshold=0.0)
+    result = compress(PARAMS, loss_fn, DATA, config)
+    assert [progress.stage for progress in result.history] == ["soft", "soft"]
+    last = result.history[-1]
+    order = np.argsort(last.mixture.means)
+    np.testing.assert_array_equal(result.mixture.means, last.mixture.means[order])
+    assert_bit_equal(result.params, quantize(last.mixture, result.retrained))
+
+
+def test_settings_reach_the_mixture():
+    still = optax.constant_schedule(1e-9)
+    settings = ONE_STEP | {"components": 3, "pi_zero": 0.5, "initial_std": 0.5}
+    (progress,) = compress(PARAMS, loss_fn, DATA, Config(tau=still, **settings)).history
+    low, high = PARAMS["w"].min(), PARAMS["w"].max()
+    np.testing.assert_allclose(progress.mixture.means, np.linspace(low, high, 3), atol=1e-3)
+    np.testing.assert_allclose(progress.mixture.log_precisions, np.full(4, np.log(4)), atol=1e-2)
+    assert progress.mixture.zero_logit == 0
+    # One step: the loss is that of the weights as they were given.
+    assert progress.loss == pytest.approx(loss_fn(PARAMS, DATA), rel=1e-5)
+
+
+def test_pi_zero_moves_under_a_hyper_prior():
+    hyper = HyperPriors(pi_zero=Beta(100.0, 10.0))
+    config = Config(**ONE_STEP, pi_zero=0.5, hyper_priors=hyper)
+    assert compress(PARAMS, loss_fn, DATA, config).mixture.zero_logit > 0
+
+
+class Odd(NamedTuple):
+    kernel: object
+    rest: list
+
+
+def test_any_pytree():
+    def loss(params, batch):
+        w = params.kernel.astype(jnp.float32)
+        return ((batch[0] @ w - batch[1] + params.rest[0]) ** 2).mean()
+
+    params = Odd(jnp.bfloat16(PARAMS["w"]), [0.01, np.zeros((0, 3), np.float32), None])
+    result = compress(params, loss, (INPUTS, DATA["y"]), Config(**QUICK))
+    assert jax.tree.structure(result.params) == jax.tree.structure(params)
+    assert result.params.kernel.dtype == jnp.bfloat16
+    assert result.params.rest[1].shape == (0, 3)
+    assert distance({"w": np.float32(result.params.kernel)}) < 0.05
+
+
+class Small(nnx.Module):
+    def __init__(self, image_shape, classes, *, rngs):
+        self.fc1 = nnx.Linear(64, 32, rngs=rngs)
+        self.fc2 = nnx.Linear(32, classes, rngs=rngs)
+
+    def __call__(self, images):
+        return self.fc2(nnx.relu(self.fc1(images.reshape(len(images), -1))))
+
+
+def test_digits_stay_recognised():
+    digits = load_digits()
+    config = PretrainConfig(epochs=25, learning_rate=5e-3, batch_size=32)
+    pretrained = pretrain_classifier(build(Small, digits), digits, config)
+    config = Config(
+        tau=0.005,
+        pi_zero=0.99,
+        soft_epochs=15,
+        soft_rates=Rates(precisions=3e-3),
+        hard_epochs=15,
+        hard_rates=Rates(precisions=2e-3, warmup_epochs=1.0, final=0.0, epsilon=1e-5),
+        batch_size=32,
+    )
+    result = compress_classifier(pretrained, digits, config)
+    before = pretrained.error(digits.validation)
+    after = pretrained._replace(params=result.params).error(digits.validation)
+    assert before < 0.08
+    assert after < before + 0.03
+    weights = sum(leaf.size for leaf in jax.tree.leaves(result.params))
+    assert non_zeros(result.params) < 0.4 * weights
+    assert codebook(result.params).size <= 17
+    assert result.history[-1].error == pytest.approx(after, abs=0.02)
+
+
+def fails(error, message, *arguments, **settings):
+    with pytest.raises(error, match=f"^{re.escape(message)}$"):
+        compress(*arguments, Config(**settings))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"tau": 0.0}, "tau must be positive, got 0.0"),
+        ({"tau": float("nan")}, "tau must be positive, got nan"),
+        (
+            {"soft_epochs": 0},
+            "soft_epochs must be at least 1 and hard_epochs at least 0, got 0 and 20",
+        ),
+        (
+            {"hard_epochs": -1},
+            "soft_epochs must be at least 1 and hard_epochs at least 0, got 30 and -1",
+        ),
+        ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
+        ({"grid_size": 1}, "grid_size must be at least 2, got 1"),
+        ({"merge_threshold": -0.1}, "merge_threshold must not be negative, got -0.1"),
+    ],
+)
+def test_settings_out_of_range(settings, message):
+    with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
+        Config(**settings)
+
+
+def never(params, batch):
+    raise AssertionError("training began")
+
+
+NOTHING = "params hold no weights; expected a pytree of floating arrays"
+INTEGERS = (
+    "params['w'] has dtype int32; expected a floating dtype. "
+    "Leave what is not trained out of params and close over it in loss_fn"
+)
+ALIKE = (
+    "the range of the weights must be finite with low < high, got low=0.5, high=0.5; "
+    "a net whose weights are all equal or not finite has nothing to share"
+)
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({}, NOTHING),
+        ({"w": np.zeros((0, 3), np.float32)}, NOTHING),
+        ({"a": jnp.ones(2), "w": np.arange(3, dtype=np.int32)}, INTEGERS),
+        (
+            {"a": {"w": jnp.asarray([1, jnp.nan])}},
+            "params['a']['w'] holds values that are not finite; pretrain again",
+        ),
+        ([jnp.asarray(jnp.inf)], "params[0] holds values that are not finite; pretrain again"),
+        ({"w": jnp.full((2, 2), 0.5)}, ALIKE),
+    ],
+)
+def test_params_that_cannot_be_compressed(params, message):
+    fails(ConfigError, message, params, never, DATA)
+
+
+AXES = (
+    "data must be a pytree of arrays with the same number of examples along the first axis, "
+    "got first axes "
+)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({"x": np.zeros((9, 2)), "y": np.zeros(8)}, AXES + "{\"['x']\": (9,), \"['y']\": (8,)}"),
+        ({"x": np.zeros(3), "y": 1.0}, AXES + "{\"['x']\": (3,), \"['y']\": ()}"),
+        (None, AXES + "of no arrays"),
+        (
+            {"x": np.zeros((99, 2))},
+            "data hold 99 examples, fewer than a batch of 128; set batch_size in the config",
+        ),
+    ],
+)
+def test_data_that_cannot_be_used(data, message):
+    fails(ConfigError, message, PARAMS, never, data)
+
+
+def test_loss_that_is_not_finite():
+    message = (
+        "loss or prior is not finite after epoch 1 of 4 (soft stage): loss nan, log-prior nan; "
+        "lower the learning rates of that stage"
+    )
+    fails(RetrainingError, message, PARAMS, lambda p, b: jnp.nan * p["w"].sum(), DATA, **QUICK)
+
+
+def test_last_update_that_is_not_finite():
+    def loss(params, batch):
+        """Finite itself, without a finite gradient."""
+        return loss_fn(params, batch) + jnp.sqrt(jnp.sum(0 * params["w"]))
+
+    message = (
+        "weights or mixture are not finite after epoch 1 of 1 (soft stage); "
+        "lower the learning rates of that stage"
+    )
+    fails(RetrainingError, message, PARAMS, loss, DATA, **ONE_STEP)
+
+
+NEAR_ZERO = {"w": np.float32([-0.01, 0.0, 0.01])}
+
+
+@pytest.mark.parametrize(
+    ("hard_epochs", "where"),
+    [(0, "after quantisation"), (3, "after epoch 2 of 4 (hard stage)")],
+)
+def test_every_weight_is_zero(hard_epochs, where):
+    message = f"every weight is zero {where}: the prior outweighs the loss; lower tau"
+    settings = ONE_STEP | {"hard_epochs": hard_epochs}
+    fails(RetrainingError, message, NEAR_ZERO, lambda p, _: (p["w"] ** 2).sum(), DATA, **settings)

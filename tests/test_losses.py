@@ -1,0 +1,105 @@
+"""Losses against NumPy and SciPy."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import special
+
+from swsjax.errors import ConfigError
+from swsjax.losses import cross_entropy, distillation, error_rate, logits_of
+
+RNG = np.random.default_rng(0)
+INPUTS = RNG.normal(size=(7, 5))
+LABELS = RNG.integers(0, 4, 7)
+TEACHER = RNG.normal(0, 3, (7, 4))
+PARAMS = RNG.normal(size=(5, 4))
+BATCH = {"inputs": INPUTS, "labels": LABELS, "teacher": TEACHER}
+
+
+def apply(params, inputs):
+    return inputs @ params
+
+
+def value_and_gradient(loss, params=PARAMS, batch=BATCH):
+    with jax.enable_x64(True):
+        return jax.value_and_grad(loss)(jnp.asarray(params), jax.tree.map(jnp.asarray, batch))
+
+
+def manual_cross_entropy():
+    return -special.log_softmax(INPUTS @ PARAMS, axis=-1)[np.arange(7), LABELS].mean()
+
+
+def test_cross_entropy():
+    value, gradient = value_and_gradient(cross_entropy(apply))
+    np.testing.assert_allclose(value, manual_cross_entropy(), rtol=1e-12)
+    surprise = special.softmax(INPUTS @ PARAMS, axis=-1) - np.eye(4)[LABELS]
+    np.testing.assert_allclose(gradient, INPUTS.T @ surprise / 7, rtol=1e-10)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("temperature", [1.0, 3.0])
+def test_distillation(share, temperature):
+    loss = distillation(apply, share=share, temperature=temperature)
+    value, _ = value_and_gradient(loss)
+    teacher = special.softmax(TEACHER / temperature, axis=-1)
+    student = special.softmax(INPUTS @ PARAMS / temperature, axis=-1)
+    divergence = special.rel_entr(teacher, student).sum(axis=-1).mean()
+    expected = (1 - share) * manual_cross_entropy() + share * temperature**2 * divergence
+    np.testing.assert_allclose(value, expected, rtol=1e-12)
+
+
+def test_distillation_defaults():
+    expected = value_and_gradient(distillation(apply, share=0.5, temperature=3.0))
+    np.testing.assert_array_equal(value_and_gradient(distillation(apply))[1], expected[1])
+
+
+def test_without_a_teacher_it_is_cross_entropy():
+    ours = value_and_gradient(distillation(apply, share=0.0))
+    for x, y in zip(ours, value_and_gradient(cross_entropy(apply)), strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-12)
+
+
+def test_nothing_to_learn_from_oneself():
+    batch = BATCH | {"teacher": INPUTS @ PARAMS + RNG.normal(size=(7, 1))}  # a shift says the same
+    value, gradient = value_and_gradient(distillation(apply, share=1.0), batch=batch)
+    np.testing.assert_allclose(value, 0, atol=1e-12)
+    np.testing.assert_allclose(gradient, 0, atol=1e-12)
+
+
+def test_gradient_keeps_its_scale_at_high_temperature():
+    """It tends to that of half the mean squared difference of centred logits, per class."""
+    _, gradient = value_and_gradient(distillation(apply, share=1.0, temperature=1e4))
+    difference = INPUTS @ PARAMS - TEACHER
+    difference -= difference.mean(axis=-1, keepdims=True)
+    np.testing.assert_allclose(gradient, INPUTS.T @ difference / 4 / 7, rtol=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"share": -0.1}, "share must lie in [0, 1], got -0.1"),
+        ({"share": 1.5}, "share must lie in [0, 1], got 1.5"),
+        ({"temperature": 0.5}, "temperature must be at least 1, got 0.5"),
+        ({"temperature": float("nan")}, "temperature must be at least 1, got nan"),
+    ],
+)
+def test_settings_out_of_range(settings, message):
+    with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
+        distillation(apply, **settings)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 7, 100])
+def test_logits_in_batches(batch_size):
+    ours = logits_of(apply, PARAMS, INPUTS, batch_size=batch_size)
+    np.testing.assert_allclose(ours, INPUTS @ PARAMS, rtol=1e-5, atol=1e-5)
+
+
+def test_error_rate():
+    wrong = (INPUTS @ PARAMS).argmax(axis=-1) != LABELS
+    assert 0 < wrong.sum() < 7
+    ours = error_rate(apply, PARAMS, INPUTS, LABELS.astype(np.uint8))
+    assert type(ours) is float
+    assert ours == pytest.approx(wrong.mean())

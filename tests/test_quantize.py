@@ -1,0 +1,79 @@
+"""Quantising against brute force."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from swsjax.quantize import codebook, non_zeros, quantize
+
+RNG = np.random.default_rng(0)
+PARAMS = {
+    "kernel": RNG.normal(0, 0.5, (10, 20)).astype(np.float32),
+    "list": [jnp.asarray(RNG.normal(0, 0.5, 5)), np.zeros((0, 3), np.float32)],
+}
+
+
+class Pair(NamedTuple):
+    left: object
+    right: object
+
+
+def floats(low, high, size):
+    return st.lists(st.floats(low, high), min_size=size, max_size=size).map(np.array)
+
+
+@given(floats(-1, 1, 3), floats(0.05, 1, 4), floats(0.01, 1, 4))
+@settings(max_examples=60, deadline=None)
+def test_each_weight_becomes_its_most_responsible_mean(mixture_of, means, stds, shares):
+    mixture = mixture_of(means, stds, shares)
+    quantised = quantize(mixture, PARAMS)
+    assert jax.tree.structure(quantised) == jax.tree.structure(PARAMS)
+    assert len(codebook(quantised)) <= 4
+    levels = np.array([0, *mixture.means])
+    for weights, ours in zip(jax.tree.leaves(PARAMS), jax.tree.leaves(quantised), strict=True):
+        joint = np.log(shares / shares.sum()) + stats.norm.logpdf(
+            np.float64(weights)[..., None], [0, *means], stds
+        )
+        best = joint.argmax(axis=-1)
+        chosen = np.where(np.asarray(ours)[..., None] == levels, joint, -np.inf).max(axis=-1)
+        # Equal to the brute force, or tied with it in float32.
+        assert ((ours == levels[best]) | (chosen > joint.max(axis=-1) - 1e-3)).all()
+
+
+def test_brute_force(mixture_of):
+    weights = jnp.linspace(-2, 2, 4001)
+    means, stds, shares = [-1.0, 0.2, 1.5], [0.2, 0.1, 0.05, 0.6], np.array([0.6, 0.2, 0.1, 0.1])
+    quantised = quantize(mixture_of(means, stds, shares), weights)
+    best = (shares * stats.norm.pdf(np.asarray(weights)[:, None], [0, *means], stds)).argmax(-1)
+    expected = np.float32([0, *means])[best]
+    assert len(np.unique(expected)) == 4
+    assert (quantised != expected).sum() <= 2  # at boundaries, by rounding
+
+
+def test_zero_is_exactly_zero(mixture_of):
+    mixture = mixture_of([0.5, 0.7], [0.1] * 3, [0.9, 0.05, 0.05])
+    quantised = quantize(mixture, jnp.asarray([1e-3, -0.2, 0.01, 0.5]))
+    assert np.asarray(quantised)[:3].tobytes() == bytes(12)  # nor minus zero
+    assert quantised[3] == 0.5
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float32])
+def test_structure_and_dtype_stay(dtype, mixture_of):
+    params = Pair(jnp.ones((2, 3), dtype), {"scalar": jnp.asarray(0.0, dtype), "none": None})
+    quantised = quantize(mixture_of([1.1], [0.1, 0.1], [0.5, 0.5]), params)
+    assert jax.tree.structure(quantised) == jax.tree.structure(params)
+    assert quantised.left.dtype == quantised.right["scalar"].dtype == dtype
+    np.testing.assert_array_equal(quantised.left, jnp.full((2, 3), 1.1, dtype))
+
+
+def test_codebook_and_non_zeros():
+    params = Pair(np.float32([[3, 0], [-1, 3]]), [jnp.zeros(2), jnp.asarray(0.5), np.zeros((0,))])
+    np.testing.assert_array_equal(codebook(params), [-1, 0, 0.5, 3])
+    assert non_zeros(params) == 4
+    assert type(non_zeros(params)) is int

@@ -1,0 +1,49 @@
+"""The committed results: the table says what the files say, and the files give those errors."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+
+import swsjax
+from swsjax.cli import main
+from swsjax.data import data_folder
+
+ROOT = Path(__file__).parent.parent
+RESULTS = sorted((ROOT / "benchmarks" / "results").glob("lenet-*/*.json"))
+FILES = [
+    pytest.param(path.parent / row["file"], row, id=f"{path.parent.name}/{row['file']}")
+    for path in RESULTS
+    for row in json.loads(path.read_text())["seeds"]
+]
+
+
+def test_there_are_results():
+    assert FILES
+
+
+def test_readme_table_is_the_committed_results():
+    spec = importlib.util.spec_from_file_location("tables", ROOT / "benchmarks" / "tables.py")
+    tables = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tables)
+    readme = (ROOT / "README.md").read_text()
+    assert tables.with_table(readme) == readme
+
+
+@pytest.mark.parametrize(("file", "row"), FILES)
+def test_report_of_the_file_is_the_committed_one(file, row):
+    measured = swsjax.report(file).to_dict()
+    for key in ("file_bytes", "non_zeros", "han_bits", "parameters", "layers"):
+        assert measured[key] == row[key]
+
+
+@pytest.mark.skipif(
+    not (data_folder() / "mnist").is_dir(), reason="needs MNIST: set SWSJAX_DATA to its folder"
+)
+@pytest.mark.parametrize(("file", "row"), FILES)
+def test_evaluate_gives_the_committed_error(file, row, capsys):
+    assert main(["evaluate", str(file), "--data", "mnist", "--json"]) == 0
+    error = json.loads(capsys.readouterr().out)["test_error"]
+    # Another processor may round the last bit of a logit otherwise and turn one image of 10,000.
+    assert error == pytest.approx(row["errors"]["decoded file (test)"], abs=1.5e-4)

@@ -6,7 +6,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 from flax import nnx
 
@@ -15,9 +14,10 @@ from swsjax.compress import Config, compress
 from swsjax.data import load_digits
 from swsjax.errors import ConfigError, RetrainingError
 from swsjax.merge import merge
-from swsjax.prior import Beta, HyperPriors
+from swsjax.prior import Beta, HyperPriors, init_mixture, log_prob
 from swsjax.quantize import codebook, non_zeros, quantize
-from swsjax.retrain import Rates
+from swsjax.retrain import Rates, hard
+from swsjax.table import grid_over
 from swsjax.train import PretrainConfig
 
 RNG = np.random.default_rng(0)
@@ -33,6 +33,7 @@ QUICK = {
     "hard_epochs": 2,
     "batch_size": 50,
 }
+STILL = Rates(weights=0.0, means=0.0, precisions=0.0, mixing=0.0)
 ONE_STEP = {"components": 4, "soft_epochs": 1, "hard_epochs": 0, "batch_size": 500}
 
 
@@ -119,15 +120,34 @@ def test_without_a_hard_stage():
 
 
 def test_settings_reach_the_mixture():
-    still = optax.constant_schedule(1e-9)
-    settings = ONE_STEP | {"components": 3, "pi_zero": 0.5, "initial_std": 0.5}
-    (progress,) = compress(PARAMS, loss_fn, DATA, Config(tau=still, **settings)).history
+    settings = {"components": 3, "pi_zero": 0.5, "initial_std": 0.5, "soft_rates": STILL}
+    (progress,) = compress(PARAMS, loss_fn, DATA, Config(**(ONE_STEP | settings))).history
     low, high = PARAMS["w"].min(), PARAMS["w"].max()
-    np.testing.assert_allclose(progress.mixture.means, np.linspace(low, high, 3), atol=1e-3)
-    np.testing.assert_allclose(progress.mixture.log_precisions, np.full(4, np.log(4)), atol=1e-2)
+    np.testing.assert_allclose(progress.mixture.means, np.linspace(low, high, 3), rtol=1e-6)
+    np.testing.assert_allclose(progress.mixture.log_precisions, np.full(4, np.log(4)), rtol=1e-6)
     assert progress.mixture.zero_logit == 0
-    # One step: the loss is that of the weights as they were given.
-    assert progress.loss == pytest.approx(loss_fn(PARAMS, DATA), rel=1e-5)
+
+
+def test_what_each_stage_computes_with():
+    grid_size = 2  # so coarse that it shows
+    settings = QUICK | {"soft_rates": STILL, "hard_rates": STILL, "soft_epochs": 1}
+    result = compress(PARAMS, loss_fn, DATA, Config(**settings, grid_size=grid_size))
+    assert_bit_equal(result.retrained, PARAMS)
+    quantised = hard(result.mixture, result.retrained, grid_over([PARAMS["w"]], grid_size))
+    assert result.history[0].loss == pytest.approx(loss_fn(PARAMS, DATA), rel=1e-5)
+    assert result.history[1].loss == pytest.approx(loss_fn(quantised, DATA).item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("tau", [5.0, lambda step: 5.0 + step])
+def test_tau_is_over_the_number_of_examples(tau):
+    """With a large epsilon Adam's first step is the gradient, here that of the prior alone."""
+    settings = ONE_STEP | {"pi_zero": 0.5, "soft_rates": Rates(weights=1e3, epsilon=1e3)}
+    result = compress(PARAMS, lambda *_: 0.0, DATA, Config(tau=tau, **settings))
+    low, high = PARAMS["w"].min().item(), PARAMS["w"].max().item()
+    mixture = init_mixture(low, high, components=4, pi_zero=0.5)
+    gradient = jax.grad(lambda w: log_prob(mixture, w).sum())(PARAMS["w"])
+    moved = result.retrained["w"] - PARAMS["w"]
+    np.testing.assert_allclose(moved, 5 / 500 * gradient, rtol=0.01, atol=1e-4)
 
 
 def test_pi_zero_moves_under_a_hyper_prior():

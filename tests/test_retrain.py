@@ -19,7 +19,7 @@ HYPER = HyperPriors(Gamma(30.0, 0.5), Gamma(8.0, 0.3), Beta(9.0, 3.0))
 WEIGHTS = {"w": RNG.normal(0, 0.5, (4, 5)), "b": RNG.normal(0, 0.5, 5)}
 INPUTS, TARGETS = RNG.normal(size=(8, 4)), RNG.normal(size=(8, 5))
 BATCH = {"x": jnp.asarray(INPUTS), "y": jnp.asarray(TARGETS)}
-MEANS, STDS, SHARES = [-0.6, 0.5], [0.2, 0.25, 0.3], [0.5, 0.2, 0.3]
+MEANS, STDS, SHARES = [-0.6, 0.5], [0.2, 0.25, 0.3], [0.6, 0.15, 0.25]
 
 # Passes the gradients on as the optimiser's state, and moves nothing.
 RECORDER = optax.GradientTransformation(
@@ -179,7 +179,7 @@ def test_steps_are_counted(mixture):
 
 
 @pytest.mark.parametrize(
-    "optimizer", [optax.sgd(1e-2), optax.adamw(1e-2, weight_decay=1.0), Rates().optimizer(1, 3)]
+    "optimizer", [optax.adamw(1e-2, weight_decay=1.0), Rates().optimizer(1, 3)]
 )
 def test_pi_zero_is_held_without_a_hyper_prior(optimizer, mixture):
     for hyper, held in ((HYPER._replace(pi_zero=None), True), (HYPER, False)):

@@ -33,8 +33,15 @@ from swsjax.prior import (
 )
 from swsjax.quantize import codebook, non_zeros, quantize
 from swsjax.report import Layer, Report, report
-from swsjax.retrain import Info, Rates, State, hard, init, make_step, soft
-from swsjax.table import Grid, grid_over, straight_through, sum_log_prob
+from swsjax.retrain import Info, Rates, State, Step, hard, init, make_step, soft
+from swsjax.table import (
+    Grid,
+    grid_over,
+    lookup_error,
+    node_count,
+    straight_through,
+    sum_log_prob,
+)
 from swsjax.train import PretrainConfig, PretrainProgress, TrainState, epoch, pretrain
 
 __all__ = [
@@ -58,6 +65,7 @@ __all__ = [
     "Result",
     "RetrainingError",
     "State",
+    "Step",
     "SwsjaxError",
     "TrainState",
     "assign",
@@ -81,8 +89,10 @@ __all__ = [
     "log_mixing",
     "log_prob",
     "logits_of",
+    "lookup_error",
     "make_step",
     "merge",
+    "node_count",
     "non_zeros",
     "pretrain",
     "quantize",

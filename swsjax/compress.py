@@ -2,20 +2,23 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from functools import cache, partial
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax import Array
 
 from swsjax.errors import ConfigError, RetrainingError
 from swsjax.losses import Loss, Params
 from swsjax.merge import merge
 from swsjax.prior import GaussianMixture, HyperPriors, init_mixture
 from swsjax.quantize import codebook, non_zeros, quantize
-from swsjax.retrain import Forward, Info, Rates, State, hard, init, make_step, soft
-from swsjax.train import epoch
+from swsjax.retrain import Forward, Info, Rates, State, Step, hard, init, make_step, soft
+from swsjax.table import grid_over, lookup_error, node_count
+from swsjax.train import check_data, epoch
 
 __all__ = ["Config", "Progress", "Result", "compress"]
 
@@ -48,8 +51,10 @@ class Config:
     merge_threshold: float = 0.5
     """Symmetric KL divergence (nats) under which two components become one."""
     batch_size: int = 128
-    grid_size: int = 8192
-    """Points of the table in which the prior is looked up."""
+    method: Literal["tabulated", "exact"] = "tabulated"
+    """How the prior is evaluated: looked up in a table, or weight by weight (slow; reference)."""
+    tolerance: float = 1e-4
+    """Relative error of the tabulated prior and its gradients above which its grid is refined."""
     seed: int = 0
     """Seed of the order of the examples."""
 
@@ -64,8 +69,10 @@ class Config:
             )
         if self.batch_size < 1:
             raise ConfigError(f"batch_size must be at least 1, got {self.batch_size}")
-        if self.grid_size < 2:
-            raise ConfigError(f"grid_size must be at least 2, got {self.grid_size}")
+        if self.method not in ("tabulated", "exact"):
+            raise ConfigError(f"method must be 'tabulated' or 'exact', got {self.method!r}")
+        if not self.tolerance > 0:
+            raise ConfigError(f"tolerance must be positive, got {self.tolerance}")
         if not self.merge_threshold >= 0:
             raise ConfigError(f"merge_threshold must not be negative, got {self.merge_threshold}")
 
@@ -87,6 +94,8 @@ class Progress(NamedTuple):
     """Distinct values, zero included, were the net quantised now."""
     error: float | None
     """What ``evaluate`` says of the net quantised now; None without it."""
+    prior_error: float
+    """Relative error of the tabulated prior and its gradients, on a sample; 0 if exact."""
     mixture: GaussianMixture
     """The mixture after the epoch, in NumPy arrays."""
 
@@ -146,7 +155,7 @@ def compress(
     [ 1.  1.  0. -1.]
     """
     leaves = _check_params(params)
-    train_size = _check_data(data, config.batch_size)
+    train_size = check_data(data, config.batch_size)
     data = jax.tree.map(jnp.asarray, data)
     low, high = min(x.min().item() for x in leaves), max(x.max().item() for x in leaves)
     mixture = init_mixture(
@@ -161,23 +170,33 @@ def compress(
         name: str, forward: Forward, rates: Rates, epochs: int, params, mixture, key
     ) -> State:
         optimizer = rates.optimizer(epochs, train_size // config.batch_size)
-        step = make_step(
-            loss_fn,
-            optimizer,
-            forward=forward,
-            tau=config.tau,
-            train_size=train_size,
-            hyper=config.hyper_priors,
-            grid_size=config.grid_size,
-        )
+
+        @cache  # an epoch compiles again for another step
+        def step_on(nodes: int | None) -> Step:
+            return make_step(
+                loss_fn,
+                optimizer,
+                forward=forward,
+                tau=config.tau,
+                train_size=train_size,
+                hyper=config.hyper_priors,
+                nodes=nodes,
+            )
+
         state = init(params, mixture, optimizer, key)
+        nodes = None
         for _ in range(epochs):
-            state, info = epoch(step, state, data, batch_size=config.batch_size)
-            progress = _progress(name, state, info, len(history) + 1, config, evaluate)
+            if config.method == "tabulated":
+                nodes = max(nodes or 0, _nodes(state, config.hyper_priors))
+            state, info = epoch(step_on(nodes), state, data, batch_size=config.batch_size)
+            prior_error = 0.0 if nodes is None else _prior_error(state, nodes).item()
+            progress = _progress(name, state, info, prior_error, len(history) + 1, config, evaluate)
             history.append(progress)
             _check_progress(progress, info, state)
             if callback is not None:
                 callback(progress)
+            if prior_error > config.tolerance:
+                nodes *= 2
         return state
 
     state = run_stage(
@@ -201,6 +220,7 @@ def _progress(
     stage: str,
     state: State,
     info: Info,
+    prior_error: float,
     done: int,
     config: Config,
     evaluate: Callable[[Params], float] | None,
@@ -214,8 +234,24 @@ def _progress(
         non_zeros=non_zeros(quantised),
         levels=len(codebook(quantised)),
         error=None if evaluate is None else evaluate(quantised),
+        prior_error=prior_error,
         mixture=jax.tree.map(np.asarray, state.mixture),
     )
+
+
+def _nodes(state: State, hyper: HyperPriors) -> int:
+    """Nodes for the weights as they are, and for precisions as they are or will soon be."""
+    grid = grid_over(jax.tree.leaves(state.params), 2)
+    gamma = hyper.precision
+    precision = max(jnp.exp(jnp.max(state.mixture.log_precisions)).item(), gamma.shape / gamma.rate)
+    # Precisions may grow by half before the grid is looked at again.
+    return node_count(*grid.nodes.tolist(), (1.5 * precision) ** -0.5)
+
+
+@partial(jax.jit, static_argnames="nodes")
+def _prior_error(state: State, nodes: int) -> Array:
+    leaves = jax.tree.leaves(state.params)
+    return lookup_error(state.mixture, leaves, grid_over(leaves, nodes))
 
 
 def _check_params(params: Params) -> list[jax.Array]:
@@ -232,22 +268,6 @@ def _check_params(params: Params) -> list[jax.Array]:
         if not jnp.all(jnp.isfinite(leaf)):
             raise ConfigError(f"params{name} holds values that are not finite; pretrain again")
     return [jnp.asarray(leaf) for leaf in leaves if jnp.size(leaf)]
-
-
-def _check_data(data: Any, batch_size: int) -> int:
-    sizes = {jax.tree_util.keystr(p): jnp.shape(x)[:1] for p, x in jax.tree.leaves_with_path(data)}
-    if not sizes or len(set(sizes.values())) > 1 or () in sizes.values():
-        raise ConfigError(
-            "data must be a pytree of arrays with the same number of examples along the first "
-            f"axis, got first axes {sizes or 'of no arrays'}"
-        )
-    (train_size,) = next(iter(sizes.values()))
-    if train_size < batch_size:
-        raise ConfigError(
-            f"data hold {train_size} examples, fewer than a batch of {batch_size}; "
-            "set batch_size in the config"
-        )
-    return train_size
 
 
 def _check_progress(progress: Progress, info: Info, state: State) -> None:

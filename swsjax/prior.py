@@ -116,8 +116,8 @@ def init_mixture(
         raise ConfigError(f"components must be at least 1, got {components}")
     if not 0 < pi_zero < 1:
         raise ConfigError(f"pi_zero must lie strictly between 0 and 1, got {pi_zero}")
-    if not std > 0:
-        raise ConfigError(f"std must be positive, got {std}")
+    if not 0 < std < math.inf:
+        raise ConfigError(f"std must be positive and finite, got {std}")
     return GaussianMixture(
         means=jnp.linspace(low, high, components, dtype=jnp.float32),
         log_precisions=jnp.full((components + 1,), -2 * jnp.log(std), jnp.float32),
@@ -170,8 +170,8 @@ def component_log_probs(mixture: GaussianMixture, weights: ArrayLike) -> Array:
 def log_prob(mixture: GaussianMixture, weights: ArrayLike) -> Array:
     """Log-density of each weight under the mixture, in the shape of ``weights`` (nats).
 
-    The exact reference: it builds an array of shape ``weights.shape + (J + 1,)``. Training looks
-    the same density up in a table (``swsjax.table``).
+    Builds an array of shape ``weights.shape + (J + 1,)``; summed over the weights of a net,
+    ``swsjax.exact`` does it block by block, and ``swsjax.table`` looks it up.
 
     >>> mixture = init_mixture(-1.0, 1.0, components=2, pi_zero=0.5, std=1.0)
     >>> print(np.asarray(log_prob(mixture, jnp.array([0.0, 1.0]))).round(3))

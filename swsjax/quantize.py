@@ -3,10 +3,10 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
 
+from swsjax.exact import assigned_means
 from swsjax.losses import Params
-from swsjax.prior import GaussianMixture, assign, component_means
+from swsjax.prior import GaussianMixture
 
 __all__ = ["codebook", "non_zeros", "quantize"]
 
@@ -26,11 +26,7 @@ def quantize(mixture: GaussianMixture, params: Params) -> Params:
     >>> quantize(mixture, {"w": jnp.array([0.1, 0.8, 1.3])})
     {'w': Array([0., 1., 1.], dtype=float32)}
     """
-
-    def leaf(weights: Array) -> Array:
-        return component_means(mixture)[assign(mixture, weights)].astype(weights.dtype)
-
-    return jax.tree.map(leaf, params)
+    return jax.tree.map(lambda weights: assigned_means(mixture, weights), params)
 
 
 def codebook(params: Params) -> np.ndarray:

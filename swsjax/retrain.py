@@ -12,6 +12,7 @@ when it quantises.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -19,36 +20,35 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
+from swsjax import exact, table
 from swsjax.losses import Loss, Params
 from swsjax.prior import GaussianMixture, HyperPriors, hyper_log_prob
-from swsjax.table import Grid, grid_over, straight_through, sum_log_prob
 
-__all__ = ["Forward", "Info", "Rates", "State", "hard", "init", "make_step", "soft"]
+__all__ = ["Forward", "Info", "Rates", "State", "Step", "hard", "init", "make_step", "soft"]
 
-Forward = Callable[[GaussianMixture, Params, Grid], Params]
-"""From mixture and weights to the parameters that the net computes with: ``soft`` or ``hard``."""
+Forward = Callable[[Params, Callable[[Array], Array]], Params]
+"""From weights, and a function that replaces those of a leaf by their assigned means, to the
+parameters that the net computes with: ``soft`` or ``hard``."""
 Step = Callable[["State", Any], tuple["State", "Info"]]
 
 
-def soft(mixture: GaussianMixture, params: Params, grid: Grid) -> Params:
+def soft(params: Params, assigned: Callable[[Array], Array]) -> Params:
     """Compute with the weights themselves.
 
-    >>> soft(None, {"w": 1.0}, None)
-    {'w': 1.0}
+    >>> soft({"w": 1.2}, round)
+    {'w': 1.2}
     """
-    del mixture, grid
+    del assigned
     return params
 
 
-def hard(mixture: GaussianMixture, params: Params, grid: Grid) -> Params:
-    """Compute with each weight's assigned mean; gradients go to the weight and to the mean.
+def hard(params: Params, assigned: Callable[[Array], Array]) -> Params:
+    """Compute with each weight's assigned mean.
 
-    >>> mixture = GaussianMixture(jnp.ones(1), jnp.zeros(2), jnp.zeros(1), jnp.zeros(()))
-    >>> params = {"w": jnp.array([0.1, 0.8, 1.3])}
-    >>> hard(mixture, params, grid_over(jax.tree.leaves(params), 1024))
-    {'w': Array([0., 1., 1.], dtype=float32)}
+    >>> hard({"w": 1.2}, round)
+    {'w': 1}
     """
-    return jax.tree.map(lambda leaf: straight_through(mixture, leaf, grid), params)
+    return jax.tree.map(assigned, params)
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ def make_step(
     tau: float | optax.Schedule,
     train_size: int,
     hyper: HyperPriors,
-    grid_size: int = 8192,
+    nodes: int | None = 2048,
 ) -> Step:
     """Make the function of one step of retraining, from state and batch to state and info.
 
@@ -151,7 +151,8 @@ def make_step(
             the steps of the stage.
         train_size: number N of training examples.
         hyper: hyper-priors on the mixture.
-        grid_size: points of the table of the prior.
+        nodes: of the grid on which the prior is tabulated, see ``table.node_count``; None evaluates
+            it exactly, weight by weight.
 
     >>> from swsjax.prior import init_mixture
     >>> optimizer = Rates().optimizer(epochs=1, steps_per_epoch=1)
@@ -169,9 +170,15 @@ def make_step(
         if hyper.pi_zero is None:
             mixture = mixture._replace(zero_logit=jax.lax.stop_gradient(mixture.zero_logit))
         leaves = jax.tree.leaves(params)
-        grid = grid_over(leaves, grid_size)
-        loss = loss_fn(forward(mixture, params, grid), batch)
-        log_prior = sum_log_prob(mixture, leaves, grid) + hyper_log_prob(mixture, hyper)
+        if nodes is None:
+            log_prior = exact.sum_log_prob(mixture, leaves)
+            assigned = partial(exact.straight_through, mixture)
+        else:
+            grid = table.grid_over(leaves, nodes)
+            log_prior = table.sum_log_prob(mixture, leaves, grid)
+            assigned = partial(table.straight_through, mixture, grid=grid)
+        loss = loss_fn(forward(params, assigned), batch)
+        log_prior += hyper_log_prob(mixture, hyper)
         return loss - tau_at(step) / train_size * log_prior, Info(loss, log_prior)
 
     def step(state: State, batch: Any) -> tuple[State, Info]:

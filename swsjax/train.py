@@ -10,9 +10,10 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
+from swsjax.errors import ConfigError
 from swsjax.losses import Loss, Params
 
-__all__ = ["PretrainConfig", "PretrainProgress", "TrainState", "epoch", "pretrain"]
+__all__ = ["PretrainConfig", "PretrainProgress", "TrainState", "check_data", "epoch", "pretrain"]
 
 StateT = TypeVar("StateT", bound=NamedTuple)
 InfoT = TypeVar("InfoT")
@@ -56,6 +57,30 @@ def epoch(
 
     state, infos = jax.lax.scan(body, state._replace(key=key), order)
     return state, jax.tree.map(partial(jnp.mean, axis=0), infos)
+
+
+def check_data(data: Any, batch_size: int) -> int:
+    """Return the number of examples in the data, having checked that they make up a batch.
+
+    Raises:
+        ConfigError: the arrays disagree on the number of examples, or are fewer than a batch.
+
+    >>> check_data({"x": jnp.zeros((10, 3)), "y": jnp.zeros(10)}, batch_size=5)
+    10
+    """
+    sizes = {jax.tree_util.keystr(p): jnp.shape(x)[:1] for p, x in jax.tree.leaves_with_path(data)}
+    if not sizes or len(set(sizes.values())) > 1 or () in sizes.values():
+        raise ConfigError(
+            "data must be a pytree of arrays with the same number of examples along the first "
+            f"axis, got first axes {sizes or 'of no arrays'}"
+        )
+    (train_size,) = next(iter(sizes.values()))
+    if train_size < batch_size:
+        raise ConfigError(
+            f"data hold {train_size} examples, fewer than a batch of {batch_size}; "
+            "set batch_size in the config"
+        )
+    return train_size
 
 
 class TrainState(NamedTuple):
@@ -109,14 +134,19 @@ def pretrain(
     Returns:
         The trained parameters after the last epoch.
 
+    Raises:
+        ConfigError: no epochs, or data that do not make up a batch.
+
     >>> loss = lambda params, batch: jnp.mean((params - batch) ** 2)
     >>> trained = pretrain(jnp.zeros(()), loss, jnp.ones(64),
     ...                    PretrainConfig(epochs=20, learning_rate=0.1, batch_size=8))
     >>> print(np.asarray(trained).round(1))
     1.0
     """
+    if config.epochs < 1:
+        raise ConfigError(f"epochs must be at least 1, got {config.epochs}")
     data = jax.tree.map(jnp.asarray, data)
-    steps_per_epoch = len(jax.tree.leaves(data)[0]) // config.batch_size
+    steps_per_epoch = check_data(data, config.batch_size) // config.batch_size
     schedule = optax.cosine_decay_schedule(config.learning_rate, config.epochs * steps_per_epoch)
     optimizer = optax.adamw(schedule, weight_decay=config.weight_decay)
 

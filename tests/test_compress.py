@@ -1,5 +1,6 @@
 """Compression end to end on small nets, and every error."""
 
+import importlib
 import re
 from typing import NamedTuple
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from swsjax import retrain
 from swsjax.classifier import build, compress_classifier, pretrain_classifier
 from swsjax.compress import Config, compress
 from swsjax.data import load_digits
@@ -16,8 +18,7 @@ from swsjax.errors import ConfigError, RetrainingError
 from swsjax.merge import merge
 from swsjax.prior import Beta, HyperPriors, init_mixture, log_prob
 from swsjax.quantize import codebook, non_zeros, quantize
-from swsjax.retrain import Rates, hard
-from swsjax.table import grid_over
+from swsjax.retrain import Rates
 from swsjax.train import PretrainConfig
 
 RNG = np.random.default_rng(0)
@@ -128,12 +129,35 @@ def test_settings_reach_the_mixture():
     assert progress.mixture.zero_logit == 0
 
 
+@pytest.mark.parametrize("method", ["tabulated", "exact"])
+def test_error_of_the_prior_is_reported_and_small(method):
+    history = compress(PARAMS, loss_fn, DATA, Config(**QUICK, method=method)).history
+    errors = [progress.prior_error for progress in history]
+    assert all(0 < e < 1e-4 for e in errors) if method == "tabulated" else not any(errors)
+
+
+def test_a_tolerance_out_of_reach_refines_the_grid_and_carries_on(monkeypatch):
+    used = []
+
+    def make_step(*arguments, nodes, **settings):
+        used.append(nodes)
+        return retrain.make_step(*arguments, nodes=nodes, **settings)
+
+    # The package has a function of the name of the module.
+    monkeypatch.setattr(importlib.import_module("swsjax.compress"), "make_step", make_step)
+    settings = QUICK | {"soft_epochs": 3, "hard_epochs": 0}
+    compress(PARAMS, loss_fn, DATA, Config(**settings, tolerance=1e-12))
+    assert used == [used[0], 2 * used[0], 4 * used[0]]
+    used.clear()
+    compress(PARAMS, loss_fn, DATA, Config(**settings))
+    assert len(used) == 1  # and within the tolerance nothing compiles again
+
+
 def test_what_each_stage_computes_with():
-    grid_size = 2  # so coarse that it shows
     settings = QUICK | {"soft_rates": STILL, "hard_rates": STILL, "soft_epochs": 1}
-    result = compress(PARAMS, loss_fn, DATA, Config(**settings, grid_size=grid_size))
+    result = compress(PARAMS, loss_fn, DATA, Config(**settings))
     assert_bit_equal(result.retrained, PARAMS)
-    quantised = hard(result.mixture, result.retrained, grid_over([PARAMS["w"]], grid_size))
+    quantised = quantize(result.mixture, result.retrained)
     assert result.history[0].loss == pytest.approx(loss_fn(PARAMS, DATA), rel=1e-5)
     assert result.history[1].loss == pytest.approx(loss_fn(quantised, DATA).item(), rel=1e-5)
 
@@ -226,7 +250,8 @@ def fails(error, message, *arguments, **settings):
             "soft_epochs must be at least 1 and hard_epochs at least 0, got 30 and -1",
         ),
         ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
-        ({"grid_size": 1}, "grid_size must be at least 2, got 1"),
+        ({"method": "table"}, "method must be 'tabulated' or 'exact', got 'table'"),
+        ({"tolerance": 0.0}, "tolerance must be positive, got 0.0"),
         ({"merge_threshold": -0.1}, "merge_threshold must not be negative, got -0.1"),
     ],
 )

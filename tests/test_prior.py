@@ -203,8 +203,8 @@ RANGE = (
         (0.0, 1.0, {"components": 0}, "components must be at least 1, got 0"),
         (0.0, 1.0, {"pi_zero": 0.0}, "pi_zero must lie strictly between 0 and 1, got 0.0"),
         (0.0, 1.0, {"pi_zero": 1.0}, "pi_zero must lie strictly between 0 and 1, got 1.0"),
-        (0.0, 1.0, {"std": 0.0}, "std must be positive, got 0.0"),
-        (0.0, 1.0, {"std": float("nan")}, "std must be positive, got nan"),
+        (0.0, 1.0, {"std": 0.0}, "std must be positive and finite, got 0.0"),
+        (0.0, 1.0, {"std": float("nan")}, "std must be positive and finite, got nan"),
     ],
 )
 def test_settings_out_of_range(low, high, settings, message):

@@ -1,5 +1,7 @@
 """The objective's gradients against finite differences, the rates, and what is held."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,10 +10,10 @@ import pytest
 from jax.flatten_util import ravel_pytree
 from scipy import stats
 
+from swsjax import exact
 from swsjax.prior import Beta, Gamma, GaussianMixture, HyperPriors
 from swsjax.quantize import quantize
 from swsjax.retrain import Rates, hard, init, make_step, soft
-from swsjax.table import grid_over
 
 RNG = np.random.default_rng(0)
 SIZE, TAU = 50, 3.0
@@ -45,10 +47,9 @@ def start(mixture, optimizer=RECORDER):
     return init(params(), mixture, optimizer, jax.random.key(0))
 
 
-def step_of(optimizer=RECORDER, *, loss=loss_fn, forward=soft, tau=TAU, size=SIZE, hyper=HYPER):
-    return jax.jit(
-        make_step(loss, optimizer, forward=forward, tau=tau, train_size=size, hyper=hyper)
-    )
+def step_of(optimizer=RECORDER, *, loss=loss_fn, size=SIZE, **settings):
+    settings = {"forward": soft, "tau": TAU, "hyper": HYPER} | settings
+    return jax.jit(make_step(loss, optimizer, train_size=size, **settings))
 
 
 def log_prior(params, mixture):
@@ -127,11 +128,19 @@ def test_gradient_of_the_hard_objective(mixture):
     np.testing.assert_allclose(info.loss, numpy_loss(quantised), rtol=1e-5)
 
 
+@pytest.mark.parametrize("forward", [soft, hard])
+def test_exact_step_agrees_with_the_tabulated_one(forward, mixture):
+    """The tabulated one is the one that is held against finite differences."""
+    ours, _ = step_of(forward=forward, nodes=None)(start(mixture), BATCH)
+    expected, _ = step_of(forward=forward, nodes=4096)(start(mixture), BATCH)
+    assert_close(ours.opt_state, expected.opt_state, rtol=1e-4, atol=1e-4)
+
+
 def test_forward_passes(mixture):
     weights = params()
-    grid = grid_over(jax.tree.leaves(weights), 8192)
-    assert soft(mixture, weights, grid) is weights
-    assert_close(hard(mixture, weights, grid), quantize(mixture, weights), rtol=0)
+    assert soft(weights, None) is weights
+    assigned = hard(weights, partial(exact.straight_through, mixture))
+    assert_close(assigned, quantize(mixture, weights), rtol=0)
 
 
 @pytest.mark.parametrize("forward", [soft, hard])

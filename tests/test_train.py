@@ -5,10 +5,12 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from flax import nnx
 
 from swsjax.classifier import build, pretrain_classifier
 from swsjax.data import load_digits
+from swsjax.errors import ConfigError
 from swsjax.train import PretrainConfig, TrainState, epoch, pretrain
 
 INDICES = {"index": np.arange(12), "twice": 2 * np.arange(12)}
@@ -152,3 +154,18 @@ def test_digits_are_learned():
     assert untrained.error(digits.validation) > 0.5
     assert trained.error(digits.validation) < 0.1
     assert losses[-1] < 0.2 < 1 < losses[0]
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"epochs": 0}, "epochs must be at least 1, got 0"),
+        (
+            {"batch_size": 9},
+            "data hold 8 examples, fewer than a batch of 9; set batch_size in the config",
+        ),
+    ],
+)
+def test_what_cannot_be_trained_says_so(config, message):
+    with pytest.raises(ConfigError, match=f"^{message}$"):
+        pretrain(jnp.zeros(()), lambda p, b: p * b.sum(), jnp.ones(8), PretrainConfig(**config))

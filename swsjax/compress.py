@@ -1,5 +1,6 @@
 """From a pretrained net to a quantised one: soft stage, merge, hard stage, merge, quantise."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
@@ -184,10 +185,9 @@ def compress(
             )
 
         state = init(params, mixture, optimizer, key)
-        nodes = None
+        nodes = _nodes(params, config) if config.method == "tabulated" else None
+        coarser_error = math.inf
         for _ in range(epochs):
-            if config.method == "tabulated":
-                nodes = max(nodes or 0, _nodes(state, config.hyper_priors))
             state, info = epoch(step_on(nodes), state, data, batch_size=config.batch_size)
             prior_error = 0.0 if nodes is None else _prior_error(state, nodes).item()
             progress = _progress(name, state, info, prior_error, len(history) + 1, config, evaluate)
@@ -195,8 +195,10 @@ def compress(
             _check_progress(progress, info, state)
             if callback is not None:
                 callback(progress)
-            if prior_error > config.tolerance:
-                nodes *= 2
+            # Refined before the tolerance is reached, and no further than refining helps: past
+            # that the error is the rounding of float32.
+            if config.tolerance / 2 < prior_error < coarser_error / 2:
+                nodes, coarser_error = 2 * nodes, prior_error
         return state
 
     state = run_stage(
@@ -239,13 +241,16 @@ def _progress(
     )
 
 
-def _nodes(state: State, hyper: HyperPriors) -> int:
-    """Nodes for the weights as they are, and for precisions as they are or will soon be."""
-    grid = grid_over(jax.tree.leaves(state.params), 2)
-    gamma = hyper.precision
-    precision = max(jnp.exp(jnp.max(state.mixture.log_precisions)).item(), gamma.shape / gamma.rate)
-    # Precisions may grow by half before the grid is looked at again.
-    return node_count(*grid.nodes.tolist(), (1.5 * precision) ** -0.5)
+def _nodes(params: Params, config: Config) -> int:
+    """Nodes to start with: enough for the precision that the hyper-prior prefers.
+
+    Single components may become far narrower, but those that hold few weights do not matter; the
+    error that is measured once an epoch decides.
+    """
+    grid = grid_over(jax.tree.leaves(params), 2)
+    gamma = config.hyper_priors.precision
+    sigma = min(config.initial_std, (gamma.rate / gamma.shape) ** 0.5)
+    return node_count(*grid.nodes.tolist(), sigma)
 
 
 @partial(jax.jit, static_argnames="nodes")

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from swsjax.compress import Progress as RetrainProgress
 from swsjax.train import PretrainProgress
@@ -25,10 +25,10 @@ class Reporter:
         self._show("pretrain", progress.epoch, progress.epochs, f"loss {progress.loss:.4f}")
 
     def retraining(self, progress: RetrainProgress) -> None:
-        """Show an epoch of retraining."""
+        """Show an epoch of retraining; the error is that on the validation data."""
         figures = f"loss {progress.loss:.4f}  non-zero {progress.non_zeros:,}"
         if progress.error is not None:
-            figures += f"  validation error {100 * progress.error:.2f} %"
+            figures += f"  error {100 * progress.error:.2f} %"
         self._show(f"retrain ({progress.stage})", progress.epoch, progress.epochs, figures)
 
 
@@ -40,9 +40,8 @@ def reporter() -> Iterator[Reporter]:
         return
     columns = (
         TextColumn("{task.description:<14}"),
-        BarColumn(bar_width=24),
+        BarColumn(bar_width=8),  # the figures matter more, in 80 columns
         TextColumn("{task.completed}/{task.total}"),
-        TimeElapsedColumn(),
         TimeRemainingColumn(),
         TextColumn("{task.fields[figures]}"),
     )

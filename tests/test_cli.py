@@ -49,7 +49,7 @@ def test_piped_progress_is_plain_lines(demo):
     assert "\x1b" not in done.stderr
     assert lines[-1].startswith("retrain (hard) 160/160  loss ")
     assert "non-zero" in lines[-1]
-    assert "validation error" in lines[-1]
+    assert "  error " in lines[-1]
 
 
 def test_evaluate_gives_the_error_of_the_report(demo, capsys):

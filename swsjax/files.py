@@ -1,21 +1,25 @@
 """Compressed networks as bytes and as files: any pytree of arrays in, the same bits out."""
 
-import contextlib
-import os
-import secrets
+from collections.abc import Mapping
+from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.sparse
 from flax import nnx
 
 from swsjax import codec
+from swsjax.atomic import write_bytes
 
-__all__ = ["dumps", "load", "loads", "read_metadata", "save"]
+__all__ = ["dumps", "load", "loads", "read_metadata", "save", "to_safetensors", "to_sparse"]
 
 
-def dumps(tree, *, metadata=None, encoding="han"):
+def dumps(
+    tree: Any, *, metadata: Mapping[str, Any] | None = None, encoding: str = "entropy"
+) -> bytes:
     """Return a pytree of arrays as the bytes of an ``.sws`` file.
 
     Arrays with few distinct values get a codebook and sparse coding; the others are stored as
@@ -29,9 +33,9 @@ def dumps(tree, *, metadata=None, encoding="han"):
             compression rates are computed in in the literature).
 
     Raises:
-        TypeError: a leaf is no array, its element type is not supported, or a key of the tree is
-            neither a string nor a non-negative integer.
-        ValueError: unknown encoding, metadata that is not JSON, or two leaves with one path.
+        TypeError: a leaf is no array, its element type is not supported, a key of the tree is
+            neither a string nor a non-negative integer, or the metadata is not JSON.
+        ValueError: unknown encoding, NaN in the metadata, or two leaves with one path.
 
     Example:
         >>> data = dumps({"w": np.zeros((2, 3), np.float32)}, metadata={"model": "toy"})
@@ -45,7 +49,7 @@ def dumps(tree, *, metadata=None, encoding="han"):
     return codec.pack(leaves, metadata, encoding)
 
 
-def loads(data, *, like=None, max_bytes=codec.MAX_BYTES):
+def loads(data: bytes, *, like: Any = None, max_bytes: int = codec.MAX_BYTES) -> Any:
     """Return the pytree in the bytes of an ``.sws`` file.
 
     Args:
@@ -77,7 +81,13 @@ def loads(data, *, like=None, max_bytes=codec.MAX_BYTES):
     return _nested(arrays) if like is None else _fitted(arrays, like)
 
 
-def save(path, tree, *, metadata=None, encoding="han"):
+def save(
+    path: str | PathLike,
+    tree: Any,
+    *,
+    metadata: Mapping[str, Any] | None = None,
+    encoding: str = "entropy",
+) -> int:
     """Write a pytree of arrays to a file, atomically: the old file stays until the new is whole.
 
     Takes what :func:`dumps` takes and raises what it raises.
@@ -85,42 +95,59 @@ def save(path, tree, *, metadata=None, encoding="han"):
     Returns:
         The size of the file in bytes.
     """
-    path = Path(path)
     data = dumps(tree, metadata=metadata, encoding=encoding)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        with open(temporary, "xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:  # KeyboardInterrupt too must not leave a temporary file behind
-        with contextlib.suppress(FileNotFoundError):
-            temporary.unlink()
-        raise
+    write_bytes(path, data)
     return len(data)
 
 
-def load(path, *, like=None, max_bytes=codec.MAX_BYTES):
+def load(path: str | PathLike, *, like: Any = None, max_bytes: int = codec.MAX_BYTES) -> Any:
     """Return the pytree in a file; see :func:`loads`."""
-    return loads(_read(path), like=like, max_bytes=max_bytes)
+    return loads(Path(path).read_bytes(), like=like, max_bytes=max_bytes)
 
 
-def read_metadata(source):
+def read_metadata(source: str | PathLike | bytes) -> dict[str, Any]:
     """Return the metadata dictionary of a file, given by path or by its bytes.
 
     Raises:
         FormatError: the file is damaged.
     """
-    data = source if isinstance(source, bytes | bytearray | memoryview) else _read(source)
+    data = source if isinstance(source, bytes) else Path(source).read_bytes()
     return codec.read_metadata(data)
 
 
-def _read(path):
-    return Path(path).read_bytes()
+def to_safetensors(tree: Any, path: str | PathLike) -> None:
+    """Write the arrays of a pytree as a safetensors file, dense, named like ``fc1/kernel``.
+
+    Needs the package ``safetensors``.
+
+    Raises:
+        ModuleNotFoundError: it is not installed.
+        TypeError: a leaf is no array.
+    """
+    from safetensors.numpy import save as encode  # an optional dependency
+
+    named = {_name(path): np.ascontiguousarray(_array(path, leaf)) for path, leaf in _leaves(tree)}
+    write_bytes(path, encode(named))
 
 
-def _leaves(tree):
+def to_sparse(array: Any) -> scipy.sparse.csr_array:
+    """Return an array as a SciPy sparse matrix: the last axis is the columns.
+
+    Entries that are -0.0 are left out, as SciPy does with every zero.
+
+    Args:
+        array: NumPy or JAX array of a type that SciPy knows (not bfloat16 or float16).
+
+    Example:
+        >>> matrix = to_sparse(np.array([[0.0, 2.0], [0.0, 0.0]]))
+        >>> matrix.shape, matrix.nnz
+        ((2, 2), 1)
+    """
+    array = np.asarray(array)
+    return scipy.sparse.csr_array(array.reshape(-1, array.shape[-1] if array.ndim else 1))
+
+
+def _leaves(tree: Any) -> list[tuple[tuple[str | int, ...], Any]]:
     """``(path, leaf)`` pairs; the box that Flax puts around a parameter leaves no trace."""
     out = []
     for path, leaf in jax.tree_util.tree_flatten_with_path(tree, is_leaf=_is_variable)[0]:
@@ -133,22 +160,22 @@ def _leaves(tree):
     return out
 
 
-def _is_variable(node):
+def _is_variable(node: Any) -> bool:
     return isinstance(node, nnx.Variable)
 
 
-def _component(key):
+def _component(key: Any) -> str | int:
     """One key of a JAX path as a string or a non-negative integer."""
     for attribute in ("key", "idx", "name"):
         if hasattr(key, attribute):
             key = getattr(key, attribute)
             break
-    if isinstance(key, str) or (type(key) is int and key >= 0):
+    if isinstance(key, str) or (type(key) is int and 0 <= key < 2**63):
         return key
     raise TypeError(f"tree key {key!r} is neither a string nor a non-negative integer")
 
 
-def _array(path, leaf):
+def _array(path: tuple[str | int, ...], leaf: Any) -> np.ndarray:
     if isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         raise TypeError(
             f"leaf {_name(path)} is a random key; leave it out or give jax.random.key_data(key)"
@@ -160,11 +187,11 @@ def _array(path, leaf):
     return np.asarray(leaf)
 
 
-def _name(path):
+def _name(path: tuple[str | int, ...]) -> str:
     return "/".join(map(str, path)) or "(the tree itself)"
 
 
-def _nested(arrays):
+def _nested(arrays: dict[tuple[str | int, ...], np.ndarray]) -> Any:
     if list(arrays) == [()]:
         return arrays[()]
     tree = {}
@@ -176,7 +203,7 @@ def _nested(arrays):
     return tree
 
 
-def _fitted(arrays, like):
+def _fitted(arrays: dict[tuple[str | int, ...], np.ndarray], like: Any) -> Any:
     wanted = _leaves(like)
     problems, out = [], []
     for path, leaf in wanted:

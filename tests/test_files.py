@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import safetensors.numpy
 from flax import linen, nnx
 
-from swsjax import files
+from swsjax import atomic, files
 from swsjax.errors import FormatError
 
 
@@ -46,7 +47,7 @@ MIXED = {
 }
 
 
-@pytest.mark.parametrize("encoding", ["han", "han-huffman"])
+@pytest.mark.parametrize("encoding", ["entropy", "han", "han-huffman"])
 def test_structure_comes_back_with_like(encoding):
     assert_same(files.loads(files.dumps(MIXED, encoding=encoding), like=MIXED), MIXED)
 
@@ -136,7 +137,7 @@ def test_failed_save_leaves_the_old_file(tmp_path, monkeypatch, stage, error):
     def fail(*_):
         raise error
 
-    monkeypatch.setattr(files.os, stage, fail)
+    monkeypatch.setattr(atomic.os, stage, fail)
     with pytest.raises(type(error)):
         files.save(path, {"w": np.zeros(1)})
     assert path.read_bytes() == before
@@ -147,3 +148,21 @@ def test_limit_on_decoded_bytes():
     data = files.dumps({"w": np.zeros(1000, np.float32)})
     with pytest.raises(FormatError, match="4000 bytes, over the limit of 3999"):
         files.loads(data, max_bytes=3999)
+
+
+def test_safetensors(tmp_path):
+    tree = {"a": [quantised((4, 5))], "b": jnp.ones(3, jnp.bfloat16), "c": np.arange(3)}
+    files.to_safetensors(tree, tmp_path / "net.safetensors")
+    back = safetensors.numpy.load_file(tmp_path / "net.safetensors")
+    assert sorted(back) == ["a/0", "b", "c"]
+    assert bit_equal(back["a/0"], tree["a"][0])
+    assert bit_equal(back["b"], tree["b"])
+
+
+def test_sparse():
+    kernel = quantised((3, 3, 4, 6), density=0.2)
+    matrix = files.to_sparse(kernel)
+    assert matrix.shape == (36, 6)
+    assert matrix.nnz == np.count_nonzero(kernel)
+    np.testing.assert_array_equal(matrix.toarray(), kernel.reshape(36, 6))
+    assert files.to_sparse(jnp.float32(2)).shape == (1, 1)

@@ -1,10 +1,20 @@
 """Bits and bytes of a compressed network: NumPy only, no JAX."""
 
 from swsjax.codec.bound import EntropyBound, entropy_bound
-from swsjax.codec.container import ENCODINGS, MAX_BYTES, Contents, pack, read_metadata, unpack
-from swsjax.codec.csr import HanBits, han_size
+from swsjax.codec.container import (
+    ENCODINGS,
+    MAX_BYTES,
+    Contents,
+    leaf_bits,
+    pack,
+    read_metadata,
+    unpack,
+)
+from swsjax.codec.han import HanBits, han_size
+from swsjax.codec.header import DTYPES
 
 __all__ = [
+    "DTYPES",
     "ENCODINGS",
     "MAX_BYTES",
     "Contents",
@@ -12,6 +22,7 @@ __all__ = [
     "HanBits",
     "entropy_bound",
     "han_size",
+    "leaf_bits",
     "pack",
     "read_metadata",
     "unpack",

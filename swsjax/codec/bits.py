@@ -1,13 +1,14 @@
 """Arrays as unsigned integers, and unsigned integers as fields of a bit string."""
 
 import numpy as np
+import numpy.typing as npt
 
 from swsjax.errors import FormatError
 
 __all__ = ["BitReader", "BitWriter", "bit_width", "bits_of", "levels_of"]
 
 
-def bits_of(array):
+def bits_of(array: np.ndarray) -> np.ndarray:
     """Return the bit patterns of an array as unsigned integers, C-contiguous, flat.
 
     Two weights are the same to the codec when their bit patterns are, so -0.0 is not the zero
@@ -31,7 +32,7 @@ def bits_of(array):
     return np.ascontiguousarray(array).reshape(-1).view(f"u{width}")
 
 
-def levels_of(bits, limit):
+def levels_of(bits: np.ndarray, limit: int) -> np.ndarray | None:
     """Return the distinct non-zero values of ``bits`` in increasing order, or None over ``limit``.
 
     For floating-point patterns the order is: positive levels by magnitude, then negative levels
@@ -56,7 +57,7 @@ def levels_of(bits, limit):
     return found
 
 
-def bit_width(largest):
+def bit_width(largest: int) -> int:
     """Return the bits of a fixed-width field that holds 0 to ``largest``.
 
     Example:
@@ -76,11 +77,11 @@ class BitWriter:
         (8, b'Q')
     """
 
-    def __init__(self):
-        self._parts = []
+    def __init__(self) -> None:
+        self._parts: list[np.ndarray] = []
         self.bit_count = 0
 
-    def write(self, values, width):
+    def write(self, values: npt.ArrayLike, width: int) -> None:
         """Append every value as a field of ``width`` bits."""
         values = np.atleast_1d(np.asarray(values, np.uint64))
         shifts = np.arange(width - 1, -1, -1, dtype=np.uint64)
@@ -88,12 +89,12 @@ class BitWriter:
             part = values[start : start + (1 << 18), None] >> shifts
             self.write_bits((part & np.uint64(1)).astype(np.uint8).reshape(-1))
 
-    def write_bits(self, bits):
+    def write_bits(self, bits: np.ndarray) -> None:
         """Append an array of zeros and ones."""
         self._parts.append(bits)
         self.bit_count += bits.size
 
-    def getvalue(self):
+    def getvalue(self) -> bytes:
         """Return the bytes so far; unused bits of the last byte are zero."""
         if not self._parts:
             return b""
@@ -112,22 +113,22 @@ class BitReader:
         [5, 1]
     """
 
-    def __init__(self, data, where=0):
+    def __init__(self, data: bytes, where: int = 0) -> None:
         self._data = np.frombuffer(data, np.uint8)
         self._where = where
         self.position = 0
 
     @property
-    def offset(self):
+    def offset(self) -> int:
         """Offset in the file of the byte that holds the next bit."""
         return self._where + self.position // 8
 
     @property
-    def remaining(self):
+    def remaining(self) -> int:
         """Bits not yet read."""
         return 8 * self._data.size - self.position
 
-    def read_bits(self, count):
+    def read_bits(self, count: int) -> np.ndarray:
         """Return the next ``count`` bits as an array of zeros and ones.
 
         Raises:
@@ -143,23 +144,24 @@ class BitReader:
         bits = np.unpackbits(self._data[start // 8 : (stop + 7) // 8])
         return bits[start % 8 : start % 8 + count]
 
-    def read(self, count, width):
-        """Return the next ``count`` fields of ``width`` bits as ``uint64``.
+    def read(self, count: int, width: int, dtype: npt.DTypeLike = np.uint64) -> np.ndarray:
+        """Return the next ``count`` fields of ``width`` bits.
 
         Raises:
             FormatError: the stream ends before them.
         """
         if count * width > self.remaining:
             self.read_bits(count * width)
-        out = np.zeros(count, np.uint64)
-        for start in range(0, count, 1 << 18):
-            part = out[start : start + (1 << 18)]
+        out = np.zeros(count, dtype)
+        for start in range(0, count if width else 0, 1 << 18):
+            part = np.zeros(min(1 << 18, count - start), np.uint64)
             fields = self.read_bits(part.size * width).reshape(part.size, width)
             for column in range(width):
                 part <<= np.uint64(1)
                 part |= fields[:, column]
+            out[start : start + part.size] = part
         return out
 
-    def read_int(self, width):
+    def read_int(self, width: int) -> int:
         """Return one field as a Python integer."""
         return int(self.read(1, width)[0])

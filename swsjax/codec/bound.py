@@ -1,6 +1,7 @@
 """The entropy bound of an identically and independently distributed code, leaf by leaf."""
 
 import math
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -24,12 +25,12 @@ class EntropyBound(NamedTuple):
     raw: float = 0.0
 
     @property
-    def total(self):
+    def total(self) -> float:
         """All bits of the leaf."""
         return sum(self)
 
 
-def entropy_bound(arrays):
+def entropy_bound(arrays: Iterable[np.ndarray]) -> list[EntropyBound]:
     """Return the iid entropy bound of every array.
 
     For a leaf of N weights, n of them non-zero with empirical level frequencies f_k:
@@ -77,7 +78,7 @@ def entropy_bound(arrays):
     return out
 
 
-def _entropy_bits(counts):
+def _entropy_bits(counts: Sequence[int]) -> float:
     """Bits of a sequence with these counts at its empirical entropy."""
     total = sum(counts)
     return math.fsum(n * math.log2(total / n) for n in counts if n)

@@ -2,33 +2,50 @@
 
 import json
 import zlib
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from swsjax.codec.bits import bits_of
-from swsjax.codec.csr import decode_han, encode_han
-from swsjax.codec.header import DTYPES, Spec, pattern_dtype, pattern_shape, read_specs, specs_bytes
+from swsjax.codec.entropy import decode_entropy, encode_entropy
+from swsjax.codec.han import decode_han, encode_han
+from swsjax.codec.header import (
+    DTYPES,
+    MAX_COMPONENTS,
+    Path,
+    Spec,
+    pattern_dtype,
+    pattern_shape,
+    read_specs,
+    specs_bytes,
+)
 from swsjax.codec.wire import ByteReader, varint
 from swsjax.errors import FormatError
 
-__all__ = ["ENCODINGS", "MAX_BYTES", "Contents", "pack", "read_metadata", "unpack"]
+__all__ = ["ENCODINGS", "MAX_BYTES", "Contents", "leaf_bits", "pack", "read_metadata", "unpack"]
 
 MAGIC = b"sws"
 VERSION = 1
 MAX_BYTES = 2**32
 ENCODINGS = ("entropy", "han", "han-huffman")  # the position is the code in the file
-_HAS_METADATA = 4
+_HAS_METADATA, _HAS_RAW = 4, 8
 _CHECKSUM_BYTES = 4
 
 
 class Contents(NamedTuple):
     """A decoded file: leaf specs, their flat bit patterns in the same order, the metadata."""
 
-    specs: list
-    bits: list
-    metadata: dict
+    specs: list[Spec]
+    bits: list[np.ndarray]
+    metadata: dict[str, Any]
 
 
-def pack(leaves, metadata=None, encoding="han"):
+def pack(
+    leaves: Iterable[tuple[Path, np.ndarray]],
+    metadata: Mapping[str, Any] | None = None,
+    encoding: str = "entropy",
+) -> bytes:
     """Return the bytes of a file.
 
     Args:
@@ -37,19 +54,22 @@ def pack(leaves, metadata=None, encoding="han"):
         encoding: one of :data:`ENCODINGS`.
 
     Raises:
-        TypeError: an array has an element type the format does not know.
-        ValueError: unknown encoding, or metadata that is not JSON.
+        TypeError: an array has an element type the format does not know, or the metadata a value
+            that JSON does not.
+        ValueError: unknown encoding, a path too deep, or NaN in the metadata.
 
     Example:
-        >>> import numpy as np
         >>> data = pack([(("w",), np.zeros((2, 3), np.float32))])
         >>> unpack(data).specs[0]
         Spec(path=('w',), dtype='float32', shape=(2, 3))
     """
     if encoding not in ENCODINGS:
         raise ValueError(f"encoding {encoding!r} is not one of {', '.join(ENCODINGS)}")
+    leaves = list(leaves)
     specs = [Spec(tuple(path), array.dtype.name, array.shape) for path, array in leaves]
     for spec in specs:
+        if len(spec.path) > MAX_COMPONENTS:
+            raise ValueError(f"path {spec.path} has over {MAX_COMPONENTS} components")
         if spec.dtype not in DTYPES:
             raise TypeError(
                 f"leaf {spec.path} is of type {spec.dtype}; the format knows {', '.join(DTYPES)}"
@@ -62,15 +82,44 @@ def pack(leaves, metadata=None, encoding="han"):
         ).encode()
         flags |= _HAS_METADATA
         head = varint(len(text)) + text
-    head = MAGIC + bytes([VERSION, flags]) + head + specs_bytes(specs)
+    head += specs_bytes(specs)
     bits = [bits_of(array) for _, array in leaves]
-    shapes = [pattern_shape(spec) for spec in specs]
-    body = encode_han(shapes, bits, huffman=encoding == "han-huffman")
-    data = head + body
-    return data + zlib.crc32(data).to_bytes(_CHECKSUM_BYTES, "big")
+    shapes = [pattern_shape(DTYPES[spec.dtype], spec.shape) for spec in specs]
+    raw = b""
+    if encoding == "entropy":
+        body, raw, _ = encode_entropy(shapes, bits)
+        if raw:
+            flags |= _HAS_RAW
+            head += varint(len(body))
+    else:
+        body = encode_han(shapes, bits, huffman=encoding == "han-huffman")
+    parts = [MAGIC, bytes([VERSION, flags]), head, body, raw]
+    checksum = 0
+    for part in parts:
+        checksum = zlib.crc32(part, checksum)
+    return b"".join([*parts, checksum.to_bytes(_CHECKSUM_BYTES, "big")])
 
 
-def unpack(data, max_bytes=MAX_BYTES):
+def leaf_bits(arrays: Iterable[np.ndarray]) -> list[float]:
+    """Return the bits that each array takes in the default encoding, when coded together.
+
+    What the file takes beyond is its header, the metadata, and the checksum.
+
+    Args:
+        arrays: NumPy arrays, one a leaf, in the order of the file.
+
+    Example:
+        >>> kernel = np.zeros((4, 8), np.float32)
+        >>> kernel[0, 3] = kernel[3, 7] = 0.5
+        >>> [round(bits) for bits in leaf_bits([kernel, np.zeros(8, np.float32)])]
+        [47, 2]
+    """
+    arrays = list(arrays)
+    shapes = [pattern_shape(array.dtype.itemsize, array.shape) for array in arrays]
+    return encode_entropy(shapes, [bits_of(array) for array in arrays]).leaf_bits
+
+
+def unpack(data: bytes, max_bytes: int = MAX_BYTES) -> Contents:
     """Return the :class:`Contents` of a file's bytes.
 
     Args:
@@ -80,29 +129,35 @@ def unpack(data, max_bytes=MAX_BYTES):
     Raises:
         FormatError: ``data`` is no undamaged file of this format, or is larger than allowed.
     """
-    reader, encoding, metadata = _open(data)
+    reader, encoding, has_raw, metadata = _open(data)
     specs = read_specs(reader, max_bytes)
-    start = reader.offset
-    body = reader.take(reader.remaining, "coded leaves")
-    shapes = [pattern_shape(spec) for spec in specs]
+    shapes = [pattern_shape(DTYPES[spec.dtype], spec.shape) for spec in specs]
     dtypes = [pattern_dtype(spec.dtype) for spec in specs]
-    bits = decode_han(body, shapes, dtypes, encoding == "han-huffman", start)
+    size = reader.varint("length of the coded leaves") if has_raw else reader.remaining
+    start = reader.offset
+    body = reader.take(size, "coded leaves")
+    if encoding == "entropy":
+        raw = reader.take(reader.remaining, "raw values")
+        names = [spec.path for spec in specs]
+        bits = decode_entropy(body, raw, shapes, dtypes, names, start)
+    else:
+        bits = decode_han(body, shapes, dtypes, encoding == "han-huffman", start)
     for spec, leaf in zip(specs, bits, strict=True):
         if spec.dtype == "bool" and leaf.max(initial=0) > 1:
             raise FormatError(f"leaf {spec.path} is bool but has a value of {leaf.max()}")
     return Contents(specs, bits, metadata)
 
 
-def read_metadata(data):
+def read_metadata(data: bytes) -> dict[str, Any]:
     """Return the metadata of a file's bytes without decoding its leaves.
 
     Raises:
         FormatError: ``data`` is no undamaged file of this format.
     """
-    return _open(data)[2]
+    return _open(data)[-1]
 
 
-def _open(data):
+def _open(data: bytes) -> tuple[ByteReader, str, bool, dict[str, Any]]:
     """Check magic, version and checksum; return a reader past the metadata."""
     smallest = len(MAGIC) + 2 + _CHECKSUM_BYTES
     if data[: len(MAGIC)] != MAGIC:
@@ -123,14 +178,14 @@ def _open(data):
     reader = ByteReader(data, stop)
     reader.take(len(MAGIC) + 1, "magic")
     flags = reader.take(1, "flags")[0]
-    code = flags & ~_HAS_METADATA
-    if code >= len(ENCODINGS):
+    code = flags & ~(_HAS_METADATA | _HAS_RAW)
+    if code >= len(ENCODINGS) or (flags & _HAS_RAW and code > 0):
         raise FormatError(f"unknown flags {flags:#x} at byte {reader.offset - 1}")
     metadata = _read_metadata(reader) if flags & _HAS_METADATA else {}
-    return reader, ENCODINGS[code], metadata
+    return reader, ENCODINGS[code], bool(flags & _HAS_RAW), metadata
 
 
-def _read_metadata(reader):
+def _read_metadata(reader: ByteReader) -> dict[str, Any]:
     text = reader.take(reader.varint("length of the metadata"), "metadata")
     start = reader.offset - len(text)
     try:

@@ -1,12 +1,24 @@
 """What a file says about its leaves before their data: path, element type, shape."""
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
-from swsjax.codec.wire import varint
+from swsjax.codec.wire import ByteReader, varint
 from swsjax.errors import FormatError
 
-__all__ = ["DTYPES", "Spec", "pattern_dtype", "pattern_shape", "read_specs", "specs_bytes"]
+__all__ = [
+    "DTYPES",
+    "MAX_COMPONENTS",
+    "Path",
+    "Shape",
+    "Spec",
+    "matrix_shape",
+    "pattern_dtype",
+    "pattern_shape",
+    "read_specs",
+    "specs_bytes",
+]
 
 # The position in this table is the code in the file; new types are added at the end.
 DTYPES = {
@@ -34,23 +46,28 @@ NAMES = (
     *("bias", "kernel", "scale", "embedding", "mean", "var", "params", "batch_stats"),
     *("value", "weight", "w", "b", "query", "key", "out", "Dense_0", "Dense_1", "Dense_2"),
     *("Conv_0", "Conv_1", "BatchNorm_0", "conv1", "conv2", "fc1", "fc2", "fc3"),
+    *("layers", "linear", "linear1", "linear2", "conv", "conv3", "norm", "dense"),
 )
 
 _NEW_NAME, _INTEGER, _FIRST_NAME = 0, 1, 2
 _MANY_AXES = 7
 _MAX_AXES = 64  # NumPy's own limit
-_MAX_COMPONENTS = 256
+MAX_COMPONENTS = 64
+
+
+Path = tuple[str | int, ...]
+Shape = tuple[int, ...]
 
 
 class Spec(NamedTuple):
     """One leaf's path (strings and non-negative integers), element type by name, and shape."""
 
-    path: tuple
+    path: Path
     dtype: str
-    shape: tuple
+    shape: Shape
 
 
-def pattern_dtype(dtype):
+def pattern_dtype(dtype: str) -> str:
     """Return the unsigned type of a named element type's bit patterns.
 
     Example:
@@ -60,17 +77,32 @@ def pattern_dtype(dtype):
     return f"u{min(DTYPES[dtype], 8)}"
 
 
-def pattern_shape(spec):
-    """Return the shape of a leaf's bit patterns: one more axis for 16-byte elements.
+def pattern_shape(itemsize: int, shape: Shape) -> Shape:
+    """Return the shape of an array's bit patterns: one more axis for 16-byte elements.
 
     Example:
-        >>> pattern_shape(Spec(("a",), "complex128", (3,)))
-        (3, 2)
+        >>> pattern_shape(4, (3,)), pattern_shape(16, (3,))
+        ((3,), (3, 2))
     """
-    return (*spec.shape, 2) if DTYPES[spec.dtype] == 16 else spec.shape
+    return (*shape, 2) if itemsize == 16 else shape
 
 
-def specs_bytes(specs):
+def matrix_shape(shape: Shape) -> tuple[int, int]:
+    """Return ``(rows, columns)`` of the matrix that an array is coded as.
+
+    The last axis becomes the columns, as in the dense and convolution kernels of Flax; a vector
+    is one row and a scalar a 1x1 matrix.
+
+    Example:
+        >>> matrix_shape((3, 3, 16, 32)), matrix_shape((300,)), matrix_shape(())
+        ((144, 32), (1, 300), (1, 1))
+    """
+    if not shape:
+        return 1, 1
+    return math.prod(shape[:-1]), shape[-1]
+
+
+def specs_bytes(specs: Sequence[Spec]) -> bytes:
     """Return the header bytes that describe ``specs``.
 
     A path keeps the leading components it has in common with the path before it, and a name that
@@ -94,7 +126,7 @@ def specs_bytes(specs):
     return b"".join(out)
 
 
-def _path_bytes(path, previous, known):
+def _path_bytes(path: Path, previous: Path, known: dict[str, int]) -> bytes:
     if not path:
         return varint(0)
     shared = 0
@@ -114,7 +146,7 @@ def _path_bytes(path, previous, known):
     return b"".join(out)
 
 
-def read_specs(reader, max_bytes):
+def read_specs(reader: ByteReader, max_bytes: int) -> list[Spec]:
     """Read what :func:`specs_bytes` wrote.
 
     Args:
@@ -130,14 +162,12 @@ def read_specs(reader, max_bytes):
             f"{count} leaves declared, with {reader.remaining} bytes left at byte {reader.offset}"
         )
     names = list(NAMES)
-    specs, paths, nodes, total, previous = [], set(), set(), 0, ()
+    specs, tree, total, previous = [], {}, 0, ()
     for _ in range(count):
         start = reader.offset
         path = _read_path(reader, previous, names)
-        if path in paths or path in nodes or any(path[:n] in paths for n in range(len(path))):
+        if not (_enter(tree, path) if path else count == 1):
             raise FormatError(f"path {path} at byte {start} occurs twice or inside another leaf")
-        paths.add(path)
-        nodes.update(path[:n] for n in range(len(path)))
         spec = _read_type(reader, path)
         total += math.prod(spec.shape) * DTYPES[spec.dtype]
         if total > max_bytes:
@@ -150,7 +180,19 @@ def read_specs(reader, max_bytes):
     return specs
 
 
-def _read_path(reader, previous, names):
+def _enter(tree: dict, path: Path) -> bool:
+    """Enter a leaf into nested dictionaries; return whether its place was free."""
+    for component in path[:-1]:
+        tree = tree.setdefault(component, {})
+        if tree is None:  # a leaf
+            return False
+    if path[-1] in tree:
+        return False
+    tree[path[-1]] = None
+    return True
+
+
+def _read_path(reader: ByteReader, previous: Path, names: list[str]) -> Path:
     kept = reader.varint("path")
     if kept == 0:
         return ()
@@ -178,11 +220,11 @@ def _read_path(reader, previous, names):
             raise FormatError(f"path component at byte {start} names an unknown string {code}")
         if last:
             return tuple(path)
-        if len(path) >= _MAX_COMPONENTS:
-            raise FormatError(f"path at byte {start} has over {_MAX_COMPONENTS} components")
+        if len(path) >= MAX_COMPONENTS:
+            raise FormatError(f"path at byte {start} has over {MAX_COMPONENTS} components")
 
 
-def _read_type(reader, path):
+def _read_type(reader: ByteReader, path: Path) -> Spec:
     start = reader.offset
     code, axes = divmod(reader.take(1, "element type")[0], 8)
     if code >= len(DTYPES):

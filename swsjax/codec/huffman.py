@@ -3,7 +3,9 @@
 import heapq
 
 import numpy as np
+import numpy.typing as npt
 
+from swsjax.codec.bits import BitReader, BitWriter
 from swsjax.errors import FormatError
 
 __all__ = ["code_lengths", "huffman_bits", "read_huffman", "write_huffman"]
@@ -12,7 +14,7 @@ _LONGEST = 16
 _SYMBOL_COUNT_BITS = 17
 
 
-def code_lengths(counts):
+def code_lengths(counts: npt.ArrayLike) -> np.ndarray:
     """Return the code length of every symbol, 0 for symbols that do not occur.
 
     Codes are kept to 16 bits by flattening the counts until they fit, which costs nothing on
@@ -40,7 +42,7 @@ def code_lengths(counts):
         weights = (weights + 1) // 2
 
 
-def _tree_depths(weights):
+def _tree_depths(weights: list[int]) -> list[int]:
     """Depth of every leaf of a Huffman tree; ties go to the node made first."""
     heap = [(weight, node) for node, weight in enumerate(weights)]
     heapq.heapify(heap)
@@ -57,7 +59,7 @@ def _tree_depths(weights):
     return [depth[leaf] for leaf in range(len(weights))]
 
 
-def _codes(lengths):
+def _codes(lengths: np.ndarray) -> np.ndarray:
     """Canonical codes: by length, then by symbol."""
     codes = np.zeros(lengths.size, np.int64)
     code, previous = 0, 0
@@ -69,7 +71,7 @@ def _codes(lengths):
     return codes
 
 
-def huffman_bits(counts):
+def huffman_bits(counts: np.ndarray) -> tuple[int, int]:
     """Return ``(table_bits, code_bits)`` of a Huffman coded sequence with these symbol counts.
 
     Example:
@@ -82,7 +84,7 @@ def huffman_bits(counts):
     return _SYMBOL_COUNT_BITS + alphabet + 4 * used.size, int((lengths * counts).sum())
 
 
-def write_huffman(writer, symbols, alphabet):
+def write_huffman(writer: BitWriter, symbols: np.ndarray, alphabet: int) -> None:
     """Append the code table and the codes of ``symbols`` (integers below ``alphabet``)."""
     lengths = code_lengths(np.bincount(symbols, minlength=alphabet))
     used = np.flatnonzero(lengths)
@@ -101,7 +103,7 @@ def write_huffman(writer, symbols, alphabet):
         writer.write_bits(((np.repeat(codes[part], widths) >> shift) & 1).astype(np.uint8))
 
 
-def read_huffman(reader, count, alphabet):
+def read_huffman(reader: BitReader, count: int, alphabet: int) -> np.ndarray:
     """Read what :func:`write_huffman` wrote: ``count`` symbols below ``alphabet``.
 
     Raises:
@@ -131,7 +133,9 @@ def read_huffman(reader, count, alphabet):
     return out
 
 
-def _read_block(reader, out, table_length, table_symbol):
+def _read_block(
+    reader: BitReader, out: np.ndarray, table_length: np.ndarray, table_symbol: np.ndarray
+) -> int:
     """Fill ``out``; return its size."""
     start = reader.position
     available = min(reader.remaining, out.size * _LONGEST)

@@ -7,7 +7,7 @@ __all__ = ["ByteReader", "varint"]
 _MAX_VARINT_BYTES = 9  # 63 bits: every size fits a signed 64-bit integer
 
 
-def varint(value):
+def varint(value: int) -> bytes:
     """Return a non-negative integer below 2**63 as 7-bit groups, least significant first.
 
     Every byte but the last has its high bit set (unsigned LEB128).
@@ -37,17 +37,17 @@ class ByteReader:
         (300, b'xy', 4)
     """
 
-    def __init__(self, data, stop=None):
+    def __init__(self, data: bytes, stop: int | None = None) -> None:
         self._data = data
         self._stop = len(data) if stop is None else stop
         self.offset = 0
 
     @property
-    def remaining(self):
+    def remaining(self) -> int:
         """Bytes not yet read."""
         return self._stop - self.offset
 
-    def take(self, count, what):
+    def take(self, count: int, what: str) -> bytes:
         """Return the next ``count`` bytes.
 
         Raises:
@@ -61,7 +61,7 @@ class ByteReader:
         self.offset += count
         return bytes(self._data[start : self.offset])
 
-    def varint(self, what):
+    def varint(self, what: str) -> int:
         """Return the next variable-length integer.
 
         Raises:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from swsjax.codec.bits import bits_of
-from swsjax.codec.csr import decode_han, encode_han, han_size
+from swsjax.codec.han import decode_han, encode_han, han_size
 from swsjax.errors import FormatError
 
 

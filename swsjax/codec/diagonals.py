@@ -1,0 +1,60 @@
+"""A matrix as its wrapped diagonals, the order in which weights are coded.
+
+Diagonal d holds the entries (r, (r + d) mod C) of an R x C matrix, one from every row. Coding
+diagonal after diagonal, one vector operation handles a whole diagonal and yet every row and every
+column has told something about itself before its next entry comes.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.lib.stride_tricks import as_strided
+
+__all__ = ["places", "to_diagonals"]
+
+_CHUNK = 1 << 20
+
+
+def to_diagonals(matrix: np.ndarray) -> np.ndarray:
+    """Return ``out[d, r] = matrix[r, (r + d) % C]`` for an (R, C) matrix, as a (C, R) array.
+
+    Example:
+        >>> to_diagonals(np.arange(6).reshape(3, 2)).tolist()
+        [[0, 3, 4], [1, 2, 5]]
+    """
+    rows, columns = matrix.shape
+    out = np.empty((columns, rows), matrix.dtype)
+    if columns**3 < rows:  # few columns: entry by entry of the wrapped columns x columns blocks
+        for d in range(columns):
+            for r in range(columns):
+                out[d, r::columns] = matrix[r::columns, (r + d) % columns]
+        return out
+    for start in range(0, rows, columns):
+        block = matrix[start : start + columns]
+        # In the block twice side by side, row i of the result starts at column i.
+        twice = np.ascontiguousarray(np.concatenate([block, block], axis=1))
+        step = twice.itemsize
+        skewed = as_strided(twice, block.shape, (twice.strides[0] + step, step))
+        out[:, start : start + columns] = skewed.T
+    return out
+
+
+def places(diagonals: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield the rows and columns of the non-zeros of a matrix in the order of coding.
+
+    Args:
+        diagonals: (C, R) array of wrapped diagonals.
+
+    Yields:
+        ``(row, column)``, the non-zeros among 2**20 entries after another.
+
+    Example:
+        >>> [(r.tolist(), c.tolist()) for r, c in places(to_diagonals(np.eye(3)[:, ::-1]))]
+        [([1, 2, 0], [1, 0, 2])]
+    """
+    columns, rows = diagonals.shape
+    flat = diagonals.reshape(-1)
+    for start in range(0, flat.size, _CHUNK):
+        found = np.flatnonzero(flat[start : start + _CHUNK]) + start
+        diagonal, row = np.divmod(found, rows)
+        yield row, (row + diagonal) % columns

@@ -1,0 +1,273 @@
+"""The storage format of Han et al. (2015), as a bit stream that decodes again.
+
+Compression rates in the literature are computed in this format: compressed sparse rows with
+relative column indexes (:mod:`swsjax.codec.csr`) and weights as indexes into a codebook.
+``docs/format.md`` gives the bit layout.
+
+References:
+    Han, Mao, Dally: Deep Compression. ICLR 2016, arXiv:1510.00149.
+    Ullrich, Meeds, Welling: Soft Weight-Sharing. ICLR 2017, arXiv:1702.04008.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from swsjax.codec.bits import BitReader, BitWriter, bits_of, levels_of
+from swsjax.codec.csr import Layout, Nonzeros, read_matrix, write_layout
+from swsjax.codec.header import Shape, matrix_shape, pattern_shape
+from swsjax.errors import FormatError
+
+__all__ = ["HanBits", "decode_han", "encode_han", "han_size"]
+
+_RAW, _ROWS, _COLUMNS = 0, 1, 2
+_MODE_BITS, _LEVEL_COUNT_BITS = 2, 16
+_MAX_LEVELS = 2**_LEVEL_COUNT_BITS - 1
+
+
+class HanBits(NamedTuple):
+    """Bits that one leaf takes in the Han format.
+
+    A codebook level is charged to the first leaf that uses it when the codebook is shared.
+    ``raw`` counts the leaves that are stored as they are, having too many distinct values.
+    """
+
+    header: int = 0
+    pointers: int = 0
+    positions: int = 0
+    fillers: int = 0
+    values: int = 0
+    codebook: int = 0
+    raw: int = 0
+
+    @property
+    def total(self) -> int:
+        """All bits of the leaf."""
+        return sum(self)
+
+
+class _Plan(NamedTuple):
+    """How one leaf is going to be written."""
+
+    mode: int
+    size: HanBits
+    layout: Layout | None = None
+    levels: np.ndarray | None = None  # those that the leaf uses
+
+
+def han_size(arrays: Iterable[np.ndarray], huffman: bool = False) -> list[HanBits]:
+    """Return the exact bits of every array in the Han format.
+
+    For a leaf with n stored entries of which f are fillers, R rows, L levels and p-bit
+    differences: ``pointers = R * ceil(log2(n + 1))``, ``positions = (n - f) * p``,
+    ``values = (n - f) * ceil(log2(L + [f > 0]))``, ``fillers = f * (both)`` and
+    ``codebook = L * 8 * itemsize``. p and the orientation are those that make the leaf smallest.
+    With ``huffman=True`` differences and values are Huffman coded, tables included (under
+    ``positions`` and ``values``; fillers are then not told apart).
+
+    Args:
+        arrays: NumPy arrays, one a leaf.
+        huffman: also Huffman code differences and values.
+
+    Returns:
+        A list of :class:`HanBits`; the sum of their totals is the length of the stream.
+
+    Example:
+        >>> kernel = np.zeros((4, 8), np.float32)
+        >>> kernel[0, 3] = kernel[3, 7] = 0.5
+        >>> han_size([kernel])[0]
+        HanBits(header=30, pointers=8, positions=6, fillers=0, values=0, codebook=32, raw=0)
+    """
+    arrays = list(arrays)
+    shapes = [pattern_shape(array.dtype.itemsize, array.shape) for array in arrays]
+    bits = [bits_of(array) for array in arrays]
+    return [plan.size for plan in _plan(shapes, bits, huffman)[0]]
+
+
+def encode_han(shapes: Sequence[Shape], bits: Sequence[np.ndarray], huffman: bool = False) -> bytes:
+    """Write leaves as one Han-format stream.
+
+    Args:
+        shapes: shape of every leaf.
+        bits: flat bit patterns of every leaf (:func:`swsjax.codec.bits.bits_of`).
+        huffman: Huffman code differences and values.
+
+    Returns:
+        The bytes, zero-padded to a whole number of bytes.
+
+    Example:
+        >>> stream = encode_han([(2, 3)], [np.array([0, 0, 5, 0, 0, 0], np.uint8)])
+        >>> decode_han(stream, [(2, 3)], [np.uint8])[0].tolist()
+        [0, 0, 5, 0, 0, 0]
+    """
+    plans, shared = _plan(shapes, bits, huffman)
+    writer = BitWriter()
+    for width in _widths(leaf.dtype for leaf in bits):
+        writer.write(width in shared, 1)
+        if width in shared:
+            _write_levels(writer, shared[width], 8 * width)
+    for plan, leaf in zip(plans, bits, strict=True):
+        width = leaf.dtype.itemsize
+        writer.write(plan.mode, _MODE_BITS)
+        if plan.mode == _RAW:
+            writer.write(leaf, 8 * width)
+            continue
+        levels = shared.get(width)
+        if levels is None:
+            levels = plan.levels
+            _write_levels(writer, levels, 8 * width)
+        write_layout(writer, plan.layout, levels.size, huffman)
+    return writer.getvalue()
+
+
+def decode_han(
+    data: bytes,
+    shapes: Sequence[Shape],
+    dtypes: Sequence[npt.DTypeLike],
+    huffman: bool = False,
+    where: int = 0,
+) -> list[np.ndarray]:
+    """Read a Han-format stream.
+
+    Args:
+        data: the bytes :func:`encode_han` returned.
+        shapes: shape of every leaf.
+        dtypes: unsigned dtype of every leaf's bit patterns.
+        huffman: whether the stream is Huffman coded.
+        where: offset of ``data`` in its file, for messages.
+
+    Returns:
+        A list of flat arrays of bit patterns.
+
+    Raises:
+        FormatError: the stream is damaged.
+    """
+    reader = BitReader(data, where)
+    dtypes = [np.dtype(dtype) for dtype in dtypes]
+    shared = {}
+    for width in _widths(dtypes):
+        if reader.read_int(1):
+            shared[width] = _read_levels(reader, width)
+    out = []
+    for shape, dtype in zip(shapes, dtypes, strict=True):
+        mode = reader.read_int(_MODE_BITS)
+        if mode == _RAW:
+            out.append(reader.read(math.prod(shape), 8 * dtype.itemsize, dtype))
+            continue
+        if mode not in (_ROWS, _COLUMNS):
+            raise FormatError(f"unknown matrix orientation {mode} at byte {reader.offset}")
+        levels = shared.get(dtype.itemsize)
+        if levels is None:
+            levels = _read_levels(reader, dtype.itemsize)
+        rows, columns = matrix_shape(shape)
+        if mode == _COLUMNS:
+            matrix = read_matrix(reader, columns, rows, levels, huffman).T
+        else:
+            matrix = read_matrix(reader, rows, columns, levels, huffman)
+        out.append(np.ascontiguousarray(matrix).reshape(-1))
+    if reader.remaining >= 8 or reader.read_bits(reader.remaining).any():
+        raise FormatError(f"data left over after the last leaf at byte {reader.offset}")
+    return out
+
+
+def _widths(dtypes: Iterable[np.dtype]) -> list[int]:
+    """Element widths in bytes, each once, in order of first appearance."""
+    return list(dict.fromkeys(dtype.itemsize for dtype in dtypes))
+
+
+def _plan(
+    shapes: Sequence[Shape], bits: Sequence[np.ndarray], huffman: bool
+) -> tuple[list[_Plan], dict[int, np.ndarray]]:
+    """Plan every leaf with its own codebook and with shared ones; keep what is smaller."""
+    plans = [
+        _plan_leaf(shape, leaf, levels_of(leaf, _MAX_LEVELS), None, huffman)
+        for shape, leaf in zip(shapes, bits, strict=True)
+    ]
+    shared = {}
+    for width in _widths(leaf.dtype for leaf in bits):
+        coded = [
+            i
+            for i, plan in enumerate(plans)
+            if plan.mode != _RAW and bits[i].dtype.itemsize == width
+        ]
+        alone = sum(plans[i].size.total for i in coded)
+        union = np.unique(np.concatenate([plans[i].levels for i in coded])) if coded else None
+        if union is None or union.size > _MAX_LEVELS:
+            continue
+        sharing = {
+            i: _plan_leaf(shapes[i], bits[i], plans[i].levels, union, huffman) for i in coded
+        }
+        together = _LEVEL_COUNT_BITS + union.size * 8 * width
+        together += sum(plan.size.total for plan in sharing.values())
+        if together < alone and all(plan.mode != _RAW for plan in sharing.values()):
+            shared[width] = union
+            for i, plan in sharing.items():
+                plans[i] = plan
+    return _charge(plans, bits, shared), shared
+
+
+def _charge(
+    plans: Sequence[_Plan], bits: Sequence[np.ndarray], shared: dict[int, np.ndarray]
+) -> list[_Plan]:
+    """Charge the stream's own fields and the shared codebooks to the leaves."""
+    plans = list(plans)
+    widths, seen = set(), {}
+    for i, leaf in enumerate(bits):
+        width = leaf.dtype.itemsize
+        header, codebook = 0, 0
+        if width not in widths:
+            widths.add(width)
+            header += 1
+        if width in shared and plans[i].mode != _RAW:
+            if width not in seen:
+                seen[width] = leaf[:0]
+                header += _LEVEL_COUNT_BITS
+            union = np.union1d(seen[width], plans[i].levels)
+            codebook = (union.size - seen[width].size) * 8 * width
+            seen[width] = union
+        size = plans[i].size
+        size = size._replace(header=size.header + header, codebook=size.codebook + codebook)
+        plans[i] = plans[i]._replace(size=size)
+    return plans
+
+
+def _plan_leaf(
+    shape: Shape,
+    leaf: np.ndarray,
+    levels: np.ndarray | None,
+    shared: np.ndarray | None,
+    huffman: bool,
+) -> _Plan:
+    """Choose orientation and p for one leaf; raw where that is smaller."""
+    width = 8 * leaf.dtype.itemsize
+    best = _Plan(_RAW, HanBits(header=_MODE_BITS, raw=leaf.size * width))
+    if levels is None or leaf.size == 0:
+        return best
+    book, header, codebook = shared, _MODE_BITS, 0
+    if shared is None:
+        book, header, codebook = levels, _MODE_BITS + _LEVEL_COUNT_BITS, levels.size * width
+    matrix = leaf.reshape(matrix_shape(shape))
+    for mode, oriented in ((_ROWS, matrix), (_COLUMNS, matrix.T)):
+        nonzeros = Nonzeros(oriented, book)
+        for span_bits in range(nonzeros.most_span_bits + 1):
+            if not huffman and nonzeros.least_bits(span_bits) >= best.size.total:
+                continue  # sizes first: entries are laid out only for a p that may win
+            layout = nonzeros.lay_out(span_bits)
+            size = HanBits(*layout.size(book.size, huffman), codebook=codebook)
+            size = size._replace(header=size.header + header)
+            if size.total < best.size.total:
+                best = _Plan(mode, size, layout, levels)
+    return best
+
+
+def _write_levels(writer: BitWriter, levels: np.ndarray, width: int) -> None:
+    writer.write(levels.size, _LEVEL_COUNT_BITS)
+    writer.write(levels, width)
+
+
+def _read_levels(reader: BitReader, itemsize: int) -> np.ndarray:
+    count = reader.read_int(_LEVEL_COUNT_BITS)
+    return reader.read(count, 8 * itemsize, f"u{itemsize}")

@@ -1,0 +1,113 @@
+"""Values with too many levels for a codebook: byte planes, each stored or entropy coded."""
+
+import numpy as np
+import numpy.typing as npt
+
+from swsjax.codec.logistic import ln_q16
+from swsjax.codec.rangecoder import Coder
+from swsjax.errors import FormatError
+
+__all__ = ["RawSection", "code_planes", "entropy_q16"]
+
+_FIRST_BLOCK, _LAST_BLOCK = 256, 1 << 16
+_BYTE_Q16 = 363409  # ln 256 in units of 2**-16
+
+
+class RawSection:
+    """The bytes of a file that are stored as they are: appended to, or taken from the front.
+
+    Args:
+        data: the bytes to take from; none when writing.
+        where: their offset in the file, for messages.
+    """
+
+    def __init__(self, data: bytes = b"", where: int = 0) -> None:
+        self._data = np.frombuffer(data, np.uint8)
+        self._where = where
+        self._taken = 0
+        self.parts: list[bytes] = []
+        self.size = 0
+
+    def append(self, values: np.ndarray) -> None:
+        """Add bytes."""
+        self.parts.append(values.tobytes())
+        self.size += values.size
+
+    def take(self, count: int) -> np.ndarray:
+        """Return the next ``count`` bytes.
+
+        Raises:
+            FormatError: fewer are left.
+        """
+        if count > self.left:
+            raise FormatError(
+                f"raw values at byte {self._where + self._taken} need {count} bytes, "
+                f"{self.left} are left"
+            )
+        self._taken += count
+        return self._data[self._taken - count : self._taken]
+
+    @property
+    def left(self) -> int:
+        """Bytes not yet taken."""
+        return self._data.size - self._taken
+
+
+def entropy_q16(counts: npt.ArrayLike) -> int:
+    """Return the empirical entropy of a sequence with these symbol counts, in nats * 2**16.
+
+    Integer arithmetic, so that a choice that depends on it is the same on every machine.
+
+    Example:
+        >>> entropy_q16(np.array([2, 2])) / 45426  # in bits
+        4.0
+    """
+    counts = np.asarray(counts, np.int64)
+    counts = counts[counts > 0]
+    if counts.size < 2:
+        return 0
+    return int((counts * (ln_q16(counts.sum()) - ln_q16(counts))).sum())
+
+
+def code_planes(coder: Coder, raw: RawSection, values: np.ndarray) -> None:
+    """Code each byte plane of ``values``, the least significant byte first.
+
+    A plane whose byte frequencies are uneven enough is coded with frequencies that adapt block
+    by block; another is stored in the raw section.
+
+    Args:
+        coder: an Encoder or Decoder.
+        raw: the :class:`RawSection` to append to or to take from.
+        values: flat array of bit patterns; filled in when decoding.
+    """
+    width = values.dtype.itemsize
+    for place in range(width):
+        shift = values.dtype.type(8 * place)
+        plane = (values >> shift).astype(np.uint8) if coder.writes else None
+        pays = 0
+        if coder.writes:
+            counts = np.bincount(plane, minlength=256)
+            cost = entropy_q16(counts) + int((counts > 0).sum()) * _BYTE_Q16
+            pays = int(cost * 64 < plane.size * _BYTE_Q16 * 63)
+        if coder.integer(pays, 1):
+            plane = _code_adaptively(coder, plane, values.size)
+        elif coder.writes:
+            raw.append(plane)
+        else:
+            plane = raw.take(values.size)
+        if not coder.writes:
+            values |= plane.astype(values.dtype) << shift
+
+
+def _code_adaptively(coder: Coder, plane: np.ndarray | None, size: int) -> np.ndarray:
+    """Code bytes with frequencies ``16 * n + 1``, n the counts in the blocks before."""
+    if plane is None:
+        plane = np.empty(size, np.uint8)
+    counts = np.ones(256, np.int64)
+    start = 0
+    while start < size:
+        part = slice(start, start + min(max(_FIRST_BLOCK, start // 2), _LAST_BLOCK))
+        plane[part] = coder.symbols(counts, plane[part])
+        counts += 16 * np.bincount(plane[part], minlength=256)
+        start = part.stop
+    return plane

@@ -1,0 +1,136 @@
+"""Files that must come out the same, byte for byte, for ever: both directions, and the oracle.
+
+A change of any of them is a breaking change of the format and needs a new version number.
+``python tests/codec/test_golden.py`` writes them anew.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from oracle import decode
+
+from swsjax import codec
+
+FOLDER = Path(__file__).parent / "golden"
+UNEVEN = (0.05, 0.3, 1.0, 2.65)
+
+
+class Numbers:
+    """A linear congruential generator: unlike NumPy's, it will never change."""
+
+    def __init__(self, seed):
+        self.state = seed
+
+    def below(self, n):
+        self.state = (self.state * 6364136223846793005 + 1442695040888963407) % 2**64
+        return (self.state >> 33) % n
+
+    def sparse(self, shape, density, levels):
+        """Rows and columns of unequal density, so that there is something to learn."""
+        matrix = np.zeros((int(np.prod(shape[:-1])), shape[-1]), np.float32)
+        for r in range(matrix.shape[0]):
+            for c in range(matrix.shape[1]):
+                if self.below(10000) < 10000 * density * UNEVEN[r % 4] * UNEVEN[c % 4]:
+                    matrix[r, c] = levels[min(self.below(len(levels)), self.below(len(levels)))]
+        return matrix.reshape(shape)
+
+    def raw(self, shape, dtype):
+        count = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        return (
+            np.array([self.below(256) for _ in range(count)], np.uint8).view(dtype).reshape(shape)
+        )
+
+
+def dense():
+    """A small dense net, its levels float32 numbers of full precision; shared codebook."""
+    numbers = Numbers(1)
+    levels = (np.arange(-7, 8)[np.arange(15) != 7] / 9).astype(np.float32)
+    return {
+        ("fc1", "bias"): numbers.sparse((40,), 0.15, levels),
+        ("fc1", "kernel"): numbers.sparse((96, 40), 0.1, levels),
+        ("fc2", "bias"): np.zeros(12, np.float32),
+        ("fc2", "kernel"): numbers.sparse((40, 12), 0.3, levels),
+        ("out", "kernel"): numbers.sparse((12, 4), 0.5, levels),
+    }
+
+
+def spatial():
+    """Images in the rows: neighbours are found, and the taps of a convolution used."""
+    numbers = Numbers(2)
+    levels = np.float32([-0.5, -0.25, 0.25, 0.5])
+    kernel = numbers.sparse((16 * 12, 20), 0.02, levels)
+    for _ in range(60):  # blobs
+        c, centre = numbers.below(20), numbers.below(14) * 12 + numbers.below(10)
+        for offset in (0, 1, 12, 13, 25):
+            kernel[centre + offset, c] = levels[c % 4]
+    first = np.repeat(numbers.sparse((1, 8, 12), 0.3, levels), 9, 0).reshape(3, 3, 8, 12)
+    second = np.repeat(numbers.sparse((1, 12, 16), 0.3, levels), 9, 0).reshape(3, 3, 12, 16)
+    return {
+        ("params", "Dense_0", "kernel"): kernel,
+        ("params", "Conv_0", "kernel"): first,
+        ("params", "Conv_1", "kernel"): second,
+        ("params", "even"): (np.arange(900) * 7 % 30 < 4).reshape(30, 30) * levels[3],
+    }
+
+
+def mixed():
+    """Raw leaves, sparse raw ones, and every element type."""
+    numbers = Numbers(3)
+    table = numbers.raw((30, 20), np.float64)
+    table[numbers.sparse((30, 20), 0.2, np.float32([1])) == 0] = 0
+    leaves = {("layers", 0, "weight"): numbers.raw((9, 5), np.float32), ("table",): table}
+    bfloat16 = np.asarray([0x3F80, 0, 0x8000, 0x7FC1], np.uint16)
+    for name in codec.DTYPES:
+        if name == "bfloat16" or name.startswith("float8"):
+            dtype = pytest.importorskip("ml_dtypes")
+            dtype = np.dtype(getattr(dtype, name))
+            values = bfloat16.view(dtype) if name == "bfloat16" else numbers.raw((4,), np.uint8)
+            leaves["types", name] = values.view(dtype)
+        else:
+            leaves["types", name] = np.arange(4).astype(name)
+    leaves["scalar",] = np.float32(-0.0)
+    leaves["empty",] = np.zeros((0, 7), np.int8)
+    return leaves
+
+
+NETS = {"dense": dense, "spatial": spatial, "mixed": mixed}
+CASES = [(name, encoding) for name in NETS for encoding in codec.ENCODINGS]
+
+
+def packed(name, encoding):
+    metadata = {"model": name, "error": 0.0186} if name == "dense" else None
+    return codec.pack(list(NETS[name]().items()), metadata, encoding)
+
+
+@pytest.mark.parametrize(("name", "encoding"), CASES)
+def test_encoder_writes_the_golden_file(name, encoding):
+    assert packed(name, encoding) == (FOLDER / f"{name}-{encoding}.sws").read_bytes()
+
+
+@pytest.mark.parametrize(("name", "encoding"), CASES)
+def test_decoder_reads_the_golden_file(name, encoding):
+    contents = codec.unpack((FOLDER / f"{name}-{encoding}.sws").read_bytes())
+    leaves = NETS[name]()
+    assert [spec.path for spec in contents.specs] == list(leaves)
+    for spec, bits, array in zip(contents.specs, contents.bits, leaves.values(), strict=True):
+        assert (spec.dtype, spec.shape) == (array.dtype.name, array.shape)
+        assert bits.tobytes() == array.tobytes()
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_second_decoder_reads_the_golden_file(name):
+    data = (FOLDER / f"{name}-entropy.sws").read_bytes()
+    leaves, metadata = decode(data)
+    contents = codec.unpack(data)
+    assert metadata == contents.metadata
+    for (path, _, shape, patterns), spec, bits in zip(
+        leaves, contents.specs, contents.bits, strict=True
+    ):
+        assert (path, shape) == (spec.path, spec.shape)
+        assert patterns == bits.tolist()
+
+
+if __name__ == "__main__":
+    for case in CASES:
+        (FOLDER / "{}-{}.sws".format(*case)).write_bytes(packed(*case))

@@ -1,6 +1,6 @@
 """The results table of the README, from the committed JSON files.
 
-    python benchmarks/tables.py    # rewrites the table between the markers in README.md
+python benchmarks/tables.py    # rewrites the table between the markers in README.md
 """
 
 import json

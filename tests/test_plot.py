@@ -21,7 +21,7 @@ def before() -> dict:
 def result(before) -> Result:
     mixture = jax.tree.map(np.asarray, swsjax.init_mixture(-1.0, 1.0, components=4, std=0.05))
     history = [
-        Progress(stage, epoch, 4, 0.1, 2000 // epoch, 5, 0.1 / epoch, mixture)
+        Progress(stage, epoch, 4, 0.1, 2000 // epoch, 5, 0.1 / epoch, 1e-6, mixture)
         for epoch, stage in enumerate(["soft", "soft", "hard", "hard"], start=1)
     ]
     after = {"w": np.round(before["w"], 1)}

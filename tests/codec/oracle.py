@@ -1,4 +1,4 @@
-"""A second decoder of the entropy encoding, in plain Python, written from docs/format.md.
+"""A second decoder, in plain Python, written from docs/format.md.
 
 Slow, and it trusts its input: its only use is to show that the page says everything.
 """
@@ -177,7 +177,6 @@ def decode(data):
     reader = Bytes(data[:-4])
     assert reader.take(4) == b"sws\x01"
     flags = reader.take(1)[0]
-    assert flags & 3 == 0
     metadata = json.loads(reader.take(reader.varint())) if flags & 4 else {}
     names, specs, path = NAMES.split(), [], []
     for _ in range(reader.varint()):
@@ -197,10 +196,84 @@ def decode(data):
         axes = reader.varint() if axes == 7 else axes
         shape = tuple(reader.varint() for _ in range(axes))
         specs.append((tuple(path), kind, shape))
+    if flags & 3:
+        return han_leaves(Bits(reader.data[reader.at :]), specs, flags & 3 == 2), metadata
     size = reader.varint() if flags & 8 else len(reader.data) - reader.at
     coder = RangeDecoder(reader.take(size))
     raw = Bytes(reader.data[reader.at :])
     return decode_leaves(coder, raw, specs), metadata
+
+
+class Bits:
+    def __init__(self, data):
+        self.bits, self.at = "".join(f"{byte:08b}" for byte in data), 0
+
+    def field(self, width):
+        self.at += width
+        return int("0" + self.bits[self.at - width : self.at], 2)
+
+    def huffman(self, count):
+        present = [s for s, bit in enumerate([self.field(1) for _ in range(self.field(17))]) if bit]
+        lengths = {s: self.field(4) + 1 for s in present}
+        code, before, codes = 0, 0, {}
+        for s in sorted(present, key=lambda s: (lengths[s], s)):
+            code <<= lengths[s] - before
+            before = lengths[s]
+            codes[f"{code:0{before}b}"] = s
+            code += 1
+        out = []
+        while len(out) < count:
+            width = next(w for w in range(1, 17) if self.bits[self.at : self.at + w] in codes)
+            out.append(codes[self.bits[self.at : self.at + width]])
+            self.at += width
+        return out
+
+
+def han_leaves(bits, specs, huffman):
+    widths = [min(WIDTHS[kind], 8) for _, kind, _ in specs]
+    shared = {}
+    for width in widths:
+        if width not in shared:
+            shared[width] = han_codebook(bits, width) if bits.field(1) else None
+    out = []
+    for (path, kind, shape), width in zip(specs, widths, strict=True):
+        pattern_shape = (*shape, 2) if WIDTHS[kind] == 16 else shape
+        mode = bits.field(2)
+        if mode == 0:
+            patterns = [bits.field(8 * width) for _ in range(math.prod(pattern_shape))]
+        else:
+            book = shared[width] if shared[width] is not None else han_codebook(bits, width)
+            patterns = han_matrix(bits, pattern_shape, book, mode == 2, huffman)
+        out.append((path, kind, shape, patterns))
+    return out
+
+
+def han_codebook(bits, width):
+    return [bits.field(8 * width) for _ in range(bits.field(16))]
+
+
+def han_matrix(bits, shape, book, transposed, huffman):
+    rows, columns = (math.prod(shape[:-1]), shape[-1]) if shape else (1, 1)
+    p, fillers, w = bits.field(4), bits.field(1), bits.field(6)
+    ends = [bits.field(w) for _ in range(columns if transposed else rows)]
+    count = ends[-1]
+    if huffman:
+        differences, values = bits.huffman(count), bits.huffman(count)
+    else:
+        differences = [bits.field(p) for _ in range(count)]
+        width = (len(book) + fillers - 1).bit_length() if len(book) + fillers else 0
+        values = [bits.field(width) for _ in range(count)]
+    out = [0] * (rows * columns)
+    entry = 0
+    for row, end in enumerate(ends):
+        column = -1
+        while entry < end:
+            column += differences[entry] + 1
+            if values[entry] >= fillers:
+                r, c = (column, row) if transposed else (row, column)
+                out[r * columns + c] = book[values[entry] - fillers]
+            entry += 1
+    return out
 
 
 def decode_leaves(coder, raw, specs):

@@ -118,9 +118,9 @@ def test_decoder_reads_the_golden_file(name, encoding):
         assert bits.tobytes() == array.tobytes()
 
 
-@pytest.mark.parametrize("name", NETS)
-def test_second_decoder_reads_the_golden_file(name):
-    data = (FOLDER / f"{name}-entropy.sws").read_bytes()
+@pytest.mark.parametrize(("name", "encoding"), CASES)
+def test_second_decoder_reads_the_golden_file(name, encoding):
+    data = (FOLDER / f"{name}-{encoding}.sws").read_bytes()
     leaves, metadata = decode(data)
     contents = codec.unpack(data)
     assert metadata == contents.metadata

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from swsjax.atomic import write_bytes
 from swsjax.checkpoint import load_checkpoint, save_checkpoint
@@ -191,8 +191,15 @@ def _writable(folder: Path) -> Path:
     return folder
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, without the usage before it."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"swsjax: error: {message}; see `{self.prog} --help`\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="swsjax", description="Make trained networks very small by soft weight-sharing."
     )
     parser.add_argument("--version", action="version", version=f"swsjax {version('swsjax')}")

@@ -14,7 +14,15 @@ from swsjax.errors import (
     RetrainingError,
     SwsjaxError,
 )
-from swsjax.files import dumps, load, loads, read_metadata, save
+from swsjax.files import (
+    dumps,
+    load,
+    loads,
+    read_metadata,
+    save,
+    to_safetensors,
+    to_sparse,
+)
 from swsjax.losses import cross_entropy, distillation, error_rate, logits_of
 from swsjax.merge import kl_divergence, merge
 from swsjax.prior import (
@@ -103,4 +111,6 @@ __all__ = [
     "soft",
     "straight_through",
     "sum_log_prob",
+    "to_safetensors",
+    "to_sparse",
 ]

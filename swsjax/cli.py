@@ -14,7 +14,7 @@ from swsjax.classifier import Classifier, build, compress_classifier, pretrain_c
 from swsjax.compress import Config, Result
 from swsjax.data import Dataset, load_digits, load_fashion_mnist, load_mnist
 from swsjax.errors import FormatError, SwsjaxError
-from swsjax.files import load, read_metadata, save
+from swsjax.files import load, read_metadata, save, to_safetensors
 from swsjax.models import LeNet5Caffe, LeNet300100
 from swsjax.plot import save_figures
 from swsjax.progress import Reporter, reporter
@@ -117,13 +117,7 @@ def _inspect(options: argparse.Namespace) -> None:
 
 
 def _decode(options: argparse.Namespace) -> None:
-    try:
-        from safetensors.numpy import save as to_safetensors
-    except ModuleNotFoundError as error:
-        raise ImportError("decode needs safetensors: pip install 'swsjax[safetensors]'") from error
-    tensors = _flat(load(options.file))
-    metadata = {key: str(value) for key, value in (read_metadata(options.file) or {}).items()}
-    write_bytes(options.out, to_safetensors(tensors, metadata))
+    to_safetensors(load(options.file), options.out, metadata=read_metadata(options.file))
     print(f"wrote {options.out}")
 
 
@@ -135,7 +129,7 @@ def _pretrained(options: argparse.Namespace, dataset: Dataset, show: Reporter) -
 
 def _decoded(path: Path, dataset: Dataset) -> Classifier:
     """The classifier in a file, from the file alone and the images it is to be tried on."""
-    name = (read_metadata(path) or {}).get("model")
+    name = read_metadata(path).get("model")
     if name not in _MODELS:
         raise FormatError(
             f"{path} does not say which model it holds; expected one of {', '.join(_MODELS)} "
@@ -240,13 +234,3 @@ def _parser() -> argparse.ArgumentParser:
     decode.add_argument("file", type=Path)
     decode.add_argument("--out", type=Path, required=True, help="file to write")
     return parser
-
-
-def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested dictionaries as one, with the keys joined by slashes."""
-    if not isinstance(tree, dict):
-        return {prefix or "weights": tree}
-    joined = {}
-    for key, branch in tree.items():
-        joined |= _flat(branch, f"{prefix}/{key}" if prefix else str(key))
-    return joined

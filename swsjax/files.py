@@ -115,19 +115,36 @@ def read_metadata(source: str | PathLike | bytes) -> dict[str, Any]:
     return codec.read_metadata(data)
 
 
-def to_safetensors(tree: Any, path: str | PathLike) -> None:
+def to_safetensors(
+    tree: Any, path: str | PathLike, *, metadata: Mapping[str, Any] | None = None
+) -> None:
     """Write the arrays of a pytree as a safetensors file, dense, named like ``fc1/kernel``.
 
-    Needs the package ``safetensors``.
+    Args:
+        tree: any pytree that :func:`dumps` takes.
+        path: file to write, atomically.
+        metadata: written with it; values become strings, as the format wants them.
 
     Raises:
-        ModuleNotFoundError: it is not installed.
+        ImportError: safetensors is not installed; the message names the extra that brings it.
         TypeError: a leaf is no array.
+
+    Example:
+        >>> to_safetensors({"fc": {"bias": np.zeros(3, np.float32)}}, "weights.safetensors")
+        >>> from safetensors.numpy import load_file
+        >>> load_file("weights.safetensors")
+        {'fc/bias': array([0., 0., 0.], dtype=float32)}
     """
-    from safetensors.numpy import save as encode  # an optional dependency
+    try:
+        from safetensors.numpy import save as encode
+    except ModuleNotFoundError as error:
+        raise ImportError(
+            "safetensors files need safetensors: pip install 'swsjax[safetensors]'"
+        ) from error
 
     named = {_name(path): np.ascontiguousarray(_array(path, leaf)) for path, leaf in _leaves(tree)}
-    write_bytes(path, encode(named))
+    texts = {key: str(value) for key, value in (metadata or {}).items()}
+    write_bytes(path, encode(named, texts))
 
 
 def to_sparse(array: Any) -> scipy.sparse.csr_array:

@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from swsjax.codec import entropy_bound, han_size
+from swsjax.codec import entropy_bound, han_size, leaf_bits
 from swsjax.files import loads, read_metadata
 
 __all__ = ["Layer", "Report", "report"]
@@ -32,6 +32,9 @@ class Layer:
     non_zeros: int
     levels: int
     """Distinct values, zero included."""
+    coded_bits: float
+    """Bits it takes in the entropy-coded file, the default encoding; what the file adds is its
+    header and a fraction of a byte. A shared codebook is charged to the first layer."""
     han_bits: int
     """Bits in the format of Han et al., codebook included."""
     entropy_bits: float
@@ -102,11 +105,14 @@ class Report:
         }
 
     def __str__(self) -> str:
-        header = ("layer", "shape", "weights", "non-zero", "", "levels", "Han bytes", "bound bytes")
+        header = ("layer", "shape", "weights", "non-zero", "", "levels", "bytes", "bound", "Han")
         rows = [_row(layer) for layer in self.layers]
         total = ("total", "", f"{self.parameters:,}", f"{self.non_zeros:,}")
         total += (_percent(self.non_zeros, self.parameters), "")
-        total += (f"{self.han_bits / 8:,.0f}", f"{self.entropy_bits / 8:,.0f}")
+        coded_bits = sum(layer.coded_bits for layer in self.layers)
+        total += tuple(
+            f"{bits / 8:,.0f}" for bits in (coded_bits, self.entropy_bits, self.han_bits)
+        )
         rates = {kind: f"{rate:.1f}x" if rate else "-" for kind, rate in self.rates.items()}
         lines = [_aligned([header, *rows, total]), ""]
         lines += [f"error {name:<24}{100 * error:8.2f} %" for name, error in self.errors.items()]
@@ -151,14 +157,15 @@ def report(source: str | PathLike | bytes, *, errors: Mapping[str, float] | None
             size=leaf.size,
             non_zeros=int(np.count_nonzero(leaf)),
             levels=len(np.unique(leaf)),
+            coded_bits=coded,
             han_bits=han.total,
             entropy_bits=bound.total,
         )
-        for (name, leaf), han, bound in zip(
-            leaves, han_size(arrays), entropy_bound(arrays), strict=True
+        for (name, leaf), coded, han, bound in zip(
+            leaves, leaf_bits(arrays), han_size(arrays), entropy_bound(arrays), strict=True
         )
     ]
-    return Report(tuple(layers), len(data), errors or {}, read_metadata(data) or {})
+    return Report(tuple(layers), len(data), errors or {}, read_metadata(data))
 
 
 def _row(layer: Layer) -> tuple[str, ...]:
@@ -169,8 +176,7 @@ def _row(layer: Layer) -> tuple[str, ...]:
         f"{layer.non_zeros:,}",
         _percent(layer.non_zeros, layer.size),
         f"{layer.levels}",
-        f"{layer.han_bits / 8:,.0f}",
-        f"{layer.entropy_bits / 8:,.0f}",
+        *(f"{b / 8:,.0f}" for b in (layer.coded_bits, layer.entropy_bits, layer.han_bits)),
     )
 
 

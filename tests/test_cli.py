@@ -177,7 +177,10 @@ def test_missing_safetensors_names_the_extra(demo, tmp_path, capsys, monkeypatch
     monkeypatch.setitem(sys.modules, "safetensors.numpy", None)
     folder, _ = demo
     line = _failure(["decode", str(folder / "demo.sws"), "--out", str(tmp_path / "x")], capsys)
-    assert line == "swsjax: error: decode needs safetensors: pip install 'swsjax[safetensors]'"
+    assert (
+        line
+        == "swsjax: error: safetensors files need safetensors: pip install 'swsjax[safetensors]'"
+    )
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,8 @@ def test_sizes_are_the_codecs(tree):
     arrays = [tree["fc"]["bias"], tree["fc"]["kernel"]]
     assert measured.han_bits == sum(size.total for size in han_size(arrays))
     assert measured.entropy_bits == pytest.approx(sum(b.total for b in entropy_bound(arrays)))
+    coded = sum(layer.coded_bits for layer in measured.layers) / 8
+    assert measured.file_bytes - 60 < coded < measured.file_bytes
     assert measured.rates == {
         "file": 4920 / measured.file_bytes,
         "han": 8 * 4920 / measured.han_bits,

@@ -8,7 +8,7 @@ specification; the platform's mathematical library is never asked.
 
 import functools
 from collections.abc import Iterable
-from decimal import ROUND_HALF_EVEN, Decimal, localcontext
+from decimal import ROUND_HALF_EVEN, Context, Decimal, localcontext
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,7 @@ LOGIT_LIMIT = 2839  # the last logit whose probability is not 0 or 1 when rounde
 _LN_BITS = 10
 _STEP = 26843546  # 1.6 * 2**24
 _WEIGHT_LIMIT = 16 * ONE
+_EXACT = Context(prec=25, rounding=ROUND_HALF_EVEN, traps=[])  # not the caller's settings
 
 
 def _rounded(number: Decimal) -> int:
@@ -29,8 +30,7 @@ def _rounded(number: Decimal) -> int:
 @functools.cache
 def _ln_table() -> tuple[np.ndarray, int]:
     """``ln(1 + (i + 1/2) / 1024)`` in units of 2**-16, and ``ln 2``."""
-    with localcontext() as context:
-        context.prec = 25
+    with localcontext(_EXACT):
         size = Decimal(1 << _LN_BITS)
         table = [_rounded((1 + (i + Decimal("0.5")) / size).ln() * ONE) for i in range(int(size))]
         return np.array(table, np.int64), _rounded(Decimal(2).ln() * ONE)
@@ -42,8 +42,7 @@ def squash_table() -> np.ndarray:
 
     The values are integers from 1 to 65535 held in ``float64``, which the range coder wants.
     """
-    with localcontext() as context:
-        context.prec = 25
+    with localcontext(_EXACT):
         upper = [_rounded(ONE / (1 + (-Decimal(z) / 256).exp())) for z in range(LOGIT_LIMIT + 1)]
     table = np.array([ONE - p for p in upper[:0:-1]] + upper, np.float64)
     table.flags.writeable = False

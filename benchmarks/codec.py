@@ -8,7 +8,7 @@ columns are unevenly dense. Each encoding and decoding runs in a fresh process o
 memory is what the process grew by, the net itself included (Linux). Writes
 ``results/codec.json``.
 
-About half an hour, most of it pretraining (kept in ``runs/``) and the general compressors.
+About a quarter of an hour, most of it pretraining (kept in ``runs/``) and the general compressors.
 """
 
 import gzip

@@ -5,6 +5,7 @@
 
 import os
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from swsjax.errors import FormatError
 CASES = int(os.environ.get("SWSJAX_FUZZ_CASES", "1500"))
 PARTS = 6
 LIMIT = 1 << 20
+RESULTS = sorted((Path(__file__).parents[2] / "benchmarks" / "results").glob("*/*.sws"))
 
 
 def corpus():
@@ -96,6 +98,22 @@ def test_damaged_files(part):
             shapes = [spec.shape for spec in contents.specs]
             assert len(shapes) == len(contents.bits)
     assert refused > CASES // PARTS // 3
+
+
+@pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.name)
+def test_damaged_lenets(path):
+    """Real files; a hundredth of the cases, since each takes a hundred times as long."""
+    rng = np.random.default_rng(0)
+    whole = path.read_bytes()
+    expected = codec.unpack(whole)
+    for _ in range(CASES // 100):
+        data = mutated([whole], rng)
+        try:
+            contents = codec.unpack(data, max_bytes=8 * LIMIT)
+        except FormatError:
+            continue
+        assert data != whole or all(map(np.array_equal, contents.bits, expected.bits))
+        assert sum(leaf.nbytes for leaf in contents.bits) <= 8 * LIMIT
 
 
 def test_every_truncation_is_refused():

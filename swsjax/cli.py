@@ -154,11 +154,12 @@ def _write(
     path = folder / f"{name}.sws"
     save(path, result.params, metadata=metadata)
     retrained = pretrained._replace(params=result.retrained)
+    decoded = _decoded(path, dataset)
     errors = {
         "pretrained (test)": pretrained.error(dataset.test),
         "retrained (test)": retrained.error(dataset.test),
-        "decoded file (validation)": _decoded(path, dataset).error(dataset.validation),
-        "decoded file (test)": _decoded(path, dataset).error(dataset.test),
+        "decoded file (validation)": decoded.error(dataset.validation),
+        "decoded file (test)": decoded.error(dataset.test),
     }
     measured = report(path, errors=errors)
     _write_json(folder / "report.json", measured.to_dict() | {"version": version("swsjax")})

@@ -40,14 +40,15 @@ def assigned_means(mixture: GaussianMixture, weights: Array) -> Array:
     return component_means(mixture)[_assigned(mixture, weights)].astype(weights.dtype)
 
 
-def straight_through(mixture: GaussianMixture, weights: Array) -> Array:
+def straight_through(mixture: GaussianMixture, leaves: Sequence[Array]) -> list[Array]:
     """Assigned means with the gradients of ``table.straight_through``.
 
     >>> mixture = GaussianMixture(jnp.ones(1), jnp.zeros(2), jnp.zeros(1), jnp.zeros(()))
-    >>> print(straight_through(mixture, jnp.array([0.1, 0.8, 1.3])))
+    >>> print(*straight_through(mixture, [jnp.array([0.1, 0.8, 1.3])]))
     [0. 1. 1.]
     """
-    return pass_through(weights, assigned_means(mixture, jax.lax.stop_gradient(weights)))
+    assigned = [assigned_means(mixture, jax.lax.stop_gradient(leaf)) for leaf in leaves]
+    return [pass_through(*pair) for pair in zip(leaves, assigned, strict=True)]
 
 
 @jax.custom_vjp

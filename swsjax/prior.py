@@ -33,7 +33,7 @@ __all__ = [
     "responsibilities",
 ]
 
-_LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
+LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
 
 
 class GaussianMixture(NamedTuple):
@@ -164,7 +164,7 @@ def component_log_probs(mixture: GaussianMixture, weights: ArrayLike) -> Array:
     deviation = w - component_means(mixture)
     half_log_precisions = 0.5 * mixture.log_precisions
     normalised = deviation * jnp.exp(half_log_precisions)
-    return log_mixing(mixture) + half_log_precisions - _LOG_SQRT_2PI - 0.5 * normalised**2
+    return log_mixing(mixture) + half_log_precisions - LOG_SQRT_2PI - 0.5 * normalised**2
 
 
 def log_prob(mixture: GaussianMixture, weights: ArrayLike) -> Array:

@@ -26,29 +26,29 @@ from swsjax.prior import GaussianMixture, HyperPriors, hyper_log_prob
 
 __all__ = ["Forward", "Info", "Rates", "State", "Step", "hard", "init", "make_step", "soft"]
 
-Forward = Callable[[Params, Callable[[Array], Array]], Params]
-"""From weights, and a function that replaces those of a leaf by their assigned means, to the
-parameters that the net computes with: ``soft`` or ``hard``."""
+Forward = Callable[[Params, Callable[[Params], Params]], Params]
+"""From weights, and a function that replaces them by their assigned means, to the parameters that
+the net computes with: ``soft`` or ``hard``."""
 Step = Callable[["State", Any], tuple["State", "Info"]]
 
 
-def soft(params: Params, assigned: Callable[[Array], Array]) -> Params:
+def soft(params: Params, assigned: Callable[[Params], Params]) -> Params:
     """Compute with the weights themselves.
 
-    >>> soft({"w": 1.2}, round)
-    {'w': 1.2}
+    >>> soft(1.2, round)
+    1.2
     """
     del assigned
     return params
 
 
-def hard(params: Params, assigned: Callable[[Array], Array]) -> Params:
+def hard(params: Params, assigned: Callable[[Params], Params]) -> Params:
     """Compute with each weight's assigned mean.
 
-    >>> hard({"w": 1.2}, round)
-    {'w': 1}
+    >>> hard(1.2, round)
+    1
     """
-    return jax.tree.map(assigned, params)
+    return assigned(params)
 
 
 @dataclass(frozen=True)
@@ -169,14 +169,18 @@ def make_step(
         params, mixture = trained
         if hyper.pi_zero is None:
             mixture = mixture._replace(zero_logit=jax.lax.stop_gradient(mixture.zero_logit))
-        leaves = jax.tree.leaves(params)
+        leaves, structure = jax.tree.flatten(params)
         if nodes is None:
             log_prior = exact.sum_log_prob(mixture, leaves)
-            assigned = partial(exact.straight_through, mixture)
+            assign = partial(exact.straight_through, mixture)
         else:
             grid = table.grid_over(leaves, nodes)
             log_prior = table.sum_log_prob(mixture, leaves, grid)
-            assigned = partial(table.straight_through, mixture, grid=grid)
+            assign = partial(table.straight_through, mixture, grid=grid)
+
+        def assigned(params: Params) -> Params:
+            return jax.tree.unflatten(structure, assign(jax.tree.leaves(params)))
+
         loss = loss_fn(forward(params, assigned), batch)
         log_prior += hyper_log_prob(mixture, hyper)
         return loss - tau_at(step) / train_size * log_prior, Info(loss, log_prior)

@@ -22,28 +22,38 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from swsjax.exact import pass_through
-from swsjax.prior import GaussianMixture, component_log_probs, component_means, log_prob
+from swsjax.prior import (
+    LOG_SQRT_2PI,
+    GaussianMixture,
+    component_log_probs,
+    component_means,
+    log_mixing,
+    log_prob,
+)
 
 __all__ = ["Grid", "grid_over", "lookup_error", "node_count", "straight_through", "sum_log_prob"]
 
-REFINE = 16
+REFINE = 32
 """Points of the lookup table in an interval between nodes."""
 
 # Where two components change hands the slope turns over about a fifth of the narrower one's
 # standard deviation; so many nodes a standard deviation keep errors under 1e-5.
-_NODES_PER_SIGMA = 16
-_LEAST_NODES, _MOST_NODES = 256, 2**18
+_NODES_PER_SIGMA = 4
+_LEAST_NODES, _MOST_NODES = 64, 2**16
+_SHARE_BITS = 20
 _IN_BOUNDS = "promise_in_bounds"  # `_position` clips: no second check of every index
 
 
 class Grid(NamedTuple):
-    """Evenly spaced nodes over a range of weights."""
+    """Evenly spaced nodes over a range of weights; the step is a power of two and divides them.
+
+    So every node is a float32, and a weight's place between nodes is found without rounding.
+    """
 
     low: Array
     """() the first node."""
     step: Array
-    """() the distance between nodes, positive."""
+    """() the distance between nodes, a power of two."""
     nodes: Array
     """(G,) the nodes, in increasing order."""
 
@@ -51,14 +61,14 @@ class Grid(NamedTuple):
 def node_count(low: float, high: float, sigma: float) -> int:
     """Choose the number of nodes for a range of weights and the narrowest standard deviation.
 
-    A power of two, so that it changes, and the step compiles again, a few times in a training at
-    most; between 256 and 2^18, where the table outgrows a processor's cache.
+    The range may grow by a quarter before ``grid_over`` must double the step. Between 64 and
+    2^16, where the table outgrows a processor's cache.
 
     >>> node_count(-1.0, 1.0, 0.02)
-    2048
+    642
     """
-    wanted = _NODES_PER_SIGMA * (high - low) / sigma
-    return min(max(2 ** math.ceil(math.log2(max(wanted, 1))), _LEAST_NODES), _MOST_NODES)
+    step = 2.0 ** math.floor(math.log2(sigma / _NODES_PER_SIGMA))
+    return min(max(math.ceil(1.25 * (high - low) / step) + 2, _LEAST_NODES), _MOST_NODES)
 
 
 def grid_over(leaves: Sequence[Array], nodes: int) -> Grid:
@@ -66,23 +76,25 @@ def grid_over(leaves: Sequence[Array], nodes: int) -> Grid:
 
     Args:
         leaves: arrays of weights, any shapes, at least one weight in all.
-        nodes: number of nodes G, at least 2.
+        nodes: number of nodes G, at least 3.
 
     Returns:
-        A grid in float32 whose ends are the smallest and the largest weight, a little widened.
+        A grid in float32 from just under the smallest weight, with the least step with which it
+        goes up to the largest.
 
-    >>> grid = grid_over([jnp.array([1.0, 5.0]), jnp.array([[2.0]])], nodes=5)
-    >>> print(np.asarray(grid.nodes).round(3))
-    [1. 2. 3. 4. 5.]
+    >>> grid = grid_over([jnp.array([1.1, 4.5]), jnp.array([[2.0]])], nodes=6)
+    >>> print(grid.nodes)
+    [1. 2. 3. 4. 5. 6.]
     """
     leaves = [leaf for leaf in leaves if leaf.size]
     low = jnp.min(jnp.stack([jnp.min(leaf).astype(jnp.float32) for leaf in leaves]))
     high = jnp.max(jnp.stack([jnp.max(leaf).astype(jnp.float32) for leaf in leaves]))
-    # Widened by a relative 1e-6 so that rounding puts no weight past the last interval, and never
-    # to a zero step, which constant weights would give.
-    margin = 1e-6 * jnp.maximum(jnp.maximum(jnp.abs(low), jnp.abs(high)), 1e-3)
-    low, high = jax.lax.stop_gradient((low - margin, high + margin))
-    step = (high - low) / (nodes - 1)
+    low, high = jax.lax.stop_gradient((low, high))
+    # Constant weights have no range; a step far under their own rounding would serve nobody.
+    least = 1e-6 * jnp.maximum(jnp.maximum(jnp.abs(low), jnp.abs(high)), 1e-3)
+    _, exponent = jnp.frexp(jnp.maximum(high - low, least) / (nodes - 2))
+    step = jnp.ldexp(jnp.float32(1), exponent)
+    low = jnp.floor(low / step) * step
     return Grid(low, step, low + step * jnp.arange(nodes, dtype=jnp.float32))
 
 
@@ -127,76 +139,162 @@ def lookup_error(
     return jnp.max(jnp.stack(errors))
 
 
-def straight_through(mixture: GaussianMixture, weights: Array, grid: Grid) -> Array:
+def straight_through(mixture: GaussianMixture, leaves: Sequence[Array], grid: Grid) -> list[Array]:
     """Assigned means in the forward pass, identity and codebook gradients in the backward pass.
 
     Args:
         mixture: the prior.
-        weights: any shape and floating dtype.
+        leaves: arrays of weights, any shapes and floating dtypes.
         grid: covers all weights. Boundaries between components are placed to within a
             ``REFINE``-th of its step; a component that rules less than a step is not seen.
 
     Returns:
-        Each weight's assigned mean, in the shape and dtype of ``weights``. Its gradient goes
+        Each weight's assigned mean, in the shapes and dtypes of ``leaves``. Its gradient goes
         unchanged to the weight (the straight-through estimator: Bengio, Leonard, Courville,
         arXiv 1308.3432) and, summed over the weights of a component, to that component's mean.
 
     >>> mixture = GaussianMixture(jnp.ones(1), jnp.zeros(2), jnp.zeros(1), jnp.zeros(()))
     >>> w = jnp.array([0.1, 0.8, 1.3])
-    >>> print(straight_through(mixture, w, grid_over([w], 256)))
+    >>> print(*straight_through(mixture, [w], grid_over([w], 256)))
     [0. 1. 1.]
     """
-    joint = jax.lax.stop_gradient(_joint(mixture, grid.nodes))
+    fixed = jax.lax.stop_gradient(mixture)
+    joint = component_log_probs(fixed, grid.nodes).T
     numbers = jnp.arange(joint.shape[0], dtype=jnp.int32)[:, None]
     # argmax, as two reductions that processors do in vectors
     best = jnp.min(jnp.where(joint == jnp.max(joint, axis=0), numbers, numbers[-1]), axis=0)
     left, right = best[:-1], best[1:]
-
-    def lead(ends: Array) -> Array:
-        """By how much the left end's component is ahead of the right end's."""
-        return jnp.sum(
-            jnp.where(numbers == left, ends, 0) - jnp.where(numbers == right, ends, 0), 0
-        )
-
-    ahead, behind = lead(joint[:, :-1]), lead(joint[:, 1:])
-    change = jnp.where(left == right, jnp.inf, ahead / (ahead - behind))
-    # Cells as fine as the lookup table, each with one mean. That the sums over the weights of a
-    # component are then first taken cell by cell is faster than over a few much used components.
+    # One mean for each cell of the lookup table.
     centres = (jnp.arange(REFINE, dtype=jnp.float32) + 0.5) / REFINE
-    component = jnp.where(centres < change[:, None], left[:, None], right[:, None]).ravel()
-    means = component_means(mixture)[component]
-    index, _ = _position(weights, grid.low, REFINE / grid.step, means.size + 1)
-    return pass_through(weights, means.at[index].get(mode=_IN_BOUNDS).astype(weights.dtype))
+    means = component_means(mixture)
+    before = centres < _crossing(fixed, left, right, grid)[:, None]
+    return _cell_means(
+        jnp.where(before, means[left][:, None], means[right][:, None]).ravel(), leaves, grid
+    )
+
+
+@jax.custom_vjp
+def _cell_means(means: Array, leaves: Sequence[Array], grid: Grid) -> list[Array]:
+    return _cell_means_forward(means, leaves, grid)[0]
+
+
+def _cell_means_forward(means: Array, leaves: Sequence[Array], grid: Grid):
+    cells = [_position(leaf, grid, means.size + 1)[0] for leaf in leaves]
+    assigned = [
+        means.at[cell].get(mode=_IN_BOUNDS).astype(leaf.dtype)
+        for cell, leaf in zip(cells, leaves, strict=True)
+    ]
+    return assigned, (jnp.zeros_like(means), leaves, grid)
+
+
+def _cell_means_backward(saved, cotangents: list[Array]):
+    sums, leaves, grid = saved
+    for leaf, cotangent in zip(leaves, cotangents, strict=True):
+        cell, _ = _position(leaf, grid, sums.size + 1)
+        sums = sums.at[cell].add(cotangent.astype(sums.dtype), mode=_IN_BOUNDS)
+    return sums, cotangents, None
+
+
+_cell_means.defvjp(_cell_means_forward, _cell_means_backward)
+
+
+def _crossing(mixture: GaussianMixture, left: Array, right: Array, grid: Grid) -> Array:
+    """Where in each interval the left node's component hands over to the right one's, from 0 to 1.
+
+    How far the one is ahead of the other is a quadratic, positive at the left node and negative
+    at the right one, so it has one root between. Any value serves where both are the same.
+    """
+    means, precisions = component_means(mixture), jnp.exp(mixture.log_precisions)
+    heights = log_mixing(mixture) + 0.5 * mixture.log_precisions
+
+    def joint(component: Array) -> tuple[Array, Array, Array]:
+        """Coefficients of a component's log-density about the left node, the step as unit."""
+        pull = precisions[component] * (means[component] - grid.nodes[:-1])
+        constant = heights[component] - 0.5 * pull**2 / precisions[component]
+        return constant, grid.step * pull, -0.5 * grid.step**2 * precisions[component]
+
+    c, b, a = (x - y for x, y in zip(joint(left), joint(right), strict=True))
+    root = jnp.sqrt(jnp.maximum(b**2 - 4 * a * c, 0))
+    return 2 * c / jnp.maximum(root - b, jnp.finfo(jnp.float32).tiny)
 
 
 def _lookup_table(mixture: GaussianMixture, grid: Grid) -> tuple[Array, Array]:
     """Log-density and its slope at the points of the refined grid, (REFINE (G - 1) + 1,) each."""
-    joint = _joint(mixture, grid.nodes)
-    value = jax.nn.logsumexp(joint, axis=0)
-    shares = jnp.exp(joint - value)
-    precisions = jnp.exp(mixture.log_precisions)[:, None]
-    pulls = precisions * (component_means(mixture)[:, None] - grid.nodes)
-    slope = jnp.sum(shares * pulls, axis=0)
-    curvature = jnp.sum(shares * ((pulls - slope) ** 2 - precisions), axis=0)
-    values = _hermite(value, grid.step * slope)
-    return values, _hermite(*jax.lax.stop_gradient((slope, grid.step * curvature)))
+    log_scales = log_mixing(mixture) + 0.5 * mixture.log_precisions
+    jet = _jet(component_means(mixture), mixture.log_precisions, log_scales, grid.nodes)
+    value, slope, curvature, change = jet
+    values = _hermite(value, grid.step * slope, grid.step**2 * curvature)
+    fixed = jax.lax.stop_gradient((slope, grid.step * curvature, grid.step**2 * change))
+    return values - LOG_SQRT_2PI, _hermite(*fixed)
 
 
-def _joint(mixture: GaussianMixture, nodes: Array) -> Array:
-    """Log-density of each node with each component, (J + 1, G): components first.
+@jax.custom_vjp
+def _jet(means: Array, log_precisions: Array, log_scales: Array, nodes: Array):
+    """Log of a sum of exp(log_scales - deviation^2 / 2) and its first three derivatives, (G,) each.
 
-    Sums over the components then run in vectors along the nodes.
+    With shares r of the components and their pulls u = lambda (mu - w), the derivatives are the
+    mean of u, and with c = u less its mean the means of c^2 - lambda and of c^3 - 3 lambda c. The
+    gradient is written out to use the shares again: exponentials are what costs here. The third
+    derivative is not differentiated further.
     """
-    return component_log_probs(mixture, nodes).T
+    return _jet_forward(means, log_precisions, log_scales, nodes)[0]
 
 
-def _hermite(values: Array, slopes: Array) -> Array:
-    """Cubic Hermite interpolation between nodes at distance 1, REFINE points an interval."""
-    t = jnp.arange(REFINE, dtype=values.dtype) / REFINE
-    basis = jnp.stack(
-        [(1 + 2 * t) * (1 - t) ** 2, t * (1 - t) ** 2, t**2 * (3 - 2 * t), -(t**2) * (1 - t)]
+def _jet_forward(means: Array, log_precisions: Array, log_scales: Array, nodes: Array):
+    # (J + 1, G), components first: sums over the components then run in vectors along the nodes.
+    precisions = jnp.exp(log_precisions)[:, None]
+    pulls = precisions * (means[:, None] - nodes)
+    joint = log_scales[:, None] - 0.5 * pulls**2 / precisions
+    most = jnp.max(joint, axis=0)
+    scaled = jnp.exp(joint - most)
+    total = jnp.sum(scaled, axis=0)
+    shares = scaled / total
+    slope = jnp.sum(shares * pulls, axis=0)
+    centred = pulls - slope
+    curvature = jnp.sum(shares * (centred**2 - precisions), axis=0)
+    change = jnp.sum(shares * centred * (centred**2 - 3 * precisions), axis=0)
+    jet = most + jnp.log(total), slope, curvature, change
+    return jet, (shares, means, precisions, nodes, slope, curvature)
+
+
+def _jet_backward(saved, cotangents: tuple[Array, Array, Array, Array]):
+    shares, means, precisions, nodes, slope, curvature = saved
+    by_value, by_slope, by_curvature, _ = cotangents
+    pulls = precisions * (means[:, None] - nodes)
+    centred = pulls - slope
+    to_joint = shares * (
+        by_value + by_slope * centred + by_curvature * (centred**2 - precisions - curvature)
     )
-    ends = jnp.stack([values[:-1], slopes[:-1], values[1:], slopes[1:]], axis=-1)
+    to_pulls = shares * (by_slope + 2 * by_curvature * centred)
+    to_means = jnp.sum(to_pulls * precisions - to_joint * pulls, axis=1)
+    to_log_precisions = jnp.sum(
+        to_pulls * pulls
+        - 0.5 * to_joint * pulls**2 / precisions
+        - shares * by_curvature * precisions,
+        axis=1,
+    )
+    return to_means, to_log_precisions, jnp.sum(to_joint, axis=1), None
+
+
+_jet.defvjp(_jet_forward, _jet_backward)
+
+
+def _hermite(values: Array, slopes: Array, curvatures: Array) -> Array:
+    """Quintic Hermite interpolation between nodes at distance 1, REFINE points an interval."""
+    t = jnp.arange(REFINE, dtype=values.dtype) / REFINE
+    s = 1 - t
+    basis = jnp.stack(
+        [
+            s**3 * (1 + 3 * t + 6 * t**2),
+            t * s**3 * (1 + 3 * t),
+            0.5 * t**2 * s**3,
+            t**3 * (1 + 3 * s + 6 * s**2),
+            -s * t**3 * (1 + 3 * s),
+            0.5 * s**2 * t**3,
+        ]
+    )
+    of_node = jnp.stack([values, slopes, curvatures], axis=-1)
+    ends = jnp.concatenate([of_node[:-1], of_node[1:]], axis=-1)
     return jnp.append(jnp.matmul(ends, basis, precision="highest").ravel(), values[-1])
 
 
@@ -206,7 +304,7 @@ def _sum_over(values: Array, slopes: Array, leaves: list[Array], grid: Grid) -> 
 
 
 def _sum_forward(values: Array, slopes: Array, leaves: list[Array], grid: Grid):
-    histogram = sum(_histogram(leaf, grid, values.size) for leaf in leaves)
+    histogram = _histogram(leaves, grid, values.size)
     return jnp.vdot(histogram, values), (slopes, leaves, grid, histogram)
 
 
@@ -214,7 +312,7 @@ def _sum_backward(saved, cotangent: Array):
     slopes, leaves, grid, histogram = saved
 
     def to_leaf(leaf: Array) -> Array:
-        index, fraction = _position(leaf, grid.low, REFINE / grid.step, slopes.size)
+        index, fraction = _position(leaf, grid, slopes.size)
         left = slopes.at[index].get(mode=_IN_BOUNDS)
         right = slopes.at[index + 1].get(mode=_IN_BOUNDS)
         return (cotangent * (left + fraction * (right - left))).astype(leaf.dtype)
@@ -225,16 +323,29 @@ def _sum_backward(saved, cotangent: Array):
 _sum_over.defvjp(_sum_forward, _sum_backward)
 
 
-def _histogram(leaf: Array, grid: Grid, points: int) -> Array:
-    """Each weight shared out between the points of the table beside it, in float32."""
-    index, fraction = _position(leaf, grid.low, REFINE / grid.step, points)
-    counts = jnp.zeros(points, jnp.int32).at[index].add(1, mode=_IN_BOUNDS)
-    to_right = jnp.zeros(points, jnp.float32).at[index].add(fraction, mode=_IN_BOUNDS)
+def _histogram(leaves: list[Array], grid: Grid, points: int) -> Array:
+    """Each weight shared out between the points of the table beside it, in float32.
+
+    Shares are summed in fixed point, as fine as the number of weights leaves bits for: a float32
+    sum would stand still at 2^24 weights in a cell, and integers have one sum in every order, on
+    one device or many.
+    """
+    size = sum(leaf.size for leaf in leaves)
+    unit = 2.0 ** min(31 - size.bit_length(), _SHARE_BITS)
+    counts, to_right = jnp.zeros(points, jnp.int32), jnp.zeros(points, jnp.int32)
+    for leaf in leaves:
+        index, fraction = _position(leaf, grid, points)
+        share = jnp.round(unit * fraction).astype(jnp.int32)
+        counts = counts.at[index].add(1, mode=_IN_BOUNDS)
+        to_right = to_right.at[index].add(share, mode=_IN_BOUNDS)
+    to_right = to_right.astype(jnp.float32) / unit
     return counts.astype(jnp.float32) - to_right + jnp.roll(to_right, 1)
 
 
-def _position(weights: Array, low: Array, per_unit: Array, size: int) -> tuple[Array, Array]:
+def _position(weights: Array, grid: Grid, size: int) -> tuple[Array, Array]:
     """Interval of a table of ``size`` points that each weight lies in, and where in it, 0 to 1."""
-    scaled = (weights.astype(jnp.float32) - low) * per_unit
-    index = jnp.clip(scaled.astype(jnp.int32), 0, size - 2)
-    return index, scaled - index.astype(scaled.dtype)
+    per_unit = REFINE / grid.step
+    scaled = weights.astype(jnp.float32) * per_unit
+    below = jnp.floor(scaled)
+    index = jnp.clip((below - grid.low * per_unit).astype(jnp.int32), 0, size - 2)
+    return index, scaled - below

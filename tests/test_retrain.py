@@ -10,7 +10,6 @@ import pytest
 from jax.flatten_util import ravel_pytree
 from scipy import stats
 
-from swsjax import exact
 from swsjax.prior import Beta, Gamma, GaussianMixture, HyperPriors
 from swsjax.quantize import quantize
 from swsjax.retrain import Rates, hard, init, make_step, soft
@@ -139,8 +138,7 @@ def test_exact_step_agrees_with_the_tabulated_one(forward, mixture):
 def test_forward_passes(mixture):
     weights = params()
     assert soft(weights, None) is weights
-    assigned = hard(weights, partial(exact.straight_through, mixture))
-    assert_close(assigned, quantize(mixture, weights), rtol=0)
+    assert_close(hard(weights, partial(quantize, mixture)), quantize(mixture, weights), rtol=0)
 
 
 @pytest.mark.parametrize("forward", [soft, hard])

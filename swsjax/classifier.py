@@ -10,6 +10,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
+from jax.sharding import Mesh
 
 from swsjax.compress import Config, Progress, Result, compress
 from swsjax.data import Dataset, Split
@@ -72,6 +73,7 @@ def compress_classifier(
     dataset: Dataset,
     config: Config = Config(),
     *,
+    mesh: Mesh | None = None,
     callback: Callable[[Progress], None] | None = None,
 ) -> Result:
     """Compress a pretrained classifier, which teaches its own compressed version; see ``compress``.
@@ -87,6 +89,7 @@ def compress_classifier(
         distillation(apply),
         data,
         config,
+        mesh=mesh,
         evaluate=lambda params: classifier._replace(params=params).error(dataset.validation),
         callback=callback,
     )

@@ -1,6 +1,5 @@
 """From a pretrained net to a quantised one: soft stage, merge, hard stage, merge, quantise."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
@@ -11,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import Array
+from jax.sharding import Mesh
 
 from swsjax.errors import ConfigError, RetrainingError
 from swsjax.losses import Loss, Params
@@ -18,6 +18,8 @@ from swsjax.merge import merge
 from swsjax.prior import GaussianMixture, HyperPriors, init_mixture
 from swsjax.quantize import codebook, non_zeros, quantize
 from swsjax.retrain import Forward, Info, Rates, State, Step, hard, init, make_step, soft
+from swsjax.sharding import check_mesh, gather, place_weights, replicate
+from swsjax.stream import Stream, stream_epoch
 from swsjax.table import grid_over, lookup_error, node_count
 from swsjax.train import check_data, epoch
 
@@ -120,6 +122,7 @@ def compress(
     data: Any,
     config: Config = Config(),
     *,
+    mesh: Mesh | None = None,
     evaluate: Callable[[Params], float] | None = None,
     callback: Callable[[Progress], None] | None = None,
 ) -> Result:
@@ -129,8 +132,12 @@ def compress(
         params: pytree of floating arrays, the pretrained weights.
         loss_fn: mean loss of a batch, ``loss_fn(params, batch) -> scalar``.
         data: pytree of arrays with the N training examples along the first axis; a batch is the
-            same pytree with ``config.batch_size`` of them.
+            same pytree with ``config.batch_size`` of them. Or a ``Stream``, for data that do not
+            fit on the device.
         config: settings.
+        mesh: devices to retrain on, with an axis ``"data"`` over which each batch is divided, and
+            if wanted ``"model"``, over which the weights are. In several processes
+            (``jax.distributed``) each calls this with the same arguments and gets the same result.
         evaluate: error of given params, on validation data; called once an epoch with the
             quantised net and kept in the history. It decides nothing.
         callback: called with the progress after every epoch.
@@ -156,8 +163,12 @@ def compress(
     [ 1.  1.  0. -1.]
     """
     leaves = _check_params(params)
-    train_size = check_data(data, config.batch_size)
-    data = jax.tree.map(jnp.asarray, data)
+    mesh = None if mesh is None else check_mesh(mesh, config.batch_size)
+    if isinstance(data, Stream):
+        train_size = data.size
+    else:
+        train_size = check_data(data, config.batch_size)
+        data = replicate(jax.tree.map(jnp.asarray, data), mesh)
     low, high = min(x.min().item() for x in leaves), max(x.max().item() for x in leaves)
     mixture = init_mixture(
         low, high, components=config.components, pi_zero=config.pi_zero, std=config.initial_std
@@ -184,21 +195,38 @@ def compress(
                 nodes=nodes,
             )
 
-        state = init(params, mixture, optimizer, key)
-        nodes = _nodes(params, config) if config.method == "tabulated" else None
-        coarser_error = math.inf
+        params, mixture = place_weights(params, mesh), replicate(mixture, mesh)
+        state = init(params, mixture, optimizer, replicate(key, mesh))
+        nodes = None
+        if config.method == "tabulated":
+            nodes = _refined(_nodes(params, config), state, config.tolerance)
         for _ in range(epochs):
-            state, info = epoch(step_on(nodes), state, data, batch_size=config.batch_size)
+            if isinstance(data, Stream):
+                batches = data.batches(len(history))
+                state, info = stream_epoch(step_on(nodes), state, batches, mesh=mesh)
+            else:
+                state, info = epoch(
+                    step_on(nodes), state, data, batch_size=config.batch_size, mesh=mesh
+                )
             prior_error = 0.0 if nodes is None else _prior_error(state, nodes).item()
-            progress = _progress(name, state, info, prior_error, len(history) + 1, config, evaluate)
+            quantised = gather(quantize(state.mixture, state.params), mesh)
+            progress = Progress(
+                stage=name,
+                epoch=len(history) + 1,
+                epochs=config.soft_epochs + config.hard_epochs,
+                loss=info.loss.item(),
+                non_zeros=non_zeros(quantised),
+                levels=len(codebook(quantised)),
+                error=None if evaluate is None else evaluate(quantised),
+                prior_error=prior_error,
+                mixture=jax.tree.map(np.asarray, state.mixture),
+            )
             history.append(progress)
             _check_progress(progress, info, state)
             if callback is not None:
                 callback(progress)
-            # Refined before the tolerance is reached, and no further than refining helps: past
-            # that the error is the rounding of float32.
-            if config.tolerance / 2 < prior_error < coarser_error / 2:
-                nodes, coarser_error = 2 * nodes, prior_error
+            if prior_error > config.tolerance / 2:  # before the tolerance is reached
+                nodes = _refined(nodes, state, config.tolerance)
         return state
 
     state = run_stage(
@@ -210,35 +238,13 @@ def compress(
             "hard", hard, config.hard_rates, config.hard_epochs, state.params, mixture, hard_key
         )
         mixture = merge(state.mixture, config.merge_threshold)
-    quantised = quantize(mixture, state.params)
+    retrained = gather(state.params, mesh)
+    quantised = quantize(mixture, retrained)
     if non_zeros(quantised) == 0:
         raise RetrainingError(
             "every weight is zero after quantisation: the prior outweighs the loss; lower tau"
         )
-    return Result(quantised, state.params, mixture, history)
-
-
-def _progress(
-    stage: str,
-    state: State,
-    info: Info,
-    prior_error: float,
-    done: int,
-    config: Config,
-    evaluate: Callable[[Params], float] | None,
-) -> Progress:
-    quantised = quantize(state.mixture, state.params)
-    return Progress(
-        stage=stage,
-        epoch=done,
-        epochs=config.soft_epochs + config.hard_epochs,
-        loss=info.loss.item(),
-        non_zeros=non_zeros(quantised),
-        levels=len(codebook(quantised)),
-        error=None if evaluate is None else evaluate(quantised),
-        prior_error=prior_error,
-        mixture=jax.tree.map(np.asarray, state.mixture),
-    )
+    return Result(quantised, retrained, mixture, history)
 
 
 def _nodes(params: Params, config: Config) -> int:
@@ -247,10 +253,21 @@ def _nodes(params: Params, config: Config) -> int:
     Single components may become far narrower, but those that hold few weights do not matter; the
     error that is measured once an epoch decides.
     """
-    grid = grid_over(jax.tree.leaves(params), 2)
+    leaves = [leaf for leaf in jax.tree.leaves(params) if leaf.size]
+    low, high = min(x.min().item() for x in leaves), max(x.max().item() for x in leaves)
     gamma = config.hyper_priors.precision
-    sigma = min(config.initial_std, (gamma.rate / gamma.shape) ** 0.5)
-    return node_count(*grid.nodes.tolist(), sigma)
+    return node_count(low, high, min(config.initial_std, (gamma.rate / gamma.shape) ** 0.5))
+
+
+def _refined(nodes: int, state: State, tolerance: float) -> int:
+    """Double the nodes until the error is well under the tolerance, or doubling helps no further.
+
+    Past that the error is the rounding of float32.
+    """
+    error = _prior_error(state, nodes)
+    while error > tolerance / 2 and (finer := _prior_error(state, 2 * nodes)) < error / 2:
+        nodes, error = 2 * nodes, finer
+    return nodes
 
 
 @partial(jax.jit, static_argnames="nodes")

@@ -9,9 +9,11 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import Array
+from jax.sharding import Mesh
 
 from swsjax.errors import ConfigError
 from swsjax.losses import Loss, Params
+from swsjax.sharding import place_batch
 
 __all__ = ["PretrainConfig", "PretrainProgress", "TrainState", "check_data", "epoch", "pretrain"]
 
@@ -19,13 +21,14 @@ StateT = TypeVar("StateT", bound=NamedTuple)
 InfoT = TypeVar("InfoT")
 
 
-@partial(jax.jit, static_argnames=("step", "batch_size"), donate_argnames="state")
+@partial(jax.jit, static_argnames=("step", "batch_size", "mesh"), donate_argnames="state")
 def epoch(
     step: Callable[[StateT, Any], tuple[StateT, InfoT]],
     state: StateT,
     data: Any,
     *,
     batch_size: int,
+    mesh: Mesh | None = None,
 ) -> tuple[StateT, InfoT]:
     """One pass over the data in random order, as one compiled loop.
 
@@ -37,6 +40,7 @@ def epoch(
         data: pytree of arrays with the N examples along the first axis. An incomplete last batch
             is left out, which is another one each time.
         batch_size: examples a step, at most N.
+        mesh: devices to divide each batch over, see ``swsjax.sharding``.
 
     Returns:
         The state after N // batch_size steps, and the mean info over them.
@@ -53,6 +57,7 @@ def epoch(
     order = jax.random.permutation(shuffle, size)[: steps * batch_size].reshape(steps, batch_size)
 
     def body(state: StateT, indices: Array) -> tuple[StateT, InfoT]:
+        indices = place_batch(indices, mesh)
         return step(state, jax.tree.map(lambda array: array[indices], data))
 
     state, infos = jax.lax.scan(body, state._replace(key=key), order)

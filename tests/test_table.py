@@ -131,7 +131,7 @@ def test_sums_do_not_stand_still_in_a_crowded_cell(mixture_of):
     ours = jax.value_and_grad(of_table)(mixture, weights, 64)
     most, other = (jax.value_and_grad(log_prob)(mixture, weight) for weight in (0.123456, 0.7))
     expected = jax.tree.map(lambda a, b: (size - 1) * a + b, most, other)
-    np.testing.assert_allclose(ours[0], expected[0], rtol=1e-5)
+    np.testing.assert_allclose(ours[0], expected[0], rtol=2e-4)
     np.testing.assert_allclose(ours[1].means, expected[1].means, rtol=1e-3)
 
 

@@ -1,0 +1,107 @@
+"""Where arrays lie on a mesh of devices, in one process or many.
+
+The mesh has an axis ``"data"``, over which each batch is divided, and may have an axis ``"model"``,
+over which the weights are. Everything else is on every device, the training data too. Nothing in
+the step knows of this: the compiler divides the work by where its inputs lie. The prior is a sum
+over the weights of a table's entries, so devices exchange one table a step, not weights.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from swsjax.errors import ConfigError
+
+__all__ = ["check_mesh", "gather", "place_batch", "place_weights", "replicate"]
+
+_DATA, _MODEL = "data", "model"
+
+
+def check_mesh(mesh: Mesh, batch_size: int) -> Mesh:
+    """Return the mesh with axes that the compiler may use as it sees fit.
+
+    Raises:
+        ConfigError: the axes are not ``"data"`` or ``"data"`` and ``"model"``, or the batch does
+            not divide by the devices along ``"data"``.
+
+    >>> check_mesh(Mesh(jax.devices(), ("data",)), 128).axis_names
+    ('data',)
+    """
+    if set(mesh.axis_names) not in ({_DATA}, {_DATA, _MODEL}):
+        raise ConfigError(
+            f"mesh has axes {mesh.axis_names}; expected 'data', over which batches are divided, "
+            "and if wanted 'model', over which weights are"
+        )
+    if batch_size % mesh.shape[_DATA]:
+        raise ConfigError(
+            f"batch_size {batch_size} does not divide by the {mesh.shape[_DATA]} devices along "
+            "'data'; set another batch_size in the config"
+        )
+    return Mesh(mesh.devices, mesh.axis_names)
+
+
+def replicate(tree: Any, mesh: Mesh | None) -> Any:
+    """Put arrays on every device of the mesh; without one, leave them as they are.
+
+    In several processes each must hold the same values.
+
+    >>> replicate(jnp.ones(2), Mesh(jax.devices(), ("data",))).sharding.is_fully_replicated
+    True
+    """
+    if mesh is None:
+        return tree
+    everywhere = NamedSharding(mesh, PartitionSpec())
+
+    def put(leaf: Any) -> jax.Array:
+        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            # JAX does not put keys on the devices of other processes, but their data it does.
+            data = jax.device_put(jax.random.key_data(leaf), everywhere)
+            return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
+        return jax.device_put(leaf, everywhere)
+
+    return jax.tree.map(put, tree)
+
+
+def place_weights(tree: Any, mesh: Mesh | None) -> Any:
+    """Divide each array along its longest axis that divides by the ``"model"`` axis, if any.
+
+    >>> mesh = Mesh(np.array(jax.devices()[:1])[:, None], ("data", "model"))
+    >>> place_weights(jnp.ones((3, 4)), mesh).sharding.spec
+    PartitionSpec(None, 'model')
+    """
+    if mesh is None or _MODEL not in mesh.axis_names:
+        return replicate(tree, mesh)
+
+    def place(leaf: jax.Array) -> jax.Array:
+        axes = [axis for axis, n in enumerate(leaf.shape) if n % mesh.shape[_MODEL] == 0]
+        longest = max(axes, key=lambda axis: leaf.shape[axis], default=None)
+        spec = [_MODEL if axis == longest else None for axis in range(leaf.ndim)]
+        return jax.device_put(leaf, NamedSharding(mesh, PartitionSpec(*spec)))
+
+    return jax.tree.map(place, tree)
+
+
+def place_batch(tree: Any, mesh: Mesh | None) -> Any:
+    """Divide arrays along their first axis over ``"data"``, inside or outside of ``jax.jit``.
+
+    >>> place_batch(jnp.ones((4, 2)), Mesh(jax.devices(), ("data",))).sharding.spec
+    PartitionSpec('data',)
+    """
+    if mesh is None:
+        return tree
+    return jax.lax.with_sharding_constraint(tree, NamedSharding(mesh, PartitionSpec(_DATA)))
+
+
+def gather(tree: Any, mesh: Mesh | None) -> Any:
+    """Bring arrays to one device of this process, whole; without a mesh they are there already.
+
+    >>> gather(jnp.ones(2), Mesh(jax.devices(), ("data",)))
+    Array([1., 1.], dtype=float32)
+    """
+    if mesh is None:
+        return tree
+    everywhere = jax.jit(lambda x: x, out_shardings=NamedSharding(mesh, PartitionSpec()))
+    return jax.tree.map(lambda leaf: jnp.asarray(np.asarray(everywhere(leaf))), tree)

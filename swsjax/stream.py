@@ -1,0 +1,81 @@
+"""Training on data that do not fit on the device: batches from the host, as they are needed."""
+
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from swsjax.sharding import place_batch
+from swsjax.train import check_data
+
+__all__ = ["Stream", "stream_arrays", "stream_epoch"]
+
+
+class Stream(NamedTuple):
+    """Training examples that come batch by batch."""
+
+    size: int
+    """Number N of training examples."""
+    batches: Callable[[int], Iterable[Any]]
+    """From the number of the epoch, counted from 0 over both stages, to its batches: pytrees of
+    arrays, all of ``Config.batch_size`` examples."""
+
+
+def stream_arrays(data: Any, *, batch_size: int, seed: int = 0) -> Stream:
+    """Draw batches in random order from arrays on the host, or on disk as ``numpy.memmap``.
+
+    Args:
+        data: pytree of arrays with the N examples along the first axis.
+        batch_size: examples a batch; an incomplete last one is left out.
+        seed: of the order, another one in every epoch.
+
+    Raises:
+        ConfigError: the data do not make up a batch.
+
+    >>> stream = stream_arrays(np.arange(6), batch_size=2)
+    >>> sorted(np.concatenate(list(stream.batches(0))).tolist())
+    [0, 1, 2, 3, 4, 5]
+    """
+    size = check_data(data, batch_size)
+
+    def batches(number: int) -> Iterator[Any]:
+        order = np.random.default_rng([seed, number]).permutation(size)
+        for start in range(0, size - batch_size + 1, batch_size):
+            # In order of place within the batch: kinder to a disk, and no matter to the loss.
+            chosen = np.sort(order[start : start + batch_size])
+            yield jax.tree.map(lambda array, chosen=chosen: array[chosen], data)
+
+    return Stream(size, batches)
+
+
+def stream_epoch(step: Callable, state: Any, batches: Iterable[Any], *, mesh: Mesh | None = None):
+    """One pass over the batches of a stream, each step dispatched while the last one runs.
+
+    Args:
+        step: from state and batch to state and info, as for ``train.epoch``.
+        state: of the training. Its buffers are donated: it cannot be used afterwards.
+        batches: of one epoch.
+        mesh: devices to divide each batch over.
+
+    Returns:
+        The state after the last batch, and the mean info.
+
+    >>> step = lambda state, batch: (state + batch.sum(), batch[0])
+    >>> stream_epoch(step, jnp.zeros(()), [np.ones(3), np.array([3.0, 0.0, 0.0])])
+    (Array(6., dtype=float32), Array(2., dtype=float32, weak_type=True))
+    """
+    total, steps = None, 0
+    for batch in batches:
+        state, total = _step(step, state, place_batch(batch, mesh), total)
+        steps += 1
+    return state, jax.tree.map(lambda x: x / steps, total)
+
+
+@partial(jax.jit, static_argnames="step", donate_argnames=("state", "total"))
+def _step(step: Callable, state: Any, batch: Any, total: Any) -> tuple[Any, Any]:
+    state, info = step(state, batch)
+    return state, info if total is None else jax.tree.map(jnp.add, total, info)

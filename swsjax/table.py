@@ -2,9 +2,9 @@ r"""The prior over all weights of a net at a few gathers a weight.
 
 All weights share one one-dimensional density, so a step evaluates the mixture at the G *nodes* of a
 grid only, G x J exponentials, and each weight looks its log-density up: between nodes it is the
-cubic with the exact values and slopes at both ends (Hermite), sampled at ``REFINE`` points an
-interval, with linear interpolation between those. Exponentials are dear and few; a lookup in a
-fine linear table is cheaper than a cubic a weight.
+quintic with the exact values, slopes and curvatures at both ends (Hermite), sampled at ``REFINE``
+points an interval, with linear interpolation between those. Exponentials are dear, so there are
+few nodes; a lookup in a fine linear table is cheaper than a quintic a weight.
 
 The sum over the weights is that of a histogram: each weight is shared out between the two points
 beside it, and the histogram's product with the table is the sum of the interpolated log-densities.
@@ -37,7 +37,7 @@ REFINE = 32
 """Points of the lookup table in an interval between nodes."""
 
 # Where two components change hands the slope turns over about a fifth of the narrower one's
-# standard deviation; so many nodes a standard deviation keep errors under 1e-5.
+# standard deviation; so many nodes a standard deviation keep errors at 1e-5.
 _NODES_PER_SIGMA = 4
 _LEAST_NODES, _MOST_NODES = 64, 2**16
 _SHARE_BITS = 20

@@ -1,4 +1,4 @@
-"""From a pretrained net to a quantised one: soft stage, merge, hard stage, merge, quantise."""
+"""From a pretrained net to a quantised one: soft, hard and pruning stage, with merges between."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +16,7 @@ from swsjax.errors import ConfigError, RetrainingError
 from swsjax.losses import Loss, Params
 from swsjax.merge import merge
 from swsjax.prior import GaussianMixture, HyperPriors, init_mixture
+from swsjax.prune import hold_zeros, keep_largest, share_left
 from swsjax.quantize import codebook, non_zeros, quantize
 from swsjax.retrain import Forward, Info, Rates, State, Step, hard, init, make_step, soft
 from swsjax.sharding import check_mesh, gather, place_weights, replicate
@@ -51,6 +52,11 @@ class Config:
     soft_rates: Rates = Rates(precisions=7e-4)
     hard_epochs: int = 20
     hard_rates: Rates = Rates(precisions=5e-4, warmup_epochs=1.0, final=0.0, epsilon=1e-5)
+    prune_epochs: int = 0
+    """Epochs of a last stage, of which the first half prunes: for nets with weights to spare."""
+    prune_rates: Rates = Rates(warmup_epochs=0.5, final=0.0, epsilon=1e-5)
+    kept: float = 0.6
+    """Share of the weights that are not zero after the hard stage which pruning leaves so."""
     merge_threshold: float = 0.5
     """Symmetric KL divergence (nats) under which two components become one."""
     batch_size: int = 128
@@ -65,11 +71,13 @@ class Config:
         """Check what can be checked before any time is spent."""
         if not callable(self.tau) and not self.tau > 0:
             raise ConfigError(f"tau must be positive, got {self.tau}")
-        if self.soft_epochs < 1 or self.hard_epochs < 0:
+        if self.soft_epochs < 1 or self.hard_epochs < 0 or self.prune_epochs < 0:
             raise ConfigError(
-                "soft_epochs must be at least 1 and hard_epochs at least 0, "
-                f"got {self.soft_epochs} and {self.hard_epochs}"
+                "soft_epochs must be at least 1, hard_epochs and prune_epochs at least 0, "
+                f"got {self.soft_epochs}, {self.hard_epochs} and {self.prune_epochs}"
             )
+        if not 0 < self.kept <= 1:
+            raise ConfigError(f"kept must be over 0 and at most 1, got {self.kept}")
         if self.batch_size < 1:
             raise ConfigError(f"batch_size must be at least 1, got {self.batch_size}")
         if self.method not in ("tabulated", "exact"):
@@ -84,7 +92,7 @@ class Progress(NamedTuple):
     """What an epoch of ``compress`` reports; the history is a list of these."""
 
     stage: str
-    """``"soft"`` or ``"hard"``."""
+    """``"soft"``, ``"hard"`` or ``"prune"``."""
     epoch: int
     """Epochs done in all, from 1."""
     epochs: int
@@ -149,9 +157,10 @@ def compress(
         ConfigError: params or data hold nothing to train on, or not what they should.
         RetrainingError: the loss or the mixture is no longer finite, or every weight is zero.
 
-    Soft weight-sharing (Ullrich, Meeds, Welling, ICLR 2017) with one difference: a hard stage
-    after the soft one, in which the net computes with the quantised weights. Without it the
-    error rises where the paper quantises.
+    Soft weight-sharing (Ullrich, Meeds, Welling, ICLR 2017) with two differences: after the soft
+    stage comes a hard one, in which the net computes with the quantised weights; without it the
+    error rises where the paper quantises. And then a pruning stage, without the prior's pull, in
+    which the smallest of the weights left become zero too, a few each epoch.
 
     >>> key = jax.random.key(0)
     >>> x = jax.random.normal(key, (512, 4))
@@ -175,21 +184,28 @@ def compress(
     )
     # A copy: the state of an epoch is donated, and the caller's arrays are the caller's.
     params = jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), params)
-    soft_key, hard_key = jax.random.split(jax.random.key(config.seed))
+    stages = (
+        _Stage("soft", soft, config.soft_rates, config.soft_epochs, config.tau),
+        _Stage("hard", hard, config.hard_rates, config.hard_epochs, config.tau),
+        _Stage("prune", hard, config.prune_rates, config.prune_epochs, 0.0, config.kept),
+    )
     history: list[Progress] = []
 
-    def run_stage(
-        name: str, forward: Forward, rates: Rates, epochs: int, params, mixture, key
-    ) -> State:
-        optimizer = rates.optimizer(epochs, train_size // config.batch_size)
+    def run(stage: _Stage, params: Params, mixture: GaussianMixture, key: Array) -> State:
+        optimizer = stage.rates.optimizer(stage.epochs, train_size // config.batch_size)
+        at_start = 0
+        if stage.kept is not None:
+            optimizer = hold_zeros(optimizer)
+            params = jax.tree.map(_cut, params, quantize(mixture, params))
+            at_start = non_zeros(params)
 
         @cache  # an epoch compiles again for another step
         def step_on(nodes: int | None) -> Step:
             return make_step(
                 loss_fn,
                 optimizer,
-                forward=forward,
-                tau=config.tau,
+                forward=stage.forward,
+                tau=stage.tau,
                 train_size=train_size,
                 hyper=config.hyper_priors,
                 nodes=nodes,
@@ -200,7 +216,10 @@ def compress(
         nodes = None
         if config.method == "tabulated":
             nodes = _refined(_nodes(params, config), state, config.tolerance)
-        for _ in range(epochs):
+        for number in range(stage.epochs):
+            if stage.kept is not None:  # over the first half; the other half only trains
+                left = share_left(stage.kept, 2 * (number + 1) / stage.epochs)
+                state = state._replace(params=keep_largest(state.params, round(left * at_start)))
             if isinstance(data, Stream):
                 batches = data.batches(len(history))
                 state, info = stream_epoch(step_on(nodes), state, batches, mesh=mesh)
@@ -211,9 +230,9 @@ def compress(
             prior_error = 0.0 if nodes is None else _prior_error(state, nodes).item()
             quantised = gather(quantize(state.mixture, state.params), mesh)
             progress = Progress(
-                stage=name,
+                stage=stage.name,
                 epoch=len(history) + 1,
-                epochs=config.soft_epochs + config.hard_epochs,
+                epochs=sum(stage.epochs for stage in stages),
                 loss=info.loss.item(),
                 non_zeros=non_zeros(quantised),
                 levels=len(codebook(quantised)),
@@ -229,22 +248,33 @@ def compress(
                 nodes = _refined(nodes, state, config.tolerance)
         return state
 
-    state = run_stage(
-        "soft", soft, config.soft_rates, config.soft_epochs, params, mixture, soft_key
-    )
-    mixture = merge(state.mixture, config.merge_threshold)
-    if config.hard_epochs:
-        state = run_stage(
-            "hard", hard, config.hard_rates, config.hard_epochs, state.params, mixture, hard_key
-        )
-        mixture = merge(state.mixture, config.merge_threshold)
-    retrained = gather(state.params, mesh)
+    keys = jax.random.split(jax.random.key(config.seed), len(stages))
+    for stage, key in zip(stages, keys, strict=True):
+        if stage.epochs:
+            state = run(stage, params, mixture, key)
+            params, mixture = state.params, merge(state.mixture, config.merge_threshold)
+    retrained = gather(params, mesh)
     quantised = quantize(mixture, retrained)
     if non_zeros(quantised) == 0:
         raise RetrainingError(
             "every weight is zero after quantisation: the prior outweighs the loss; lower tau"
         )
     return Result(quantised, retrained, mixture, history)
+
+
+class _Stage(NamedTuple):
+    name: str
+    forward: Forward
+    rates: Rates
+    epochs: int
+    tau: float | optax.Schedule
+    kept: float | None = None
+    """Share of the weights not zero at its start that pruning leaves; None: no pruning."""
+
+
+def _cut(weights: Array, quantised: Array) -> Array:
+    """Weights, exactly zero where they are quantised to zero."""
+    return jnp.where(quantised == 0, 0, weights)
 
 
 def _nodes(params: Params, config: Config) -> int:
@@ -304,7 +334,7 @@ def _check_progress(progress: Progress, info: Info, state: State) -> None:
         raise RetrainingError(
             f"weights or mixture are not finite {where}; lower the learning rates of that stage"
         )
-    if progress.stage == "hard" and progress.non_zeros == 0:
+    if progress.stage != "soft" and progress.non_zeros == 0:
         raise RetrainingError(
             f"every weight is zero {where}: the prior outweighs the loss; lower tau"
         )

@@ -118,7 +118,7 @@ def sum_log_prob(mixture: GaussianMixture, leaves: Sequence[Array], grid: Grid) 
 
 
 def lookup_error(
-    mixture: GaussianMixture, leaves: Sequence[Array], grid: Grid, *, sample: int = 1024
+    mixture: GaussianMixture, leaves: Sequence[Array], grid: Grid, *, sample: int = 2**14
 ) -> Array:
     """Measure the relative error of the lookup on a sample of the weights, a scalar.
 

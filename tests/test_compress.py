@@ -243,12 +243,15 @@ def fails(error, message, *arguments, **settings):
         ({"tau": float("nan")}, "tau must be positive, got nan"),
         (
             {"soft_epochs": 0},
-            "soft_epochs must be at least 1 and hard_epochs at least 0, got 0 and 20",
+            "soft_epochs must be at least 1, hard_epochs and prune_epochs at least 0, "
+            "got 0, 20 and 0",
         ),
         (
             {"hard_epochs": -1},
-            "soft_epochs must be at least 1 and hard_epochs at least 0, got 30 and -1",
+            "soft_epochs must be at least 1, hard_epochs and prune_epochs at least 0, "
+            "got 30, -1 and 0",
         ),
+        ({"kept": 0.0}, "kept must be over 0 and at most 1, got 0.0"),
         ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
         ({"method": "table"}, "method must be 'tabulated' or 'exact', got 'table'"),
         ({"tolerance": 0.0}, "tolerance must be positive, got 0.0"),

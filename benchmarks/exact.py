@@ -16,27 +16,31 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import lenet_300_100
 import numpy as np
 from row import RESULTS
+from table1 import SEEDS
 
 import swsjax
 from swsjax.atomic import write_bytes
 from swsjax.classifier import build, compress_classifier, pretrain_classifier
 from swsjax.data import load_mnist
 from swsjax.models import LeNet300100
+from swsjax.recipes import LENET_300_100_PRETRAINING
 
 METHODS = ("exact", "tabulated")
+CONFIG = swsjax.Config()  # soft and hard stage: in the pruning stage the prior does not act
 
 
 def run(seed: int) -> dict[str, Any]:
     dataset = load_mnist()
     pretrained = pretrain_classifier(
-        build(LeNet300100, dataset, seed=seed), dataset, lenet_300_100.pretrain_config(seed)
+        build(LeNet300100, dataset, seed=seed),
+        dataset,
+        replace(LENET_300_100_PRETRAINING, seed=seed),
     )
     row: dict[str, Any] = {"seed": seed}
     for method in METHODS:
-        config = replace(lenet_300_100.config(seed), method=method)
+        config = replace(CONFIG, seed=seed, method=method)
         started = time.perf_counter()
         result = compress_classifier(pretrained, dataset, config)
         seconds = time.perf_counter() - started
@@ -55,7 +59,7 @@ def run(seed: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    rows = [run(seed) for seed in lenet_300_100.SEEDS]
+    rows = [run(seed) for seed in SEEDS]
     summary = {
         name: {
             "mean_of_exact": float(np.mean([row["exact"][name] for row in rows])),
@@ -68,7 +72,7 @@ def main() -> None:
     }
     content = {
         "command": "python benchmarks/exact.py",
-        "config": repr(lenet_300_100.config(lenet_300_100.SEEDS[0])),
+        "config": repr(CONFIG),
         "machine": f"{platform.machine()}, {jax.default_backend()}, {jax.device_count()} device(s)",
         "versions": {"jax": jax.__version__, "numpy": np.__version__},
         "summary": summary,

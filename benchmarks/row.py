@@ -4,6 +4,7 @@ import json
 import platform
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,43 +26,70 @@ def run_row(
     command: str,
     net: str,
     model: Callable[..., nnx.Module],
-    pretrain_config: Callable[[int], PretrainConfig],
+    pretraining: PretrainConfig,
     setting: str,
-    config: Callable[[int], swsjax.Config],
+    config: swsjax.Config,
     seeds: Sequence[int],
-) -> dict[str, Any]:
+) -> None:
     """Run all seeds on MNIST, write ``results/NET/SETTING-seedK.sws`` and ``SETTING.json``.
 
-    Settings come as functions of the seed. The test images are looked at once, at the end.
+    The JSON is written after every seed, and seeds that it holds for the same settings are not run
+    again. The test images are looked at once, at the end.
     """
     folder = RESULTS / net
     folder.mkdir(parents=True, exist_ok=True)
+    target = folder / f"{setting}.json"
+    settings = {"config": repr(config), "pretraining": repr(pretraining)}
+    rows = _done(target, settings)
     dataset = load_mnist()
-    rows = []
     for seed in seeds:
-        started = time.perf_counter()
-        pretrained = pretrain_classifier(
-            build(model, dataset, seed=seed), dataset, pretrain_config(seed)
+        if seed in [row["seed"] for row in rows]:
+            continue
+        row = _run(
+            folder / f"{setting}-seed{seed}.sws", net, model, pretraining, config, seed, dataset
         )
-        result = compress_classifier(pretrained, dataset, config(seed))
-        seconds = time.perf_counter() - started
-        path = folder / f"{setting}-seed{seed}.sws"
-        swsjax.save(path, result.params, metadata={"model": net, "data": "mnist"})
-        measured = swsjax.report(path, errors=_errors(pretrained, result, path, dataset))
-        print(f"seed {seed}, {seconds:.0f} s\n{measured}\n", flush=True)
-        rows.append({"seed": seed, "file": path.name, "seconds": seconds} | measured.to_dict())
-    content = {
-        "command": command,
-        "net": net,
-        "setting": setting,
-        "config": repr(config(seeds[0])),
-        "machine": f"{platform.machine()}, {jax.default_backend()}, {jax.device_count()} device(s)",
-        "versions": {"jax": jax.__version__, "numpy": np.__version__},
-        "summary": _summary(rows),
-        "seeds": rows,
-    }
-    write_bytes(folder / f"{setting}.json", (json.dumps(content, indent=1) + "\n").encode())
-    return content
+        rows.append(row)
+        content = {
+            "command": command,
+            "net": net,
+            "setting": setting,
+            **settings,
+            "machine": f"{platform.machine()}, {jax.default_backend()}, "
+            f"{jax.device_count()} device(s)",
+            "versions": {"jax": jax.__version__, "numpy": np.__version__},
+            "summary": _summary(rows),
+            "seeds": rows,
+        }
+        write_bytes(target, (json.dumps(content, indent=1) + "\n").encode())
+
+
+def _done(target: Path, settings: dict[str, str]) -> list[dict[str, Any]]:
+    """Seeds that the results hold for these settings."""
+    if not target.exists():
+        return []
+    content = json.loads(target.read_text())
+    same = all(content.get(name) == value for name, value in settings.items())
+    return content["seeds"] if same else []
+
+
+def _run(
+    path: Path,
+    net: str,
+    model: Callable[..., nnx.Module],
+    pretraining: PretrainConfig,
+    config: swsjax.Config,
+    seed: int,
+    dataset: Dataset,
+) -> dict[str, Any]:
+    started = time.perf_counter()
+    untrained = build(model, dataset, seed=seed)
+    pretrained = pretrain_classifier(untrained, dataset, replace(pretraining, seed=seed))
+    result = compress_classifier(pretrained, dataset, replace(config, seed=seed))
+    seconds = time.perf_counter() - started
+    swsjax.save(path, result.params, metadata={"model": net, "data": "mnist"})
+    measured = swsjax.report(path, errors=_errors(pretrained, result, path, dataset))
+    print(f"seed {seed}, {seconds:.0f} s\n{measured}\n", flush=True)
+    return {"seed": seed, "file": path.name, "seconds": seconds} | measured.to_dict()
 
 
 def _errors(

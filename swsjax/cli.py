@@ -4,6 +4,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NoReturn
@@ -18,6 +19,12 @@ from swsjax.files import load, read_metadata, save, to_safetensors
 from swsjax.models import LeNet5Caffe, LeNet300100
 from swsjax.plot import save_figures
 from swsjax.progress import Reporter, reporter
+from swsjax.recipes import (
+    LENET_5_CAFFE,
+    LENET_5_CAFFE_PRETRAINING,
+    LENET_300_100,
+    LENET_300_100_PRETRAINING,
+)
 from swsjax.report import report
 from swsjax.retrain import Rates
 from swsjax.train import PretrainConfig
@@ -25,6 +32,7 @@ from swsjax.train import PretrainConfig
 __all__ = ["main"]
 
 _MODELS = {"lenet-300-100": LeNet300100, "lenet-5-caffe": LeNet5Caffe}
+_RECIPES = {"lenet-300-100": LENET_300_100, "lenet-5-caffe": LENET_5_CAFFE}
 _DATASETS: dict[str, Callable[[], Dataset]] = {
     "mnist": load_mnist,
     "fashion-mnist": load_fashion_mnist,
@@ -40,7 +48,10 @@ _DIGITS_CONFIG = Config(
     hard_rates=Rates(precisions=5e-4, warmup_epochs=5.0, final=0.0, epsilon=1e-5),
     batch_size=32,
 )
-_PRETRAIN_EPOCHS = {"lenet-300-100": 40, "lenet-5-caffe": 20}
+_PRETRAINING = {
+    "lenet-300-100": LENET_300_100_PRETRAINING,
+    "lenet-5-caffe": LENET_5_CAFFE_PRETRAINING,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -89,7 +100,9 @@ def _pretrain(options: argparse.Namespace) -> None:
 
 def _compress(options: argparse.Namespace) -> None:
     folder = _writable(options.out)
-    config = Config(tau=options.tau, seed=options.seed)
+    config = replace(_RECIPES[options.model], seed=options.seed)
+    if options.tau is not None:
+        config = replace(config, tau=options.tau)
     dataset = _DATASETS[options.data]()
     with reporter() as show:
         if options.checkpoint is None:
@@ -123,7 +136,7 @@ def _decode(options: argparse.Namespace) -> None:
 
 def _pretrained(options: argparse.Namespace, dataset: Dataset, show: Reporter) -> Classifier:
     untrained = build(_MODELS[options.model], dataset, seed=options.seed)
-    config = PretrainConfig(epochs=_PRETRAIN_EPOCHS[options.model], seed=options.seed)
+    config = replace(_PRETRAINING[options.model], seed=options.seed)
     return pretrain_classifier(untrained, dataset, config, callback=show.pretraining)
 
 
@@ -219,8 +232,8 @@ def _parser() -> argparse.ArgumentParser:
     compress.add_argument(
         "--tau",
         type=float,
-        default=Config().tau,
-        help="larger: smaller file, larger error (%(default)s)",
+        help="larger: smaller file, larger error "
+        f"({', '.join(f'{name}: {config.tau}' for name, config in _RECIPES.items())})",
     )
 
     evaluate = command(_evaluate, "evaluate", "measure the test error of a file")

@@ -86,14 +86,10 @@ def test_decode_writes_the_same_weights_as_safetensors(demo, tmp_path):
 
 def test_pretrain_then_compress_from_its_checkpoint(tmp_path, capsys, monkeypatch):
     # A few epochs: what is tested is that the pieces fit, not how well they do.
-    monkeypatch.setattr("swsjax.cli._PRETRAIN_EPOCHS", {"lenet-300-100": 8})
-    rates = swsjax.Rates(precisions=0.1)
-    monkeypatch.setattr(
-        "swsjax.cli.Config",
-        lambda **settings: swsjax.Config(
-            **settings, soft_epochs=9, soft_rates=rates, hard_epochs=1
-        ),
-    )
+    pretraining = swsjax.PretrainConfig(epochs=8)
+    monkeypatch.setattr("swsjax.cli._PRETRAINING", {"lenet-300-100": pretraining})
+    recipe = swsjax.Config(soft_epochs=9, soft_rates=swsjax.Rates(precisions=0.1), hard_epochs=1)
+    monkeypatch.setattr("swsjax.cli._RECIPES", {"lenet-300-100": recipe, "lenet-5-caffe": recipe})
     net = tmp_path / "net"
     assert main(["pretrain", "lenet-300-100", "--data", "digits", "--out", str(net)]) == 0
     written = json.loads((net / "pretrain.json").read_text())

@@ -1,6 +1,6 @@
 """Where the time of a step of LeNet-300-100 goes, by kind of operation.
 
-    SWSJAX_DATA=... python benchmarks/profile.py
+    SWSJAX_DATA=... python benchmarks/step_profile.py
 
 Writes ``benchmarks/results/profile-BACKEND.json``: milliseconds a step that the compiled epoch
 spends in matrix products, scatters, gathers and everything else, for the step without a prior and
@@ -58,7 +58,7 @@ def main() -> None:
     stages = ("no prior", "soft stage", "hard stage")
     runs = training(LeNet300100, STEPS * BATCH)
     content = {
-        "command": "python benchmarks/profile.py",
+        "command": "python benchmarks/step_profile.py",
         "net": "lenet-300-100",
         "milliseconds_per_step": {
             name: profile(run) for name, run in zip(stages, runs, strict=True)

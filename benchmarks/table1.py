@@ -1,0 +1,79 @@
+"""The LeNets on MNIST, every row of the results table: from untrained to decoded file.
+
+    SWSJAX_DATA=... python benchmarks/table1.py                          # all rows
+    SWSJAX_DATA=... python benchmarks/table1.py lenet-300-100 balanced   # one of them
+
+Settings were chosen on the validation images; the test images are reported once, at the end. No
+augmentation and no other data. Seeds that are done are not run again, unless the settings changed.
+On two cores a seed of LeNet-300-100 takes about three minutes, one of LeNet-5-Caffe about twenty.
+"""
+
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from typing import NamedTuple
+
+from flax import nnx
+from row import run_row
+
+from swsjax.compress import Config
+from swsjax.models import LeNet5Caffe, LeNet300100
+from swsjax.recipes import (
+    LENET_5_CAFFE,
+    LENET_5_CAFFE_PRETRAINING,
+    LENET_300_100,
+    LENET_300_100_PRETRAINING,
+)
+from swsjax.train import PretrainConfig
+
+SEEDS = (0, 1, 2)
+
+
+class Net(NamedTuple):
+    """What the rows of a network have in common, and where they differ."""
+
+    model: Callable[..., nnx.Module]
+    pretraining: PretrainConfig
+    recipe: Config
+    taus: dict[str, float]
+    """From the name of a setting to where it puts the dial."""
+
+
+NETS = {
+    "lenet-300-100": Net(
+        LeNet300100,
+        LENET_300_100_PRETRAINING,
+        LENET_300_100,
+        {"small-loss": 0.015, "balanced": LENET_300_100.tau, "smallest": 0.12},
+    ),
+    "lenet-5-caffe": Net(
+        LeNet5Caffe,
+        LENET_5_CAFFE_PRETRAINING,
+        LENET_5_CAFFE,
+        {"small-loss": 0.02, "balanced": LENET_5_CAFFE.tau, "smallest": 0.12},
+    ),
+}
+
+
+def run(name: str, setting: str) -> None:
+    net = NETS[name]
+    run_row(
+        command=f"python benchmarks/table1.py {name} {setting}",
+        net=name,
+        model=net.model,
+        pretraining=net.pretraining,
+        setting=setting,
+        config=replace(net.recipe, tau=net.taus[setting]),
+        seeds=SEEDS,
+    )
+
+
+def main(arguments: list[str]) -> None:
+    nets = arguments[:1] or list(NETS)
+    for name in nets:
+        for setting in arguments[1:2] or NETS[name].taus:
+            run(name, setting)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,21 @@
+"""Settings for the networks of the paper's table on MNIST, for the command line and the tables.
+
+``tau`` is the dial: ``dataclasses.replace(LENET_300_100, tau=0.1)`` makes a smaller file at a
+larger error. Settings were chosen on validation images.
+"""
+
+from swsjax.compress import Config
+from swsjax.train import PretrainConfig
+
+__all__ = [
+    "LENET_5_CAFFE",
+    "LENET_5_CAFFE_PRETRAINING",
+    "LENET_300_100",
+    "LENET_300_100_PRETRAINING",
+]
+
+LENET_300_100_PRETRAINING = PretrainConfig(epochs=40)
+LENET_5_CAFFE_PRETRAINING = PretrainConfig(epochs=20)
+
+LENET_300_100 = Config(tau=0.05, prune_epochs=40)
+LENET_5_CAFFE = Config(tau=0.06, prune_epochs=40)

@@ -14,7 +14,7 @@ from flax import nnx
 
 import swsjax
 from swsjax.atomic import write_bytes
-from swsjax.classifier import Classifier, build, compress_classifier, pretrain_classifier
+from swsjax.classifier import build, compress_classifier, errors_of, pretrain_classifier
 from swsjax.data import Dataset, load_mnist
 from swsjax.train import PretrainConfig
 
@@ -87,23 +87,10 @@ def _run(
     result = compress_classifier(pretrained, dataset, replace(config, seed=seed))
     seconds = time.perf_counter() - started
     swsjax.save(path, result.params, metadata={"model": net, "data": "mnist"})
-    measured = swsjax.report(path, errors=_errors(pretrained, result, path, dataset))
+    decoded = swsjax.load(path, like=pretrained.params)
+    measured = swsjax.report(path, errors=errors_of(pretrained, result, decoded, dataset))
     print(f"seed {seed}, {seconds:.0f} s\n{measured}\n", flush=True)
     return {"seed": seed, "file": path.name, "seconds": seconds} | measured.to_dict()
-
-
-def _errors(
-    pretrained: Classifier, result: swsjax.Result, path: Path, dataset: Dataset
-) -> dict[str, float]:
-    decoded = pretrained._replace(params=swsjax.load(path, like=pretrained.params))
-    retrained = pretrained._replace(params=result.retrained)
-    return {
-        "pretrained (validation)": pretrained.error(dataset.validation),
-        "decoded file (validation)": decoded.error(dataset.validation),
-        "pretrained (test)": pretrained.error(dataset.test),
-        "retrained (test)": retrained.error(dataset.test),
-        "decoded file (test)": decoded.error(dataset.test),
-    }
 
 
 def _summary(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:

@@ -1,6 +1,6 @@
-"""The results table of the README, from the committed JSON files.
+"""The tables of the README and of docs/speed.md, from the committed JSON files.
 
-python benchmarks/tables.py    # rewrites the table between the markers in README.md
+python benchmarks/tables.py    # rewrites the tables between their markers
 """
 
 import json
@@ -9,7 +9,6 @@ from typing import Any
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-START, END = "<!-- results: python benchmarks/tables.py -->\n", "<!-- end of results -->\n"
 HEADER = """\
 | network, on MNIST | test error before → decoded file | non-zero | file | Han format |
 |---|---|---|---|---|
@@ -39,20 +38,85 @@ def table() -> str:
     """The whole table in Markdown, one network after the other."""
     lines = HEADER
     for net, published in PUBLISHED.items():
-        found = sorted((RESULTS / net).glob("*.json"))
-        lines += "".join(row(json.loads(path.read_text())) for path in found)
+        found = [json.loads(path.read_text()) for path in (RESULTS / net).glob("*.json")]
+        found.sort(key=lambda content: content["summary"]["test_error"]["mean"])
+        lines += "".join(map(row, found))
         if found:
             lines += published
     return lines
 
 
-def with_table(text: str) -> str:
-    """The README with its table made anew."""
-    before, rest = text.split(START)
-    _, after = rest.split(END)
-    return before + START + table() + END + after
+def speed_table() -> str:
+    """What the prior costs, in Markdown."""
+    speed = json.loads((RESULTS / "speed-cpu.json").read_text())
+    prior, steps, torch = speed["prior"], speed["steps"], speed["against_torch"]
+    per_weight = ", ".join(f"{row['nanoseconds_per_weight']:.1f}" for row in speed["scaling"])
+    sizes = ", ".join(f"{row['weights']:.0e}".replace("e+0", "e") for row in speed["scaling"])
+    rows = [
+        (
+            f"prior and all gradients, {prior['weights'] / 1e6:.1f} M weights, 17 components, "
+            "against `logsumexp` over (N, J)",
+            f"{prior['speedup']:.0f}x faster",
+        ),
+        (
+            "its temporaries, and those of `logsumexp`",
+            f"{prior['temporary_bytes_per_weight']:.1f} and "
+            f"{prior['logsumexp_temporary_bytes_per_weight']:.0f} bytes a weight",
+        ),
+        ("257 components against 17", f"{prior['many_components_over_few']:.2f}x the time"),
+        ("against one Adam update", f"{prior['prior_over_adam_update']:.1f}x the time"),
+        (f"{sizes} weights", f"{per_weight} ns a weight"),
+        *(
+            (
+                f"a step of {net} against one without a prior, soft and hard stage",
+                f"{row['soft_over_plain']:.2f}x and {row['hard_over_plain']:.2f}x the time",
+            )
+            for net, row in steps.items()
+        ),
+        (
+            f"an epoch of LeNet-300-100 under the prior against PyTorch {torch['torch']}",
+            f"{torch['lenet_300_100_retraining_speedup']:.0f}x faster",
+        ),
+        (
+            "a plain epoch of LeNet-300-100 and of LeNet-5-Caffe against PyTorch",
+            f"{torch['lenet_300_100_plain_speedup']:.1f}x and "
+            f"{torch['lenet_5_caffe_plain_speedup']:.2f}x as fast",
+        ),
+    ]
+    return "| what | measured |\n|---|---|\n" + "".join(f"| {a} | {b} |\n" for a, b in rows)
+
+
+def engine_table() -> str:
+    """The exact against the tabulated prior, in Markdown."""
+    content = json.loads((RESULTS / "exact-lenet-300-100.json").read_text())
+    lines = "| | validation error | test error | file |\n|---|---|---|---|\n"
+    for row in content["seeds"]:
+        for method in ("exact", "tabulated"):
+            lines += (
+                f"| seed {row['seed']}, {method} | {100 * row[method]['validation_error']:.2f} % "
+                f"| {100 * row[method]['test_error']:.2f} % "
+                f"| {row[method]['file_bytes']:,} bytes |\n"
+            )
+    return lines
+
+
+TABLES = {
+    ROOT / "README.md": {"results: python benchmarks/tables.py": table},
+    ROOT / "docs" / "speed.md": {"speed": speed_table, "engine": engine_table},
+}
+
+
+def with_tables(path: Path) -> str:
+    """A page with its tables made anew."""
+    text = path.read_text()
+    for marker, make in TABLES[path].items():
+        before, rest = text.split(f"<!-- {marker} -->\n")
+        _, after = rest.split(f"<!-- end of {marker.partition(':')[0]} -->\n")
+        name = marker.partition(":")[0]
+        text = f"{before}<!-- {marker} -->\n{make()}<!-- end of {name} -->\n{after}"
+    return text
 
 
 if __name__ == "__main__":
-    readme = ROOT / "README.md"
-    readme.write_text(with_table(readme.read_text()))
+    for path in TABLES:
+        path.write_text(with_tables(path))

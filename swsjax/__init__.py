@@ -42,6 +42,7 @@ from swsjax.prior import (
 from swsjax.quantize import codebook, non_zeros, quantize
 from swsjax.report import Layer, Report, report
 from swsjax.retrain import Info, Rates, State, Step, hard, init, make_step, soft
+from swsjax.stream import Stream, stream_arrays, stream_epoch
 from swsjax.table import (
     Grid,
     grid_over,
@@ -74,6 +75,7 @@ __all__ = [
     "RetrainingError",
     "State",
     "Step",
+    "Stream",
     "SwsjaxError",
     "TrainState",
     "assign",
@@ -110,6 +112,8 @@ __all__ = [
     "save",
     "soft",
     "straight_through",
+    "stream_arrays",
+    "stream_epoch",
     "sum_log_prob",
     "to_safetensors",
     "to_sparse",

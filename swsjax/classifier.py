@@ -17,7 +17,7 @@ from swsjax.data import Dataset, Split
 from swsjax.losses import Apply, Params, cross_entropy, distillation, error_rate, logits_of
 from swsjax.train import PretrainConfig, PretrainProgress, pretrain
 
-__all__ = ["Classifier", "build", "compress_classifier", "pretrain_classifier"]
+__all__ = ["Classifier", "build", "compress_classifier", "errors_of", "pretrain_classifier"]
 
 ModelClass = Callable[..., nnx.Module]
 
@@ -93,6 +93,21 @@ def compress_classifier(
         evaluate=lambda params: classifier._replace(params=params).error(dataset.validation),
         callback=callback,
     )
+
+
+def errors_of(
+    pretrained: Classifier, result: Result, decoded: Params, dataset: Dataset
+) -> dict[str, float]:
+    """Errors for a report: before, retrained but not quantised, and of what the file gives back."""
+    retrained = pretrained._replace(params=result.retrained)
+    compressed = pretrained._replace(params=decoded)
+    return {
+        "pretrained (validation)": pretrained.error(dataset.validation),
+        "pretrained (test)": pretrained.error(dataset.test),
+        "retrained (test)": retrained.error(dataset.test),
+        "decoded file (validation)": compressed.error(dataset.validation),
+        "decoded file (test)": compressed.error(dataset.test),
+    }
 
 
 def _batchable(split: Split) -> dict[str, Array]:

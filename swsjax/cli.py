@@ -11,7 +11,13 @@ from typing import Any, NoReturn
 
 from swsjax.atomic import write_bytes
 from swsjax.checkpoint import load_checkpoint, save_checkpoint
-from swsjax.classifier import Classifier, build, compress_classifier, pretrain_classifier
+from swsjax.classifier import (
+    Classifier,
+    build,
+    compress_classifier,
+    errors_of,
+    pretrain_classifier,
+)
 from swsjax.compress import Config, Result
 from swsjax.data import Dataset, load_digits, load_fashion_mnist, load_mnist
 from swsjax.errors import FormatError, SwsjaxError
@@ -166,14 +172,7 @@ def _write(
     """Write file, report and figures, and print the table, all from what the file gives back."""
     path = folder / f"{name}.sws"
     save(path, result.params, metadata=metadata)
-    retrained = pretrained._replace(params=result.retrained)
-    decoded = _decoded(path, dataset)
-    errors = {
-        "pretrained (test)": pretrained.error(dataset.test),
-        "retrained (test)": retrained.error(dataset.test),
-        "decoded file (validation)": decoded.error(dataset.validation),
-        "decoded file (test)": decoded.error(dataset.test),
-    }
+    errors = errors_of(pretrained, result, load(path, like=pretrained.params), dataset)
     measured = report(path, errors=errors)
     _write_json(folder / "report.json", measured.to_dict() | {"version": version("swsjax")})
     print(measured)

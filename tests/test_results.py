@@ -23,12 +23,13 @@ def test_there_are_results():
     assert FILES
 
 
-def test_readme_table_is_the_committed_results():
+def test_tables_are_the_committed_results():
     spec = importlib.util.spec_from_file_location("tables", ROOT / "benchmarks" / "tables.py")
     tables = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(tables)
-    readme = (ROOT / "README.md").read_text()
-    assert tables.with_table(readme) == readme
+    assert [path.name for path in tables.TABLES] == ["README.md", "speed.md"]
+    for path in tables.TABLES:
+        assert tables.with_tables(path) == path.read_text()
 
 
 @pytest.mark.parametrize(("file", "row"), FILES)

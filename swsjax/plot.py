@@ -1,6 +1,7 @@
 """Figures of a retraining run, as functions that draw on matplotlib axes (extra ``plot``)."""
 
 from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -65,17 +66,16 @@ def plot_components(axes: "Sequence[Axes]", history: Sequence[Progress]) -> None
     """Draw the components' means with their widths, and the non-zeros, over the epochs.
 
     A component's line is as opaque as its share of the non-zero components is large, so that
-    those which die out fade. The vertical line is the start of the hard stage.
+    those which die out fade. Vertical lines are where a stage ends and the next begins.
 
     Args:
         axes: two axes: components, and non-zero weights with the error where it was measured.
         history: the history of a result of ``compress``.
     """
     left, right = axes
-    for stage in ("soft", "hard"):
-        epochs = [p for p in history if p.stage == stage]
-        if epochs:
-            _draw_paths(left, epochs)
+    stages = [list(group) for _, group in groupby(history, key=lambda p: p.stage)]
+    for epochs in stages:
+        _draw_paths(left, epochs)
     left.set(title="Components: mean ± standard deviation", xlabel="epoch", ylabel="weight")
     epochs = [p.epoch for p in history]
     right.plot(epochs, [p.non_zeros for p in history], color=_BLUE, label="non-zero weights")
@@ -87,10 +87,9 @@ def plot_components(axes: "Sequence[Axes]", history: Sequence[Progress]) -> None
         twin.plot(epochs, [100 * p.error for p in history], color=_ORANGE, linestyle="--")
         twin.set_yscale("symlog", linthresh=0.1)
         twin.set_ylabel("error once quantised (%)", color=_ORANGE)
-    switch = next((p.epoch - 0.5 for p in history if p.stage == "hard"), None)
-    if switch is not None:
+    for stage in stages[1:]:
         for axis in axes:
-            axis.axvline(switch, color=_GREY, linewidth=0.8, linestyle=":")
+            axis.axvline(stage[0].epoch - 0.5, color=_GREY, linewidth=0.8, linestyle=":")
 
 
 def _draw_paths(axis: "Axes", epochs: Sequence[Progress]) -> None:

@@ -6,6 +6,7 @@ the step knows of this: the compiler divides the work by where its inputs lie. T
 over the weights of a table's entries, so devices exchange one table a step, not weights.
 """
 
+from functools import cache
 from typing import Any
 
 import jax
@@ -103,5 +104,10 @@ def gather(tree: Any, mesh: Mesh | None) -> Any:
     """
     if mesh is None:
         return tree
-    everywhere = jax.jit(lambda x: x, out_shardings=NamedSharding(mesh, PartitionSpec()))
-    return jax.tree.map(lambda leaf: jnp.asarray(np.asarray(everywhere(leaf))), tree)
+    whole = _everywhere(mesh)(tree)
+    return jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf)), whole)
+
+
+@cache  # another function object would compile again
+def _everywhere(mesh: Mesh):
+    return jax.jit(lambda x: x, out_shardings=NamedSharding(mesh, PartitionSpec()))

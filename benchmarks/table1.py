@@ -35,7 +35,7 @@ class Net(NamedTuple):
     model: Callable[..., nnx.Module]
     pretraining: PretrainConfig
     recipe: Config
-    taus: dict[str, float]
+    kept: dict[str, float]
     """From the name of a setting to where it puts the dial."""
 
 
@@ -44,13 +44,13 @@ NETS = {
         LeNet300100,
         LENET_300_100_PRETRAINING,
         LENET_300_100,
-        {"small-loss": 0.015, "balanced": LENET_300_100.tau, "smallest": 0.12},
+        {"small-loss": 1.0, "balanced": LENET_300_100.kept, "smallest": 0.4},
     ),
     "lenet-5-caffe": Net(
         LeNet5Caffe,
         LENET_5_CAFFE_PRETRAINING,
         LENET_5_CAFFE,
-        {"small-loss": 0.02, "balanced": LENET_5_CAFFE.tau, "smallest": 0.12},
+        {"small-loss": 1.0, "balanced": LENET_5_CAFFE.kept, "smallest": 0.4},
     ),
 }
 
@@ -63,7 +63,7 @@ def run(name: str, setting: str) -> None:
         model=net.model,
         pretraining=net.pretraining,
         setting=setting,
-        config=replace(net.recipe, tau=net.taus[setting]),
+        config=replace(net.recipe, kept=net.kept[setting]),
         seeds=SEEDS,
     )
 
@@ -71,7 +71,7 @@ def run(name: str, setting: str) -> None:
 def main(arguments: list[str]) -> None:
     nets = arguments[:1] or list(NETS)
     for name in nets:
-        for setting in arguments[1:2] or NETS[name].taus:
+        for setting in arguments[1:2] or NETS[name].kept:
             run(name, setting)
 
 

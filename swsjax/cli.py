@@ -106,9 +106,13 @@ def _pretrain(options: argparse.Namespace) -> None:
 
 def _compress(options: argparse.Namespace) -> None:
     folder = _writable(options.out)
-    config = replace(_RECIPES[options.model], seed=options.seed)
-    if options.tau is not None:
-        config = replace(config, tau=options.tau)
+    recipe = _RECIPES[options.model]
+    config = replace(
+        recipe,
+        kept=recipe.kept if options.kept is None else options.kept,
+        tau=recipe.tau if options.tau is None else options.tau,
+        seed=options.seed,
+    )
     dataset = _DATASETS[options.data]()
     with reporter() as show:
         if options.checkpoint is None:
@@ -144,6 +148,10 @@ def _pretrained(options: argparse.Namespace, dataset: Dataset, show: Reporter) -
     untrained = build(_MODELS[options.model], dataset, seed=options.seed)
     config = replace(_PRETRAINING[options.model], seed=options.seed)
     return pretrain_classifier(untrained, dataset, config, callback=show.pretraining)
+
+
+def _defaults(setting: str) -> str:
+    return ", ".join(f"{name}: {getattr(recipe, setting)}" for name, recipe in _RECIPES.items())
 
 
 def _decoded(path: Path, dataset: Dataset) -> Classifier:
@@ -229,10 +237,15 @@ def _parser() -> argparse.ArgumentParser:
         trained.add_argument("--out", type=Path, required=True, help="folder to write to")
     compress.add_argument("--checkpoint", type=Path, help="what pretrain wrote; else it pretrains")
     compress.add_argument(
+        "--kept",
+        type=float,
+        help="share of the weights that pruning leaves: smaller file, larger error the smaller "
+        f"it is; 1 prunes nothing ({_defaults('kept')})",
+    )
+    compress.add_argument(
         "--tau",
         type=float,
-        help="larger: smaller file, larger error "
-        f"({', '.join(f'{name}: {config.tau}' for name, config in _RECIPES.items())})",
+        help=f"weight of the prior on the loss ({_defaults('tau')})",
     )
 
     evaluate = command(_evaluate, "evaluate", "measure the test error of a file")

@@ -218,3 +218,9 @@ def test_interrupt_leaves_no_half_written_file(tmp_path):
 def test_digits_default_is_what_the_demo_uses(demo):
     folder, _ = demo
     assert swsjax.read_metadata(folder / "demo.sws")["data"] == load_digits().name
+
+
+def test_kept_out_of_range(tmp_path, capsys):
+    arguments = ["compress", "lenet-300-100", "--data", "digits", "--kept", "2"]
+    line = _failure([*arguments, "--out", str(tmp_path)], capsys)
+    assert line == "swsjax: error: kept must be over 0 and at most 1, got 2.0"

@@ -15,6 +15,7 @@ from swsjax.classifier import build, compress_classifier, pretrain_classifier
 from swsjax.compress import Config, compress
 from swsjax.data import load_digits
 from swsjax.errors import ConfigError, RetrainingError
+from swsjax.files import load, save
 from swsjax.merge import merge
 from swsjax.prior import Beta, HyperPriors, init_mixture, log_prob
 from swsjax.quantize import codebook, non_zeros, quantize
@@ -349,3 +350,38 @@ def test_every_weight_is_zero(hard_epochs, where):
     message = f"every weight is zero {where}: the prior outweighs the loss; lower tau"
     settings = ONE_STEP | {"hard_epochs": hard_epochs}
     fails(RetrainingError, message, NEAR_ZERO, lambda p, _: (p["w"] ** 2).sum(), DATA, **settings)
+
+
+def test_nothing_is_traced_again_within_a_stage():
+    traces, traced = [], []
+
+    def loss(params, batch):
+        traces.append(batch["x"].shape)
+        return loss_fn(params, batch)
+
+    settings = QUICK | {"soft_epochs": 3, "prune_epochs": 2}
+    compress(
+        PARAMS, loss, DATA, Config(**settings), callback=lambda progress: traced.append(len(traces))
+    )
+    assert traced == [1, 1, 1, 2, 2, 3, 3]
+
+
+def test_bfloat16_weights_stay_bfloat16_and_their_mixture_float32(tmp_path):
+    def loss(params, batch):
+        return loss_fn({"w": params["w"].astype(jnp.float32)}, batch)
+
+    params = {"w": jnp.asarray(PARAMS["w"], jnp.bfloat16)}
+    # A step that is seen in eight bits.
+    rates = Rates(weights=1e-2)
+    config = Config(**QUICK, soft_rates=rates, hard_rates=rates)
+    result = compress(params, loss, DATA, config)
+    assert not jnp.array_equal(result.retrained["w"], params["w"])
+    assert result.retrained["w"].dtype == result.params["w"].dtype == jnp.bfloat16
+    mixtures = [result.mixture, *(progress.mixture for progress in result.history)]
+    assert {leaf.dtype.name for mixture in mixtures for leaf in mixture} == {"float32"}
+    assert set(codebook(result.params)) <= {0, *jnp.bfloat16(result.mixture.means).tolist()}
+    assert 1 < codebook(result.params).size < codebook(result.retrained).size
+    save(tmp_path / "net.sws", result.params)
+    loaded = load(tmp_path / "net.sws")
+    assert loaded["w"].dtype == jnp.bfloat16
+    assert_bit_equal(loaded, result.params)

@@ -1,0 +1,298 @@
+"""Tests that need eight devices; ``test_sharding.py`` runs them in a process that has so many."""
+
+import importlib
+import re
+from typing import NamedTuple
+
+import jax
+import jax.monitoring
+import jax.numpy as jnp
+import numpy as np
+import planted
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from jax.sharding import Mesh
+
+from swsjax import table, train
+from swsjax.compress import Result
+from swsjax.errors import ConfigError
+from swsjax.prior import HyperPriors, init_mixture
+from swsjax.prune import keep_largest
+from swsjax.retrain import Rates, init, make_step, soft
+from swsjax.sharding import check_mesh, gather, place_batch, place_weights, replicate
+from swsjax.stream import stream_epoch
+
+DEVICES = np.array(jax.devices())
+MESHES = {
+    "one device": None,
+    "data": Mesh(DEVICES, ("data",)),
+    "data and model": Mesh(DEVICES.reshape(-1, 2), ("data", "model")),
+}
+MODEL = MESHES["data and model"]
+WHOLE = {"hidden": (None, None), "out": (None, None), "bias": (None,)}
+DIVIDED = {"hidden": ("model", None), "out": ("model", None), "bias": (None,)}
+COMPILED = []
+
+
+def note_compiled(event, seconds, **details):
+    if event == "/jax/core/compile/backend_compile_duration":
+        COMPILED.append(details["fun_name"])
+
+
+jax.monitoring.register_event_duration_secs_listener(note_compiled)
+
+
+def axes(array):
+    """The axis of the mesh that each axis of an array is divided over."""
+    spec = getattr(array.sharding, "spec", ())
+    return (*spec, *[None] * (array.ndim - len(spec)))
+
+
+class Run(NamedTuple):
+    result: Result
+    weights: list
+    """How the weights lie before and after each epoch."""
+    batches: set
+    """What batches are divided over."""
+    traced: list
+    """How often the loss had been traced after each epoch."""
+    compiled: list
+    """What was compiled from one report to the next."""
+
+
+def run(mesh):
+    """Two epochs a stage."""
+    weights, shardings, traced, compiled, traces = [], [], [], [], []
+
+    def loss_fn(params, batch):
+        traces.append(batch["x"].shape)
+        jax.debug.inspect_array_sharding(batch["x"], callback=shardings.append)
+        return planted.loss_fn(params, batch)
+
+    def epoch(step, state, data, **settings):
+        weights.append(jax.tree.map(axes, state.params))
+        state, info = train.epoch(step, state, data, **settings)
+        weights.append(jax.tree.map(axes, state.params))
+        return state, info
+
+    def callback(progress):
+        traced.append(len(traces))
+        compiled.append(COMPILED.copy())
+        COMPILED.clear()
+
+    with pytest.MonkeyPatch.context() as patch:
+        # The package has a function of the name of the module.
+        patch.setattr(importlib.import_module("swsjax.compress"), "epoch", epoch)
+        result = planted.retrain(2, 2, loss_fn, mesh=mesh, callback=callback)
+    batches = {(*getattr(sharding, "spec", ()), None)[0] for sharding in shardings}
+    return Run(result, weights, batches, traced, compiled)
+
+
+@pytest.fixture(scope="module")
+def runs():
+    return {name: run(mesh) for name, mesh in MESHES.items()}
+
+
+def test_there_are_eight_devices():
+    assert len(DEVICES) == 8
+
+
+@pytest.mark.parametrize("name", ["data", "data and model"])
+def test_result_is_that_of_one_device(runs, name):
+    """Up to rounding: sums over batch and weights are taken in another order."""
+    alone, spread = runs["one device"].result, runs[name].result
+    moved = np.abs(alone.retrained["hidden"] - planted.PARAMS["hidden"]).max()
+    assert moved > 1e-2
+    for x, y in zip(jax.tree.leaves(alone[:3]), jax.tree.leaves(spread[:3]), strict=True):
+        np.testing.assert_allclose(y, x, rtol=1e-5, atol=1e-5)
+    for x, y in zip(alone.history, spread.history, strict=True):
+        assert y.loss == pytest.approx(x.loss, rel=1e-4)
+        assert (y.non_zeros, y.levels) == (x.non_zeros, x.levels)
+
+
+@pytest.mark.parametrize("name", MESHES)
+def test_error_of_the_prior_is_small(runs, name):
+    errors = [progress.prior_error for progress in runs[name].result.history]
+    assert max(errors) < 1e-5
+
+
+@pytest.mark.parametrize("name", MESHES)
+def test_result_is_whole_on_one_device(runs, name):
+    for leaf in jax.tree.leaves(runs[name].result[:2]):
+        assert len(leaf.sharding.device_set) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "placed"), [("one device", WHOLE), ("data", WHOLE), ("data and model", DIVIDED)]
+)
+def test_weights_lie_as_they_were_placed(runs, name, placed):
+    assert runs[name].weights == 8 * [placed]
+
+
+@pytest.mark.parametrize(
+    ("name", "axis"), [("one device", None), ("data", "data"), ("data and model", "data")]
+)
+def test_batches_are_divided_over_data(runs, name, axis):
+    assert runs[name].batches == {axis}
+
+
+@pytest.mark.parametrize("name", MESHES)
+def test_step_is_traced_once_a_stage(runs, name):
+    assert runs[name].traced == [1, 1, 2, 2]
+
+
+@pytest.mark.parametrize("name", MESHES)
+def test_nothing_compiles_after_the_first_epoch_of_a_stage(runs, name):
+    first, second, third, fourth = runs[name].compiled
+    assert first
+    assert third
+    assert (second, fourth) == ([], [])
+
+
+# Most of them share few cells of the table, where a sum of floats would depend on their order.
+MANY = {
+    "kernel": np.random.default_rng(0).normal(0, 1e-3, (300, 100)).astype(np.float32),
+    "bias": np.float32([-1, 0.5, 1]),
+}
+
+
+def under_the_prior(mesh):
+    """Weights and mixture after an epoch of steps with a loss of zero."""
+    mesh = None if mesh is None else check_mesh(mesh, 64)
+    optimizer = Rates(weights=1e-4).optimizer(1, 8)
+    mixture = replicate(init_mixture(-1.0, 1.0, components=4), mesh)
+    params = place_weights(jax.tree.map(jnp.asarray, MANY), mesh)
+    state = init(params, mixture, optimizer, replicate(jax.random.key(0), mesh))
+    step = make_step(
+        lambda params, batch: 0.0,
+        optimizer,
+        forward=soft,
+        tau=0.1,
+        train_size=520,
+        hyper=HyperPriors(),
+        nodes=128,
+    )
+    data = replicate(jax.tree.map(jnp.asarray, planted.DATA), mesh)
+    state, _ = train.epoch(step, state, data, batch_size=64, mesh=mesh)
+    return jax.tree.map(np.asarray, (state.params, state.mixture))
+
+
+def test_under_the_prior_alone_every_bit_is_that_of_one_device():
+    """All that devices exchange for the prior is a histogram, in integers."""
+    alone = under_the_prior(None)
+    assert np.abs(alone[0]["kernel"] - MANY["kernel"]).max() > 1e-4
+    for name in ("data", "data and model"):
+        for x, y in zip(
+            jax.tree.leaves(alone), jax.tree.leaves(under_the_prior(MESHES[name])), strict=True
+        ):
+            np.testing.assert_array_equal(x, y, strict=True)
+
+
+EXCHANGE = re.compile(
+    r" = (?P<shapes>.*?) (?P<how>all-gather|all-reduce|all-to-all|collective-permute"
+    r"|collective-broadcast|reduce-scatter)(-start)?\("
+)
+
+
+def test_devices_exchange_tables_and_no_weights():
+    """64 nodes make a table of 2017 points; the weights are 20 times as many."""
+    mesh = check_mesh(MODEL, 8)
+    leaves = [np.random.default_rng(0).normal(size=s) for s in [(512, 64), (64, 100), (100,)]]
+    leaves = [jnp.asarray(leaf, jnp.float32) for leaf in leaves]
+
+    def objective(mixture, leaves):
+        grid = table.grid_over(leaves, 64)
+        assigned = table.straight_through(mixture, leaves, grid)
+        return table.sum_log_prob(mixture, leaves, grid) + sum(jnp.sum(x**2) for x in assigned)
+
+    gradients = jax.jit(jax.value_and_grad(objective, argnums=(0, 1)))
+    placed = replicate(init_mixture(-3.0, 3.0), mesh), place_weights(leaves, mesh)
+    exchanges = list(EXCHANGE.finditer(gradients.lower(*placed).compile().as_text()))
+    assert {match["how"] for match in exchanges} == {"all-reduce"}
+    shapes = re.findall(r"\w+\[([\d,]*)\]", " ".join(match["shapes"] for match in exchanges))
+    sizes = [np.prod([int(n) for n in shape.split(",") if n]) for shape in shapes]
+    assert max(sizes) == 2017
+
+
+def test_batch_must_divide_by_the_devices_along_data():
+    message = (
+        "batch_size 12 does not divide by the 8 devices along 'data'; "
+        "set another batch_size in the config"
+    )
+    with pytest.raises(ConfigError, match=f"^{message}$"):
+        check_mesh(MESHES["data"], 12)
+    assert check_mesh(MODEL, 12).shape == {"data": 4, "model": 2}
+
+
+@example([3, 4], 4)
+@example([4, 6], 2)
+@example([7, 2], 2)
+@example([3, 5], 2)
+@example([0, 3], 2)
+@example([], 2)
+@given(st.lists(st.integers(1, 12), max_size=3), st.sampled_from([2, 4, 8]))
+@settings(max_examples=50, deadline=None)
+def test_weights_are_divided_along_the_longest_axis_that_divides(shape, devices):
+    mesh = Mesh(DEVICES.reshape(-1, devices), ("data", "model"))
+    weights = jnp.arange(np.prod(shape, dtype=int), dtype=jnp.float32).reshape(shape)
+    placed = place_weights(weights, mesh)
+    divided = [n for n, axis in zip(shape, axes(placed), strict=True) if axis == "model"]
+    assert divided == sorted(n for n in shape if n % devices == 0)[-1:]
+    assert set(axes(placed)) <= {"model", None}
+    np.testing.assert_array_equal(placed, weights, strict=True)
+
+
+@pytest.mark.parametrize("impl", ["threefry2x32", "rbg"])
+def test_keys_go_to_every_device(impl):
+    key = jax.random.key(3, impl=impl)
+    everywhere = replicate({"key": key, "x": jnp.ones(3)}, MODEL)
+    assert all(len(leaf.sharding.device_set) == 8 for leaf in everywhere.values())
+    assert all(leaf.sharding.is_fully_replicated for leaf in everywhere.values())
+    assert jax.random.key_impl(everywhere["key"]) == jax.random.key_impl(key)
+    np.testing.assert_array_equal(
+        jax.random.key_data(everywhere["key"]), jax.random.key_data(key), strict=True
+    )
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_gathered_weights_are_whole(dtype):
+    weights = {"w": jnp.arange(24, dtype=dtype).reshape(4, 6), "b": jnp.ones((), dtype)}
+    gathered = gather(place_weights(weights, MODEL), MODEL)
+    for name, leaf in gathered.items():
+        assert len(leaf.sharding.device_set) == 1
+        np.testing.assert_array_equal(leaf, weights[name], strict=True)
+
+
+def test_batch_is_divided_along_its_first_axis():
+    batch = {"x": np.arange(16.0).reshape(8, 2), "y": np.arange(8)}
+    placed = place_batch(batch, MODEL)
+    assert jax.tree.map(axes, placed) == {"x": ("data", None), "y": ("data",)}
+    for name, leaf in placed.items():
+        assert {shard.data.shape[0] for shard in leaf.addressable_shards} == {2}
+        np.testing.assert_array_equal(leaf, batch[name])
+
+
+def test_batches_of_a_stream_are_divided_over_data():
+    shardings = []
+
+    def step(state, batch):
+        jax.debug.inspect_array_sharding(batch, callback=shardings.append)
+        return state + batch.sum(axis=0), batch.mean()
+
+    batches = np.arange(48.0, dtype=np.float32).reshape(3, 8, 2)
+    state, info = stream_epoch(
+        step, replicate(jnp.zeros(2), MODEL), batches, mesh=check_mesh(MODEL, 8)
+    )
+    np.testing.assert_array_equal(state, batches.sum(axis=(0, 1)))
+    assert info == batches.mean()
+    assert {(*sharding.spec, None)[0] for sharding in shardings} == {"data"}
+
+
+@pytest.mark.parametrize("number", [0, 1, 40, 87])
+def test_divided_weights_are_pruned_like_whole_ones(number):
+    kept = keep_largest(planted.PARAMS, number)
+    placed = keep_largest(place_weights(planted.PARAMS, MODEL), number)
+    assert sum(np.count_nonzero(leaf) for leaf in placed.values()) == min(number, 86)
+    for name, leaf in placed.items():
+        np.testing.assert_array_equal(leaf, kept[name], strict=True)

@@ -65,8 +65,9 @@ def stream_epoch(step: Callable, state: Any, batches: Iterable[Any], *, mesh: Me
         The state after the last batch, and the mean info.
 
     >>> step = lambda state, batch: (state + batch.sum(), batch[0])
-    >>> stream_epoch(step, jnp.zeros(()), [np.ones(3), np.array([3.0, 0.0, 0.0])])
-    (Array(6., dtype=float32), Array(2., dtype=float32, weak_type=True))
+    >>> state, info = stream_epoch(step, jnp.zeros(()), [np.ones(3), np.array([3.0, 0.0, 0.0])])
+    >>> print(state, info)
+    6.0 2.0
     """
     total, steps = None, 0
     for batch in batches:

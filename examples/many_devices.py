@@ -33,7 +33,9 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--out", default="digits.sws")
     parser.add_argument("--model", type=int, default=1, help="devices to divide the weights over")
-    parser.add_argument("--epochs", type=int, default=10, help="of each stage")
+    parser.add_argument(
+        "--epochs", type=int, default=10, help="of each stage (10; few lose the net)"
+    )
     parser.add_argument("--coordinator", help="address of process 0; only with several processes")
     parser.add_argument("--processes", type=int)
     parser.add_argument("--process", type=int)

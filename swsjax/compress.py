@@ -19,7 +19,7 @@ from swsjax.prior import GaussianMixture, HyperPriors, init_mixture
 from swsjax.prune import hold_zeros, keep_largest, share_left
 from swsjax.quantize import codebook, non_zeros, quantize
 from swsjax.retrain import Forward, Info, Rates, State, Step, hard, init, make_step, soft
-from swsjax.sharding import check_mesh, gather, place_weights, replicate
+from swsjax.sharding import check_mesh, gather, place_weights, replicate, settle
 from swsjax.stream import Stream, stream_epoch
 from swsjax.table import grid_over, lookup_error, node_count
 from swsjax.train import check_data, epoch
@@ -175,6 +175,11 @@ def compress(
     mesh = None if mesh is None else check_mesh(mesh, config.batch_size)
     if isinstance(data, Stream):
         train_size = data.size
+        if train_size < config.batch_size:
+            raise ConfigError(
+                f"the stream holds {train_size} examples, fewer than a batch of "
+                f"{config.batch_size}; set batch_size in the config"
+            )
     else:
         train_size = check_data(data, config.batch_size)
         data = replicate(jax.tree.map(jnp.asarray, data), mesh)
@@ -212,7 +217,7 @@ def compress(
             )
 
         params, mixture = place_weights(params, mesh), replicate(mixture, mesh)
-        state = init(params, mixture, optimizer, replicate(key, mesh))
+        state = settle(init(params, mixture, optimizer, replicate(key, mesh)), mesh)
         nodes = None
         if config.method == "tabulated":
             nodes = _refined(_nodes(params, config), state, config.tolerance)

@@ -16,7 +16,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from swsjax.errors import ConfigError
 
-__all__ = ["check_mesh", "gather", "place_batch", "place_weights", "replicate"]
+__all__ = ["check_mesh", "gather", "place_batch", "place_weights", "replicate", "settle"]
 
 _DATA, _MODEL = "data", "model"
 
@@ -61,7 +61,7 @@ def replicate(tree: Any, mesh: Mesh | None) -> Any:
             # JAX does not put keys on the devices of other processes, but their data it does.
             data = jax.device_put(jax.random.key_data(leaf), everywhere)
             return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
-        return jax.device_put(leaf, everywhere)
+        return jax.device_put(_free(leaf), everywhere)
 
     return jax.tree.map(put, tree)
 
@@ -80,7 +80,7 @@ def place_weights(tree: Any, mesh: Mesh | None) -> Any:
         axes = [axis for axis, n in enumerate(leaf.shape) if n % mesh.shape[_MODEL] == 0]
         longest = max(axes, key=lambda axis: leaf.shape[axis], default=None)
         spec = [_MODEL if axis == longest else None for axis in range(leaf.ndim)]
-        return jax.device_put(leaf, NamedSharding(mesh, PartitionSpec(*spec)))
+        return jax.device_put(_free(leaf), NamedSharding(mesh, PartitionSpec(*spec)))
 
     return jax.tree.map(place, tree)
 
@@ -95,6 +95,19 @@ def place_batch(tree: Any, mesh: Mesh | None) -> Any:
     if mesh is None:
         return tree
     return jax.lax.with_sharding_constraint(tree, NamedSharding(mesh, PartitionSpec(_DATA)))
+
+
+def settle(tree: Any, mesh: Mesh | None) -> Any:
+    """Replicate what has no place yet, as the counters of a new optimiser; leave what has.
+
+    Else the first epoch would move them, and the second, with other inputs, compile again.
+
+    >>> settle(jnp.zeros(()), Mesh(jax.devices(), ("data",))).committed
+    True
+    """
+    if mesh is None:
+        return tree
+    return jax.tree.map(lambda leaf: leaf if leaf.committed else replicate(leaf, mesh), tree)
 
 
 def gather(tree: Any, mesh: Mesh | None) -> Any:
@@ -112,3 +125,8 @@ def gather(tree: Any, mesh: Mesh | None) -> Any:
 @cache  # another function object would compile again
 def _everywhere(mesh: Mesh):
     return jax.jit(lambda x: x, out_shardings=NamedSharding(mesh, PartitionSpec()))
+
+
+def _free(leaf: Any) -> Any:
+    """The array on the host: JAX does not move one that was put on a device to other processes."""
+    return np.asarray(leaf) if getattr(leaf, "is_fully_addressable", False) else leaf

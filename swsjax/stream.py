@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from swsjax.errors import ConfigError
 from swsjax.sharding import place_batch
 from swsjax.train import check_data
 
@@ -64,6 +65,9 @@ def stream_epoch(step: Callable, state: Any, batches: Iterable[Any], *, mesh: Me
     Returns:
         The state after the last batch, and the mean info.
 
+    Raises:
+        ConfigError: there are no batches.
+
     >>> step = lambda state, batch: (state + batch.sum(), batch[0])
     >>> state, info = stream_epoch(step, jnp.zeros(()), [np.ones(3), np.array([3.0, 0.0, 0.0])])
     >>> print(state, info)
@@ -71,12 +75,16 @@ def stream_epoch(step: Callable, state: Any, batches: Iterable[Any], *, mesh: Me
     """
     total, steps = None, 0
     for batch in batches:
-        state, total = _step(step, state, place_batch(batch, mesh), total)
+        state, info = _step(step, state, place_batch(batch, mesh))
+        total = info if total is None else jax.tree.map(jnp.add, total, info)
         steps += 1
+    if not steps:
+        raise ConfigError(
+            "the stream gave no batches; batches(number) must start anew in every epoch"
+        )
     return state, jax.tree.map(lambda x: x / steps, total)
 
 
-@partial(jax.jit, static_argnames="step", donate_argnames=("state", "total"))
-def _step(step: Callable, state: Any, batch: Any, total: Any) -> tuple[Any, Any]:
-    state, info = step(state, batch)
-    return state, info if total is None else jax.tree.map(jnp.add, total, info)
+@partial(jax.jit, static_argnames="step", donate_argnames="state")
+def _step(step: Callable, state: Any, batch: Any) -> tuple[Any, Any]:
+    return step(state, batch)

@@ -24,23 +24,21 @@ from swsjax.sharding import check_mesh, gather, place_batch, place_weights, repl
 from swsjax.stream import stream_epoch
 
 DEVICES = np.array(jax.devices())
-MESHES = {
-    "one device": None,
-    "data": Mesh(DEVICES, ("data",)),
-    "data and model": Mesh(DEVICES.reshape(-1, 2), ("data", "model")),
-}
-MODEL = MESHES["data and model"]
+NAMES = ["one device", "data", "data and model"]
 WHOLE = {"hidden": (None, None), "out": (None, None), "bias": (None,)}
 DIVIDED = {"hidden": ("model", None), "out": ("model", None), "bias": (None,)}
 COMPILED = []
 
 
+def mesh_of(name):
+    if name == "one device":
+        return None
+    return Mesh(DEVICES if name == "data" else DEVICES.reshape(-1, 2), tuple(name.split(" and ")))
+
+
 def note_compiled(event, seconds, **details):
     if event == "/jax/core/compile/backend_compile_duration":
         COMPILED.append(details["fun_name"])
-
-
-jax.monitoring.register_event_duration_secs_listener(note_compiled)
 
 
 def axes(array):
@@ -91,7 +89,14 @@ def run(mesh):
 
 @pytest.fixture(scope="module")
 def runs():
-    return {name: run(mesh) for name, mesh in MESHES.items()}
+    jax.monitoring.register_event_duration_secs_listener(note_compiled)
+    return {name: run(mesh_of(name)) for name in NAMES}
+
+
+@pytest.fixture(scope="module")
+def mesh():
+    """Both axes."""
+    return mesh_of("data and model")
 
 
 def test_there_are_eight_devices():
@@ -111,13 +116,13 @@ def test_result_is_that_of_one_device(runs, name):
         assert (y.non_zeros, y.levels) == (x.non_zeros, x.levels)
 
 
-@pytest.mark.parametrize("name", MESHES)
+@pytest.mark.parametrize("name", NAMES)
 def test_error_of_the_prior_is_small(runs, name):
     errors = [progress.prior_error for progress in runs[name].result.history]
     assert max(errors) < 1e-5
 
 
-@pytest.mark.parametrize("name", MESHES)
+@pytest.mark.parametrize("name", NAMES)
 def test_result_is_whole_on_one_device(runs, name):
     for leaf in jax.tree.leaves(runs[name].result[:2]):
         assert len(leaf.sharding.device_set) == 1
@@ -137,12 +142,12 @@ def test_batches_are_divided_over_data(runs, name, axis):
     assert runs[name].batches == {axis}
 
 
-@pytest.mark.parametrize("name", MESHES)
+@pytest.mark.parametrize("name", NAMES)
 def test_step_is_traced_once_a_stage(runs, name):
     assert runs[name].traced == [1, 1, 2, 2]
 
 
-@pytest.mark.parametrize("name", MESHES)
+@pytest.mark.parametrize("name", NAMES)
 def test_nothing_compiles_after_the_first_epoch_of_a_stage(runs, name):
     first, second, third, fourth = runs[name].compiled
     assert first
@@ -184,7 +189,7 @@ def test_under_the_prior_alone_every_bit_is_that_of_one_device():
     assert np.abs(alone[0]["kernel"] - MANY["kernel"]).max() > 1e-4
     for name in ("data", "data and model"):
         for x, y in zip(
-            jax.tree.leaves(alone), jax.tree.leaves(under_the_prior(MESHES[name])), strict=True
+            jax.tree.leaves(alone), jax.tree.leaves(under_the_prior(mesh_of(name))), strict=True
         ):
             np.testing.assert_array_equal(x, y, strict=True)
 
@@ -195,9 +200,8 @@ EXCHANGE = re.compile(
 )
 
 
-def test_devices_exchange_tables_and_no_weights():
+def test_devices_exchange_tables_and_no_weights(mesh):
     """64 nodes make a table of 2017 points; the weights are 20 times as many."""
-    mesh = check_mesh(MODEL, 8)
     leaves = [np.random.default_rng(0).normal(size=s) for s in [(512, 64), (64, 100), (100,)]]
     leaves = [jnp.asarray(leaf, jnp.float32) for leaf in leaves]
 
@@ -215,14 +219,14 @@ def test_devices_exchange_tables_and_no_weights():
     assert max(sizes) == 2017
 
 
-def test_batch_must_divide_by_the_devices_along_data():
+def test_batch_must_divide_by_the_devices_along_data(mesh):
     message = (
         "batch_size 12 does not divide by the 8 devices along 'data'; "
         "set another batch_size in the config"
     )
     with pytest.raises(ConfigError, match=f"^{message}$"):
-        check_mesh(MESHES["data"], 12)
-    assert check_mesh(MODEL, 12).shape == {"data": 4, "model": 2}
+        check_mesh(mesh_of("data"), 12)
+    assert check_mesh(mesh, 12).shape == {"data": 4, "model": 2}
 
 
 @example([3, 4], 4)
@@ -244,9 +248,9 @@ def test_weights_are_divided_along_the_longest_axis_that_divides(shape, devices)
 
 
 @pytest.mark.parametrize("impl", ["threefry2x32", "rbg"])
-def test_keys_go_to_every_device(impl):
+def test_keys_go_to_every_device(mesh, impl):
     key = jax.random.key(3, impl=impl)
-    everywhere = replicate({"key": key, "x": jnp.ones(3)}, MODEL)
+    everywhere = replicate({"key": key, "x": jnp.ones(3)}, mesh)
     assert all(len(leaf.sharding.device_set) == 8 for leaf in everywhere.values())
     assert all(leaf.sharding.is_fully_replicated for leaf in everywhere.values())
     assert jax.random.key_impl(everywhere["key"]) == jax.random.key_impl(key)
@@ -256,24 +260,24 @@ def test_keys_go_to_every_device(impl):
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-def test_gathered_weights_are_whole(dtype):
+def test_gathered_weights_are_whole(mesh, dtype):
     weights = {"w": jnp.arange(24, dtype=dtype).reshape(4, 6), "b": jnp.ones((), dtype)}
-    gathered = gather(place_weights(weights, MODEL), MODEL)
+    gathered = gather(place_weights(weights, mesh), mesh)
     for name, leaf in gathered.items():
         assert len(leaf.sharding.device_set) == 1
         np.testing.assert_array_equal(leaf, weights[name], strict=True)
 
 
-def test_batch_is_divided_along_its_first_axis():
+def test_batch_is_divided_along_its_first_axis(mesh):
     batch = {"x": np.arange(16.0).reshape(8, 2), "y": np.arange(8)}
-    placed = place_batch(batch, MODEL)
+    placed = place_batch(batch, mesh)
     assert jax.tree.map(axes, placed) == {"x": ("data", None), "y": ("data",)}
     for name, leaf in placed.items():
         assert {shard.data.shape[0] for shard in leaf.addressable_shards} == {2}
         np.testing.assert_array_equal(leaf, batch[name])
 
 
-def test_batches_of_a_stream_are_divided_over_data():
+def test_batches_of_a_stream_are_divided_over_data(mesh):
     shardings = []
 
     def step(state, batch):
@@ -281,18 +285,16 @@ def test_batches_of_a_stream_are_divided_over_data():
         return state + batch.sum(axis=0), batch.mean()
 
     batches = np.arange(48.0, dtype=np.float32).reshape(3, 8, 2)
-    state, info = stream_epoch(
-        step, replicate(jnp.zeros(2), MODEL), batches, mesh=check_mesh(MODEL, 8)
-    )
+    state, info = stream_epoch(step, replicate(jnp.zeros(2), mesh), batches, mesh=mesh)
     np.testing.assert_array_equal(state, batches.sum(axis=(0, 1)))
     assert info == batches.mean()
     assert {(*sharding.spec, None)[0] for sharding in shardings} == {"data"}
 
 
 @pytest.mark.parametrize("number", [0, 1, 40, 87])
-def test_divided_weights_are_pruned_like_whole_ones(number):
+def test_divided_weights_are_pruned_like_whole_ones(mesh, number):
     kept = keep_largest(planted.PARAMS, number)
-    placed = keep_largest(place_weights(planted.PARAMS, MODEL), number)
+    placed = keep_largest(place_weights(planted.PARAMS, mesh), number)
     assert sum(np.count_nonzero(leaf) for leaf in placed.values()) == min(number, 86)
     for name, leaf in placed.items():
         np.testing.assert_array_equal(leaf, kept[name], strict=True)

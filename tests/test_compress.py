@@ -2,6 +2,7 @@
 
 import importlib
 import re
+from itertools import pairwise
 from typing import NamedTuple
 
 import jax
@@ -17,7 +18,7 @@ from swsjax.data import load_digits
 from swsjax.errors import ConfigError, RetrainingError
 from swsjax.files import load, save
 from swsjax.merge import merge
-from swsjax.prior import Beta, HyperPriors, init_mixture, log_prob
+from swsjax.prior import Beta, Gamma, HyperPriors, init_mixture, log_prob
 from swsjax.quantize import codebook, non_zeros, quantize
 from swsjax.retrain import Rates
 from swsjax.train import PretrainConfig
@@ -137,7 +138,8 @@ def test_error_of_the_prior_is_reported_and_small(method):
     assert all(0 < e < 1e-4 for e in errors) if method == "tabulated" else not any(errors)
 
 
-def test_a_tolerance_out_of_reach_refines_the_grid_and_carries_on(monkeypatch):
+def nodes_used(monkeypatch, **settings):
+    """Nodes of the grids of a soft stage of four epochs, in order."""
     used = []
 
     def make_step(*arguments, nodes, **settings):
@@ -146,12 +148,25 @@ def test_a_tolerance_out_of_reach_refines_the_grid_and_carries_on(monkeypatch):
 
     # The package has a function of the name of the module.
     monkeypatch.setattr(importlib.import_module("swsjax.compress"), "make_step", make_step)
-    settings = QUICK | {"soft_epochs": 3, "hard_epochs": 0}
-    compress(PARAMS, loss_fn, DATA, Config(**settings, tolerance=1e-12))
-    assert used[:2] == [used[0], 2 * used[0]]
-    used.clear()
-    compress(PARAMS, loss_fn, DATA, Config(**settings))
-    assert len(used) == 1  # and within the tolerance nothing compiles again
+    settings = QUICK | {"soft_epochs": 4, "hard_epochs": 0} | settings
+    result = compress(PARAMS, loss_fn, DATA, Config(**settings))
+    assert len(result.history) == 4
+    return used
+
+
+def test_grid_becomes_finer_when_components_become_narrow(monkeypatch):
+    narrow = Gamma(1e6, 1.0)  # a standard deviation of 0.001, by which no grid is chosen
+    hyper_priors, rates = HyperPriors(zero_precision=narrow), Rates(precisions=0.2)
+    used = nodes_used(monkeypatch, hyper_priors=hyper_priors, soft_rates=rates)
+    assert len(used) > 1
+    assert all(after % before == 0 for before, after in pairwise(used))
+    assert nodes_used(monkeypatch) == used[:1]  # and within the tolerance nothing compiles again
+
+
+def test_a_tolerance_out_of_reach_is_no_reason_to_stop(monkeypatch):
+    used = nodes_used(monkeypatch, tolerance=1e-12)
+    assert used == sorted(used)
+    assert used[-1] < 100 * used[0]
 
 
 def test_what_each_stage_computes_with():

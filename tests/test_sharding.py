@@ -56,6 +56,8 @@ jax.distributed.initialize(address, 2, int(process))
 assert (jax.process_count(), len(jax.devices())) == (2, 4)
 devices = np.array(jax.devices()).reshape(2, 2)
 mesh = Mesh(devices, ("data", "model"))
+# As from a checkpoint: put on a device before.
+planted.PARAMS = jax.device_put(planted.PARAMS, jax.local_devices()[0])
 result = planted.retrain(1, 1, mesh=mesh)
 total, mean = stream_epoch(
     lambda state, batch: (state + batch.sum(axis=0), batch.mean()),

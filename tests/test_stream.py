@@ -1,5 +1,6 @@
 """Streamed data: each example once an epoch, and training as on arrays that lie on the device."""
 
+import re
 from functools import partial
 
 import jax
@@ -167,3 +168,15 @@ def test_a_net_is_trained_on_the_data_of_the_stream():
     assert [progress.stage for progress in streamed.history] == ["soft"] * 3
     losses = [planted.loss_fn(params, data) for params in (planted.PARAMS, streamed.retrained)]
     assert losses[1] < 0.97 * losses[0]
+
+
+def test_a_stream_without_batches():
+    message = "the stream gave no batches; batches(number) must start anew in every epoch"
+    with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
+        planted.retrain(1, 1, data=Stream(520, lambda number: []))
+
+
+def test_a_stream_of_less_than_a_batch():
+    message = "the stream holds 63 examples, fewer than a batch of 64; set batch_size in the config"
+    with pytest.raises(ConfigError, match=f"^{message}$"):
+        planted.retrain(1, 1, data=Stream(63, lambda number: []))

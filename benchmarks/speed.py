@@ -26,13 +26,13 @@ from jax import Array
 
 import swsjax
 from swsjax.atomic import write_bytes
-from swsjax.classifier import build
+from swsjax.classifier import build, pretrain_classifier
 from swsjax.data import load_mnist
 from swsjax.losses import cross_entropy
 from swsjax.models import LeNet5Caffe, LeNet300100
 from swsjax.retrain import Rates
 from swsjax.table import grid_over, node_count, sum_log_prob
-from swsjax.train import TrainState, epoch
+from swsjax.train import PretrainConfig, TrainState, epoch
 
 REPEATS = 15
 WEIGHTS = 2_700_000  # a WRN-16-4
@@ -146,7 +146,8 @@ def scaling_rows() -> list[dict[str, float]]:
 def training(model: Callable, images: int) -> tuple[Callable, Callable, Callable]:
     """An epoch over some images: without a prior, in the soft and in the hard stage."""
     dataset = load_mnist()
-    classifier = build(model, dataset)
+    # A net that works and a mixture past its annealing: as in the middle of a retraining.
+    classifier = pretrain_classifier(build(model, dataset), dataset, PretrainConfig(epochs=1))
     data = {
         "inputs": jnp.asarray(dataset.train.images[:images]),
         "labels": jnp.asarray(dataset.train.labels[:images], jnp.int32),
@@ -162,7 +163,7 @@ def training(model: Callable, images: int) -> tuple[Callable, Callable, Callable
         ), value
 
     optimizer = Rates().optimizer(100, images // BATCH)
-    mixture = swsjax.init_mixture(-0.5, 0.5, components=COMPONENTS - 1)
+    mixture = swsjax.init_mixture(-0.5, 0.5, components=COMPONENTS - 1, std=SIGMA)
     nodes = node_count(-0.6, 0.6, SIGMA)
     runs = []
     for forward in (None, swsjax.soft, swsjax.hard):
@@ -176,7 +177,7 @@ def training(model: Callable, images: int) -> tuple[Callable, Callable, Callable
                 optimizer,
                 forward=forward,
                 tau=0.06,
-                train_size=images,
+                train_size=len(dataset.train.labels),
                 hyper=swsjax.HyperPriors(),
                 nodes=nodes,
             )

@@ -163,7 +163,7 @@ def make_step(
     >>> info.loss
     Array(1., dtype=float32)
     """
-    tau_at = tau if callable(tau) else optax.constant_schedule(tau)
+    prior_weight = None if tau == 0 else tau if callable(tau) else optax.constant_schedule(tau)
 
     def objective(trained: tuple[Params, GaussianMixture], batch: Any, step: Array):
         params, mixture = trained
@@ -183,7 +183,9 @@ def make_step(
 
         loss = loss_fn(forward(params, assigned), batch)
         log_prior += hyper_log_prob(mixture, hyper)
-        return loss - tau_at(step) / train_size * log_prior, Info(loss, log_prior)
+        if prior_weight is None:  # saves the gradient of a prior that does not act
+            return loss, Info(loss, log_prior)
+        return loss - prior_weight(step) / train_size * log_prior, Info(loss, log_prior)
 
     def step(state: State, batch: Any) -> tuple[State, Info]:
         trained = (state.params, state.mixture)

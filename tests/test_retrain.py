@@ -259,3 +259,20 @@ def test_warm_up_may_be_longer_than_the_stage():
 def test_epsilon_calms_the_weights_only():
     ours = updates_of(rates(epsilon=1e-5), 1, 1, gradient=1e-5)[:, 0]
     np.testing.assert_allclose(ours, PEAKS * [0.5, 1, 1, 1], rtol=2e-3)
+
+
+@pytest.mark.parametrize("forward", [soft, hard])
+def test_without_tau_only_the_loss_pulls_and_the_prior_is_still_reported(forward, mixture):
+    (gradient, to_mixture), info = _gradients(mixture, forward=forward, tau=0.0)
+    _, with_prior = _gradients(mixture, forward=forward, tau=TAU)
+    assert info.log_prior == with_prior.log_prior
+    at = params() if forward is soft else quantize(mixture, params())
+    expected = jax.grad(loss_fn)(at, BATCH)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), gradient, expected)
+    assert not to_mixture.log_precisions.any()
+    assert to_mixture.means.any() == (forward is hard)
+
+
+def _gradients(mixture, **settings):
+    state, info = step_of(**settings)(start(mixture), BATCH)
+    return state.opt_state, info

@@ -1,7 +1,8 @@
 """The networks of the paper's tables, in Flax NNX.
 
-Convolutions are written as patches and a matrix product: XLA:CPU runs its convolution about ten
-times slower inside a compiled loop than outside, and a matrix product equally fast in both.
+Convolution and pooling are written as patches and a matrix product: XLA:CPU runs its convolution
+about ten times slower inside a compiled loop than outside, and a matrix product equally fast in
+both.
 """
 
 import math
@@ -12,7 +13,7 @@ from jax import Array
 
 from swsjax.errors import ConfigError
 
-__all__ = ["LeNet5Caffe", "LeNet300100", "PatchConv", "max_pool"]
+__all__ = ["LeNet5Caffe", "LeNet300100", "PooledConv"]
 
 
 class LeNet300100(nnx.Module):
@@ -56,58 +57,67 @@ class LeNet5Caffe(nnx.Module):
         height, width = (_pooled(_pooled(side)) for side in image_shape)
         if height < 1 or width < 1:
             raise ConfigError(f"LeNet-5 needs images of at least 16 x 16 pixels, got {image_shape}")
-        self.conv1 = PatchConv(1, 20, 5, rngs=rngs)
-        self.conv2 = PatchConv(20, 50, 5, rngs=rngs)
+        self.conv1 = PooledConv(1, 20, 5, rngs=rngs)
+        self.conv2 = PooledConv(20, 50, 5, rngs=rngs)
         self.fc1 = nnx.Linear(height * width * 50, 500, rngs=rngs)
         self.fc2 = nnx.Linear(500, classes, rngs=rngs)
 
     def __call__(self, images: Array) -> Array:
         """Logits (batch, classes) of images (batch, height, width) with values in [0, 1]."""
-        x = max_pool(self.conv1(images[..., None]))
-        x = max_pool(self.conv2(x))
+        x = self.conv2(self.conv1(images[..., None]))
         x = nnx.relu(self.fc1(x.reshape(x.shape[0], -1)))
         return self.fc2(x)
 
 
-class PatchConv(nnx.Module):
-    """Convolution without padding, stride 1, as a matrix product over patches.
+class PooledConv(nnx.Module):
+    """Convolution without padding and stride, and the maximum over 2 x 2 windows of it.
 
-    The same numbers as ``nnx.Conv(..., padding="VALID")``, with the same kernel layout
-    (height, width, in, out).
+    Odd edges are dropped. The same numbers as ``nnx.Conv(..., padding="VALID")`` and
+    ``nnx.max_pool``, with the same kernel layout (height, width, in, out), but one matrix product:
+    the four convolutions under a window of the maximum read the same patch, of ``size + 1`` pixels
+    a side, and are four groups of outputs. Patches two pixels apart are made of blocks of 2 x 2
+    pixels, so there are few of them to copy.
 
     >>> from flax import nnx
-    >>> ours = PatchConv(3, 8, 5, rngs=nnx.Rngs(0))
+    >>> ours = PooledConv(3, 8, 5, rngs=nnx.Rngs(0))
     >>> theirs = nnx.Conv(3, 8, (5, 5), padding="VALID", rngs=nnx.Rngs(0))
     >>> theirs.kernel, theirs.bias = ours.kernel, ours.bias
     >>> x = jax.random.normal(jax.random.key(0), (2, 9, 9, 3))
-    >>> bool(jnp.allclose(ours(x), theirs(x), atol=1e-5))
+    >>> bool(jnp.allclose(ours(x), nnx.max_pool(theirs(x), (2, 2), strides=(2, 2)), atol=1e-5))
     True
     """
 
     def __init__(self, inputs: int, outputs: int, size: int, *, rngs: nnx.Rngs):
+        if size % 2 == 0:
+            raise ConfigError(f"size of the convolution must be odd, got {size}")
         initializer = nnx.initializers.lecun_normal()
         self.kernel = nnx.Param(initializer(rngs.params(), (size, size, inputs, outputs)))
         self.bias = nnx.Param(jnp.zeros((outputs,)))
 
     def __call__(self, x: Array) -> Array:
-        """Map (batch, height, width, in) to (batch, height - size + 1, width - size + 1, out)."""
-        size, _, _, outputs = self.kernel.shape
-        height, width = x.shape[1] - size + 1, x.shape[2] - size + 1
-        shifted = [x[:, i : i + height, j : j + width] for i in range(size) for j in range(size)]
+        """Map (batch, height, width, in) to (batch, pooled height, pooled width, out)."""
+        size, _, inputs, outputs = self.kernel.shape
+        side = (size + 1) // 2  # of a patch, in blocks
+        height, width = ((pixels - size + 1) // 2 for pixels in x.shape[1:3])
+        rows, columns = height + side - 1, width + side - 1
+        blocks = x[:, : 2 * rows, : 2 * columns].reshape(-1, rows, 2, columns, 2, inputs)
+        blocks = blocks.swapaxes(2, 3).reshape(-1, rows, columns, 4 * inputs)
+        shifted = [
+            blocks[:, i : i + height, j : j + width] for i in range(side) for j in range(side)
+        ]
         patches = jnp.concatenate(shifted, axis=-1)
-        return patches @ self.kernel[...].reshape(-1, outputs) + self.bias[...]
-
-
-def max_pool(x: Array) -> Array:
-    """Maximum over 2 x 2 windows of (batch, height, width, channels), odd edges dropped.
-
-    >>> max_pool(jnp.arange(16.0).reshape(1, 4, 4, 1)).ravel()
-    Array([ 5.,  7., 13., 15.], dtype=float32)
-    """
-    height, width = x.shape[1] // 2 * 2, x.shape[2] // 2 * 2
-    x = x[:, :height, :width]
-    rows = jnp.maximum(x[:, ::2], x[:, 1::2])
-    return jnp.maximum(rows[:, :, ::2], rows[:, :, 1::2])
+        shifts = [(i, j) for i in (0, 1) for j in (0, 1)]
+        kernels = jnp.stack(
+            [
+                jnp.pad(self.kernel[...], ((i, 1 - i), (j, 1 - j), (0, 0), (0, 0)))
+                for i, j in shifts
+            ],
+            axis=3,
+        )
+        kernels = kernels.reshape(side, 2, side, 2, inputs, 4 * outputs).swapaxes(1, 2)
+        under_window = patches @ kernels.reshape(-1, 4 * outputs)
+        under_window = under_window.reshape(-1, height, width, 4, outputs)
+        return jnp.max(under_window, axis=3) + self.bias[...]
 
 
 def _pooled(side: int) -> int:

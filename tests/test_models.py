@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 
 from swsjax.errors import ConfigError
-from swsjax.models import LeNet5Caffe, LeNet300100, PatchConv, max_pool
+from swsjax.models import LeNet5Caffe, LeNet300100, PooledConv
 
 RNG = np.random.default_rng(0)
 
@@ -92,18 +92,19 @@ def test_logits_and_gradients(model, reference, shape):
         np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("size", [1, 2, 5])
-def test_convolution_of_a_rectangle(size):
-    layer = PatchConv(3, 4, size, rngs=nnx.Rngs(0))
+@pytest.mark.parametrize("size", [1, 3, 5])
+@pytest.mark.parametrize("shape", [(6, 9), (7, 6), (8, 8), (9, 7)])
+def test_pooled_convolution_of_a_rectangle(size, shape):
+    layer = PooledConv(3, 4, size, rngs=nnx.Rngs(0))
     layer.bias[...] = jnp.arange(4.0)
-    x = jnp.asarray(RNG.normal(size=(2, 5, 9, 3)), jnp.float32)
-    np.testing.assert_allclose(layer(x), convolution(x, parameters(layer)), rtol=1e-4, atol=1e-5)
+    x = jnp.asarray(RNG.normal(size=(2, *shape, 3)) - 1, jnp.float32)
+    expected = pool(convolution(x, parameters(layer)))
+    np.testing.assert_allclose(layer(x), expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("shape", [(4, 6), (5, 7), (2, 3)])
-def test_max_pool(shape):
-    x = jnp.asarray(RNG.normal(size=(2, *shape, 3)) - 5, jnp.float32)
-    np.testing.assert_array_equal(max_pool(x), pool(x))
+def test_even_convolution():
+    with pytest.raises(ConfigError, match=r"^size of the convolution must be odd, got 4$"):
+        PooledConv(1, 1, 4, rngs=nnx.Rngs(0))
 
 
 @pytest.mark.parametrize("shape", [(15, 16), (16, 15), (8, 8)])

@@ -1,5 +1,10 @@
-"""One row of a results table: a net, a setting, several seeds, from untrained to decoded file."""
+"""One row of a results table: a net, a setting, several seeds, from untrained to decoded file.
 
+The settings of a net differ in its last stage only. What comes before is trained once a seed and
+kept under ``runs/``, which git ignores; delete it after a change of the code.
+"""
+
+import hashlib
 import json
 import platform
 import time
@@ -10,15 +15,23 @@ from typing import Any
 
 import jax
 import numpy as np
+import orbax.checkpoint as ocp
 from flax import nnx
 
 import swsjax
 from swsjax.atomic import write_bytes
-from swsjax.classifier import build, compress_classifier, errors_of, pretrain_classifier
+from swsjax.classifier import (
+    Classifier,
+    build,
+    compress_classifier,
+    errors_of,
+    pretrain_classifier,
+)
 from swsjax.data import Dataset, load_mnist
 from swsjax.train import PretrainConfig
 
 RESULTS = Path(__file__).parent / "results"
+RUNS = Path(__file__).parent.parent / "runs"
 
 
 def run_row(
@@ -81,16 +94,54 @@ def _run(
     seed: int,
     dataset: Dataset,
 ) -> dict[str, Any]:
+    config = replace(config, seed=seed)
+    pretrained, start, seconds = _start(
+        net, build(model, dataset, seed=seed), replace(pretraining, seed=seed), config, dataset
+    )
     started = time.perf_counter()
-    untrained = build(model, dataset, seed=seed)
-    pretrained = pretrain_classifier(untrained, dataset, replace(pretraining, seed=seed))
-    result = compress_classifier(pretrained, dataset, replace(config, seed=seed))
-    seconds = time.perf_counter() - started
+    last = replace(config, soft_epochs=0, hard_epochs=0)
+    result = compress_classifier(pretrained, dataset, last, start=start)
+    seconds += time.perf_counter() - started
     swsjax.save(path, result.params, metadata={"model": net, "data": "mnist"})
     decoded = swsjax.load(path, like=pretrained.params)
     measured = swsjax.report(path, errors=errors_of(pretrained, result, decoded, dataset))
     print(f"seed {seed}, {seconds:.0f} s\n{measured}\n", flush=True)
     return {"seed": seed, "file": path.name, "seconds": seconds} | measured.to_dict()
+
+
+def _start(
+    net: str,
+    untrained: Classifier,
+    pretraining: PretrainConfig,
+    config: swsjax.Config,
+    dataset: Dataset,
+) -> tuple[Classifier, swsjax.Result, float]:
+    """The pretrained net, the result of soft and hard stage, and the seconds that both took."""
+    config = replace(config, prune_epochs=0, kept=1.0)
+    settings = hashlib.sha256(repr((pretraining, config)).encode()).hexdigest()[:12]
+    folder = RUNS / f"{net}-seed{config.seed}-{settings}"
+
+    def train() -> dict[str, Any]:
+        started = time.perf_counter()
+        pretrained = pretrain_classifier(untrained, dataset, pretraining)
+        result = compress_classifier(pretrained, dataset, config)
+        return {
+            "pretrained": pretrained.params,
+            "retrained": result.retrained,
+            "mixture": result.mixture._asdict(),
+            "seconds": np.float64(time.perf_counter() - started),
+        }
+
+    with ocp.StandardCheckpointer() as checkpointer:
+        if not folder.exists():
+            checkpointer.save(folder, train())
+            checkpointer.wait_until_finished()
+        kept = checkpointer.restore(folder)
+    mixture = swsjax.GaussianMixture(**kept["mixture"])
+    start = swsjax.Result(
+        swsjax.quantize(mixture, kept["retrained"]), kept["retrained"], mixture, []
+    )
+    return untrained._replace(params=kept["pretrained"]), start, kept["seconds"].item()
 
 
 def _summary(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:

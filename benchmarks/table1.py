@@ -9,7 +9,7 @@ On two cores a seed of LeNet-300-100 takes about three minutes, one of LeNet-5-C
 """
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -55,7 +55,7 @@ NETS = {
 }
 
 
-def run(name: str, setting: str) -> None:
+def run(name: str, setting: str, seeds: Sequence[int]) -> None:
     net = NETS[name]
     run_row(
         command=f"python benchmarks/table1.py {name} {setting}",
@@ -64,15 +64,17 @@ def run(name: str, setting: str) -> None:
         pretraining=net.pretraining,
         setting=setting,
         config=replace(net.recipe, kept=net.kept[setting]),
-        seeds=SEEDS,
+        seeds=seeds,
     )
 
 
 def main(arguments: list[str]) -> None:
     nets = arguments[:1] or list(NETS)
     for name in nets:
-        for setting in arguments[1:2] or NETS[name].kept:
-            run(name, setting)
+        # Seed by seed: an interrupted run has then done all settings for as many seeds as it could.
+        for number in range(1, len(SEEDS) + 1):
+            for setting in arguments[1:2] or NETS[name].kept:
+                run(name, setting, SEEDS[:number])
 
 
 if __name__ == "__main__":

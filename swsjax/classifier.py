@@ -73,6 +73,7 @@ def compress_classifier(
     dataset: Dataset,
     config: Config = Config(),
     *,
+    start: Result | None = None,
     mesh: Mesh | None = None,
     callback: Callable[[Progress], None] | None = None,
 ) -> Result:
@@ -89,6 +90,7 @@ def compress_classifier(
         distillation(apply),
         data,
         config,
+        start=start,
         mesh=mesh,
         evaluate=lambda params: classifier._replace(params=params).error(dataset.validation),
         callback=callback,

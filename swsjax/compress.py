@@ -71,10 +71,11 @@ class Config:
         """Check what can be checked before any time is spent."""
         if not callable(self.tau) and not self.tau > 0:
             raise ConfigError(f"tau must be positive, got {self.tau}")
-        if self.soft_epochs < 1 or self.hard_epochs < 0 or self.prune_epochs < 0:
+        epochs = (self.soft_epochs, self.hard_epochs, self.prune_epochs)
+        if min(epochs) < 0 or max(epochs) < 1:
             raise ConfigError(
-                "soft_epochs must be at least 1, hard_epochs and prune_epochs at least 0, "
-                f"got {self.soft_epochs}, {self.hard_epochs} and {self.prune_epochs}"
+                "soft_epochs, hard_epochs and prune_epochs must be at least 0 and not all 0, got "
+                f"{self.soft_epochs}, {self.hard_epochs} and {self.prune_epochs}"
             )
         if not 0 < self.kept <= 1:
             raise ConfigError(f"kept must be over 0 and at most 1, got {self.kept}")
@@ -130,6 +131,7 @@ def compress(
     data: Any,
     config: Config = Config(),
     *,
+    start: Result | None = None,
     mesh: Mesh | None = None,
     evaluate: Callable[[Params], float] | None = None,
     callback: Callable[[Progress], None] | None = None,
@@ -143,6 +145,8 @@ def compress(
             same pytree with ``config.batch_size`` of them. Or a ``Stream``, for data that do not
             fit on the device.
         config: settings.
+        start: an earlier result of the same net, to go on from its retrained weights and mixture:
+            with ``soft_epochs=0, hard_epochs=0`` it is pruned further.
         mesh: devices to retrain on, with an axis ``"data"`` over which each batch is divided, and
             if wanted ``"model"``, over which the weights are. In several processes
             (``jax.distributed``) each calls this with the same arguments and gets the same result.
@@ -171,7 +175,10 @@ def compress(
     >>> print(np.asarray(result.params["w"]).round(1))
     [ 1.  1.  0. -1.]
     """
-    leaves = _check_params(params)
+    _check_params(params)
+    if start is not None:
+        _check_start(params, start)
+        params = start.retrained
     mesh = None if mesh is None else check_mesh(mesh, config.batch_size)
     if isinstance(data, Stream):
         train_size = data.size
@@ -183,12 +190,16 @@ def compress(
     else:
         train_size = check_data(data, config.batch_size)
         data = replicate(jax.tree.map(jnp.asarray, data), mesh)
-    low, high = min(x.min().item() for x in leaves), max(x.max().item() for x in leaves)
     mixture = init_mixture(
-        low, high, components=config.components, pi_zero=config.pi_zero, std=config.initial_std
+        *_range(params),
+        components=config.components,
+        pi_zero=config.pi_zero,
+        std=config.initial_std,
     )
+    if start is not None:
+        mixture = start.mixture
     # A copy: the state of an epoch is donated, and the caller's arrays are the caller's.
-    params = jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), params)
+    params, mixture = jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), (params, mixture))
     stages = (
         _Stage("soft", soft, config.soft_rates, config.soft_epochs, config.tau),
         _Stage("hard", hard, config.hard_rates, config.hard_epochs, config.tau),
@@ -288,10 +299,14 @@ def _nodes(params: Params, config: Config) -> int:
     Single components may become far narrower, but those that hold few weights do not matter; the
     error that is measured once an epoch decides.
     """
-    leaves = [leaf for leaf in jax.tree.leaves(params) if leaf.size]
-    low, high = min(x.min().item() for x in leaves), max(x.max().item() for x in leaves)
     gamma = config.hyper_priors.precision
-    return node_count(low, high, min(config.initial_std, (gamma.rate / gamma.shape) ** 0.5))
+    sigma = min(config.initial_std, (gamma.rate / gamma.shape) ** 0.5)
+    return node_count(*_range(params), sigma)
+
+
+def _range(params: Params) -> tuple[float, float]:
+    leaves = [jnp.asarray(leaf) for leaf in jax.tree.leaves(params) if jnp.size(leaf)]
+    return min(x.min().item() for x in leaves), max(x.max().item() for x in leaves)
 
 
 def _refined(nodes: int, state: State, tolerance: float) -> int:
@@ -311,7 +326,24 @@ def _prior_error(state: State, nodes: int) -> Array:
     return lookup_error(state.mixture, leaves, grid_over(leaves, nodes))
 
 
-def _check_params(params: Params) -> list[jax.Array]:
+def _check_start(params: Params, start: Result) -> None:
+    expected, came = _shapes(params), _shapes(start.retrained)
+    if expected != came:
+        name, _ = min(expected.items() ^ came.items())
+        raise ConfigError(
+            f"start is the result of another net: {name} is {came.get(name, 'missing')} there and "
+            f"{expected.get(name, 'missing')} in params"
+        )
+
+
+def _shapes(params: Params) -> dict[str, str]:
+    return {
+        jax.tree_util.keystr(path): f"{jnp.result_type(leaf)}{list(jnp.shape(leaf))}"
+        for path, leaf in jax.tree.leaves_with_path(params)
+    }
+
+
+def _check_params(params: Params) -> None:
     leaves = jax.tree.leaves(params)
     if not leaves or not any(jnp.size(leaf) for leaf in leaves):
         raise ConfigError("params hold no weights; expected a pytree of floating arrays")
@@ -324,7 +356,6 @@ def _check_params(params: Params) -> list[jax.Array]:
             )
         if not jnp.all(jnp.isfinite(leaf)):
             raise ConfigError(f"params{name} holds values that are not finite; pretrain again")
-    return [jnp.asarray(leaf) for leaf in leaves if jnp.size(leaf)]
 
 
 def _check_progress(progress: Progress, info: Info, state: State) -> None:

@@ -2,6 +2,7 @@
 
 import importlib
 import re
+from dataclasses import replace
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -258,13 +259,13 @@ def fails(error, message, *arguments, **settings):
         ({"tau": 0.0}, "tau must be positive, got 0.0"),
         ({"tau": float("nan")}, "tau must be positive, got nan"),
         (
-            {"soft_epochs": 0},
-            "soft_epochs must be at least 1, hard_epochs and prune_epochs at least 0, "
-            "got 0, 20 and 0",
+            {"soft_epochs": 0, "hard_epochs": 0},
+            "soft_epochs, hard_epochs and prune_epochs must be at least 0 and not all 0, "
+            "got 0, 0 and 0",
         ),
         (
             {"hard_epochs": -1},
-            "soft_epochs must be at least 1, hard_epochs and prune_epochs at least 0, "
+            "soft_epochs, hard_epochs and prune_epochs must be at least 0 and not all 0, "
             "got 30, -1 and 0",
         ),
         ({"kept": 0.0}, "kept must be over 0 and at most 1, got 0.0"),
@@ -379,6 +380,37 @@ def test_nothing_is_traced_again_within_a_stage():
         PARAMS, loss, DATA, Config(**settings), callback=lambda progress: traced.append(len(traces))
     )
     assert traced == [1, 1, 1, 2, 2, 3, 3]
+
+
+def test_going_on_from_a_result_ends_as_one_run_does():
+    config = Config(**QUICK, prune_epochs=2, kept=0.5)
+    whole = compress(PARAMS, loss_fn, DATA, config)
+    first = compress(PARAMS, loss_fn, DATA, replace(config, prune_epochs=0))
+    kept = jax.tree.map(np.array, (first.retrained, first.mixture))
+    rest = replace(config, soft_epochs=0, hard_epochs=0)
+    second = compress(PARAMS, loss_fn, DATA, rest, start=first)
+    assert_bit_equal(second.params, whole.params)
+    assert_bit_equal(second.retrained, whole.retrained)
+    assert_bit_equal(second.mixture, whole.mixture)
+    assert [progress.stage for progress in second.history] == ["prune", "prune"]
+    assert_bit_equal((first.retrained, first.mixture), kept)  # and can be gone on from again
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        (
+            {"w": jnp.ones((3, 2))},
+            f"['w'] is float32{list(PARAMS['w'].shape)} there and float32[3, 2]",
+        ),
+        ({"v": PARAMS["w"]}, f"['v'] is missing there and float32{list(PARAMS['w'].shape)}"),
+    ],
+)
+def test_start_of_another_net(params, message):
+    result = compress(PARAMS, loss_fn, DATA, Config(**ONE_STEP))
+    message = f"start is the result of another net: {message} in params"
+    with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
+        compress(params, never, DATA, Config(**ONE_STEP), start=result)
 
 
 def test_bfloat16_weights_stay_bfloat16_and_their_mixture_float32(tmp_path):

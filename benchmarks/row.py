@@ -95,7 +95,7 @@ def _run(
     dataset: Dataset,
 ) -> dict[str, Any]:
     config = replace(config, seed=seed)
-    pretrained, start, seconds = _start(
+    pretrained, start, seconds = start_of(
         net, build(model, dataset, seed=seed), replace(pretraining, seed=seed), config, dataset
     )
     started = time.perf_counter()
@@ -109,7 +109,7 @@ def _run(
     return {"seed": seed, "file": path.name, "seconds": seconds} | measured.to_dict()
 
 
-def _start(
+def start_of(
     net: str,
     untrained: Classifier,
     pretraining: PretrainConfig,

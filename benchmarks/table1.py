@@ -50,7 +50,7 @@ NETS = {
         LeNet5Caffe,
         LENET_5_CAFFE_PRETRAINING,
         LENET_5_CAFFE,
-        {"small-loss": 1.0, "balanced": LENET_5_CAFFE.kept, "smallest": 0.4},
+        {"small-loss": 1.0, "balanced": LENET_5_CAFFE.kept, "smallest": 0.35},
     ),
 }
 

@@ -1,9 +1,11 @@
-"""The tables of the README and of docs/speed.md, from the committed JSON files.
+"""The tables of the README and of the pages in docs/, from the committed JSON files.
 
 python benchmarks/tables.py    # rewrites the tables between their markers
 """
 
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -100,9 +102,38 @@ def engine_table() -> str:
     return lines
 
 
+def experiments_table(group: str) -> str:
+    """One change a line, seed by seed, in Markdown."""
+    content = json.loads((RESULTS / "experiments.json").read_text())
+    lines = "| | validation error | file | Han format | levels |\n|---|---|---|---|---|\n"
+    for name, rows in content["experiments"][group].items():
+        done = [row for row in rows if "failed" not in row]
+        cells = [
+            ", ".join(f"{100 * row['validation_error']:.2f}" for row in done) + " %",
+            ", ".join(f"{row['file_bytes']:,}" for row in done) + " bytes",
+            ", ".join(f"{row['han_rate']:.0f}x" for row in done),
+            ", ".join(str(row["levels"]) for row in done),
+        ]
+        if len(done) < len(rows):
+            cells[0] = f"{len(rows) - len(done)} of {len(rows)} nets lost" + (
+                f"; {cells[0]}" if done else ""
+            )
+        if not done:
+            cells[1:] = ["", "", ""]
+        lines += f"| {name} | {' | '.join(cells)} |\n"
+    return lines
+
+
+def experiments_tables() -> dict[str, Callable[[], str]]:
+    """Every group of experiments by its marker."""
+    content = json.loads((RESULTS / "experiments.json").read_text())
+    return {group: partial(experiments_table, group) for group in content["experiments"]}
+
+
 TABLES = {
     ROOT / "README.md": {"results: python benchmarks/tables.py": table},
     ROOT / "docs" / "speed.md": {"speed": speed_table, "engine": engine_table},
+    ROOT / "docs" / "experiments.md": experiments_tables(),
 }
 
 
@@ -111,7 +142,7 @@ def with_tables(path: Path) -> str:
     text = path.read_text()
     for marker, make in TABLES[path].items():
         start = f"<!-- {marker} -->\n"
-        end = f"<!-- end of {marker.partition(':')[0]} -->\n"
+        end = f"<!-- end of {marker.partition(': ')[0]} -->\n"
         before, rest = text.split(start)
         _, after = rest.split(end)
         text = before + start + make() + end + after

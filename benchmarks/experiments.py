@@ -1,0 +1,251 @@
+"""What helps and what does not: LeNet-300-100, one change at a time from the recipe.
+
+    SWSJAX_DATA=... python benchmarks/experiments.py            # all that are not done yet
+    SWSJAX_DATA=... python benchmarks/experiments.py "32 components"
+
+Each experiment starts from the same pretrained nets and is judged on the validation images; the
+test images are not looked at. Writes ``results/experiments.json``, from which ``tables.py`` makes
+the tables of ``docs/experiments.md``. One to three minutes an experiment and seed on two cores.
+"""
+
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from row import RESULTS, start_of
+
+import swsjax
+from swsjax import Config
+from swsjax.atomic import write_bytes
+from swsjax.classifier import Classifier, build
+from swsjax.data import Dataset, load_mnist
+from swsjax.losses import Loss, Params, cross_entropy, distillation, logits_of
+from swsjax.models import LeNet300100
+from swsjax.prior import Beta, Gamma, HyperPriors
+from swsjax.recipes import LENET_300_100, LENET_300_100_PRETRAINING
+
+NET = "lenet-300-100"
+SEEDS = (0, 1)
+OUT = RESULTS / "experiments.json"
+
+# Without pruning, so that what the mixture does by itself shows.
+BASE = replace(LENET_300_100, prune_epochs=0)
+SOFT, HARD = BASE.soft_rates, BASE.hard_rates
+
+
+class Experiment(NamedTuple):
+    """One line of a table."""
+
+    name: str
+    stages: tuple[Config, ...] = (BASE,)
+    """Run one after the other, each from the result of the one before."""
+    loss: Callable[[Classifier], Loss] = lambda net: distillation(net.apply)
+    from_recipe: bool = False
+    """Starts where the recipe's soft and hard stage end."""
+
+
+def only_soft(**changes: Any) -> Config:
+    return replace(BASE, hard_epochs=0, **changes)
+
+
+def only_hard(**changes: Any) -> Config:
+    return replace(BASE, soft_epochs=0, **changes)
+
+
+def pruned(**changes: Any) -> Config:
+    settings = {"soft_epochs": 0, "hard_epochs": 0} | changes
+    return replace(LENET_300_100, **settings)
+
+
+def noisy(net: Classifier, std: float = 0.01) -> Loss:
+    """Weights that are not zero with Gaussian noise: what can be imprecise should become so."""
+    loss = distillation(net.apply)
+
+    def with_noise(params: Params, batch: Any) -> jax.Array:
+        # The batch is drawn at random, and so is a key made of it.
+        key = jax.random.key(jnp.sum(batch["inputs"].astype(jnp.uint32)))
+        leaves, structure = jax.tree.flatten(params)
+        noise = [
+            jnp.where(leaf == 0, 0, std * jax.random.normal(k, leaf.shape))
+            for k, leaf in zip(jax.random.split(key, len(leaves)), leaves, strict=True)
+        ]
+        return loss(jax.tree.map(jnp.add, params, jax.tree.unflatten(structure, noise)), batch)
+
+    return with_noise
+
+
+EXPERIMENTS = {
+    "The recipe's soft and hard stage, without pruning": [
+        Experiment("as it is"),
+        Experiment("labels only, no distillation", loss=lambda net: cross_entropy(net.apply)),
+        Experiment(
+            "distillation only, no labels", loss=lambda net: distillation(net.apply, share=1.0)
+        ),
+        Experiment("Gaussian noise of 0.01 on the weights", loss=noisy),
+    ],
+    "The hand-over to the hard stage": [
+        Experiment(
+            "no warm-up, Adam's epsilon 1e-8",
+            (replace(BASE, hard_rates=replace(HARD, warmup_epochs=0.0, epsilon=1e-8)),),
+        ),
+        Experiment("no warm-up", (replace(BASE, hard_rates=replace(HARD, warmup_epochs=0.0)),)),
+        Experiment("Adam's epsilon 1e-8", (replace(BASE, hard_rates=replace(HARD, epsilon=1e-8)),)),
+        Experiment("40 hard epochs", (replace(BASE, hard_epochs=40),)),
+        Experiment(
+            "half the rate of the weights in the hard stage",
+            (replace(BASE, hard_rates=replace(HARD, weights=5e-4)),),
+        ),
+        Experiment("tau halved at the hand-over", (only_soft(), only_hard(tau=BASE.tau / 2))),
+        Experiment("tau doubled at the hand-over", (only_soft(), only_hard(tau=2 * BASE.tau))),
+        Experiment(
+            "components merged under 8 nats before the hard stage",
+            (only_soft(merge_threshold=8.0), only_hard()),
+        ),
+        Experiment("no hard stage, as in the paper", (only_soft(soft_epochs=50),)),
+    ],
+    "Annealing": [
+        Experiment("60 soft epochs", (replace(BASE, soft_epochs=60),)),
+        Experiment(
+            "precisions at 1e-3 in the soft stage",
+            (replace(BASE, soft_rates=replace(SOFT, precisions=1e-3)),),
+        ),
+        Experiment(
+            "precisions at 5e-4 in the soft stage",
+            (replace(BASE, soft_rates=replace(SOFT, precisions=5e-4)),),
+        ),
+        Experiment(
+            "tau rising from 0 over each stage",
+            (replace(BASE, tau=optax.linear_schedule(0.0, 2 * BASE.tau, 30 * 429)),),
+        ),
+        Experiment("batches of 64", (replace(BASE, batch_size=64),)),
+    ],
+    "The mixture": [
+        Experiment("8 components", (replace(BASE, components=8),)),
+        Experiment("32 components", (replace(BASE, components=32),)),
+        Experiment("pi_zero 0.99", (replace(BASE, pi_zero=0.99),)),
+        Experiment("pi_zero 0.9999", (replace(BASE, pi_zero=0.9999),)),
+        Experiment(
+            "pi_zero learned, Beta of mode 0.999 and 1e5 pseudo-counts",
+            (replace(BASE, hyper_priors=HyperPriors(pi_zero=Beta(99_900.0, 101.0))),),
+        ),
+        Experiment(
+            "no hyper-priors to speak of",
+            (replace(BASE, hyper_priors=HyperPriors(Gamma(1.0, 1e-6), Gamma(1.0, 1e-6))),),
+        ),
+    ],
+    "Pruning, from where the recipe's hard stage ends": [
+        Experiment("to 0.6, in 40 epochs (the recipe)", (pruned(),), from_recipe=True),
+        Experiment("to 0.6, in 20 epochs", (pruned(prune_epochs=20),), from_recipe=True),
+        Experiment("to 0.6, in 80 epochs", (pruned(prune_epochs=80),), from_recipe=True),
+        Experiment(
+            "to 0.6, at half the rate",
+            (pruned(prune_rates=replace(LENET_300_100.prune_rates, weights=5e-4)),),
+            from_recipe=True,
+        ),
+        Experiment(
+            "to 0.6, at twice the rate",
+            (pruned(prune_rates=replace(LENET_300_100.prune_rates, weights=2e-3)),),
+            from_recipe=True,
+        ),
+        Experiment(
+            "to 0.6, components merged under 8 nats first",
+            (pruned(prune_epochs=1, kept=1.0, merge_threshold=8.0), pruned()),
+            from_recipe=True,
+        ),
+        Experiment(
+            "to 0.6 with noise of 0.01 on the weights", (pruned(),), loss=noisy, from_recipe=True
+        ),
+        Experiment(
+            "to 0.6, labels only",
+            (pruned(),),
+            loss=lambda net: cross_entropy(net.apply),
+            from_recipe=True,
+        ),
+        Experiment("to 1, that is only training", (pruned(kept=1.0),), from_recipe=True),
+        Experiment("to 0.4", (pruned(kept=0.4),), from_recipe=True),
+        Experiment("to 0.4, in 80 epochs", (pruned(kept=0.4, prune_epochs=80),), from_recipe=True),
+    ],
+}
+
+
+@cache
+def nets(seed: int) -> tuple[Classifier, swsjax.Result, dict[str, Any]]:
+    """Pretrained net, the recipe's result before pruning, and the data of the retraining."""
+    dataset = load_mnist()
+    config = replace(BASE, seed=seed)
+    pretraining = replace(LENET_300_100_PRETRAINING, seed=seed)
+    net, start, _ = start_of(
+        NET, build(LeNet300100, dataset, seed=seed), pretraining, config, dataset
+    )
+    data = {
+        "inputs": jnp.asarray(dataset.train.images),
+        "labels": jnp.asarray(dataset.train.labels, jnp.int32),
+        "teacher": logits_of(net.apply, net.params, dataset.train.images),
+    }
+    return net, start, data
+
+
+def run(experiment: Experiment, seed: int, dataset: Dataset) -> dict[str, Any]:
+    net, start, data = nets(seed)
+    loss = experiment.loss(net)
+    result = start if experiment.from_recipe else None
+    started = time.perf_counter()
+    try:
+        for config in experiment.stages:
+            config = replace(config, seed=seed)
+            result = swsjax.compress(net.params, loss, data, config, start=result)
+    except swsjax.RetrainingError as error:
+        return {"seed": seed, "failed": str(error)}
+    seconds = time.perf_counter() - started
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "net.sws"
+        size = swsjax.save(path, result.params)
+        han = swsjax.report(path).rates["han"]
+    return {
+        "seed": seed,
+        "validation_error": net._replace(params=result.params).error(dataset.validation),
+        "retrained_validation_error": net._replace(params=result.retrained).error(
+            dataset.validation
+        ),
+        "file_bytes": size,
+        "han_rate": han,
+        "non_zeros": swsjax.non_zeros(result.params),
+        "levels": int(swsjax.codebook(result.params).size),
+        "seconds": seconds,
+    }
+
+
+def main(chosen: list[str]) -> None:
+    dataset = load_mnist()
+    content = json.loads(OUT.read_text()) if OUT.exists() else {"experiments": {}}
+    content |= {
+        "command": "python benchmarks/experiments.py",
+        "net": NET,
+        "versions": {"jax": jax.__version__, "numpy": np.__version__},
+    }
+    # Seed by seed, so that an interrupted run has seen every experiment as often as it could.
+    for seed in SEEDS:
+        for group, experiments in EXPERIMENTS.items():
+            rows_of = content["experiments"].setdefault(group, {})
+            for experiment in experiments:
+                rows = rows_of.setdefault(experiment.name, [])
+                wanted = not chosen or experiment.name in chosen
+                if not wanted or seed in [row["seed"] for row in rows]:
+                    continue
+                rows.append(run(experiment, seed, dataset))
+                print(group, "|", experiment.name, rows[-1], flush=True)
+                write_bytes(OUT, (json.dumps(content, indent=1) + "\n").encode())
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

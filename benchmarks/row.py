@@ -43,13 +43,16 @@ def run_row(
     setting: str,
     config: swsjax.Config,
     seeds: Sequence[int],
+    folder: Path | None = None,
 ) -> None:
-    """Run all seeds on MNIST, write ``results/NET/SETTING-seedK.sws`` and ``SETTING.json``.
+    """Run all seeds on MNIST, write ``SETTING-seedK.sws`` and ``SETTING.json`` to the folder.
+
+    The folder is ``results/NET`` if none is given.
 
     The JSON is written after every seed, and seeds that it holds for the same settings are not run
     again. The test images are looked at once, at the end.
     """
-    folder = RESULTS / net
+    folder = folder or RESULTS / net
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / f"{setting}.json"
     settings = {"config": repr(config), "pretraining": repr(pretraining)}

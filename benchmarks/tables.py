@@ -107,6 +107,8 @@ def experiments_table(group: str) -> str:
     content = json.loads((RESULTS / "experiments.json").read_text())
     lines = "| | validation error | file | Han format | levels |\n|---|---|---|---|---|\n"
     for name, rows in content["experiments"][group].items():
+        if not rows:
+            continue
         done = [row for row in rows if "failed" not in row]
         cells = [
             ", ".join(f"{100 * row['validation_error']:.2f}" for row in done) + " %",

@@ -1,0 +1,98 @@
+"""The whole frontier of error against bytes: one seed, pruned ever further.
+
+    SWSJAX_DATA=... python benchmarks/frontier.py [NET]
+
+All points of a net start from where its soft and hard stage end (kept under ``runs/``). Points that
+are done are not run again, unless the settings changed. Writes ``results/NET/frontier/KEPT.json``
+and the figure ``docs/frontier-NET.png``, in which the rows of the results table (three seeds) and
+published sizes of real files stand too. On two cores a point of LeNet-300-100 takes a minute, one
+of LeNet-5-Caffe about eight.
+"""
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+from row import RESULTS, run_row
+from table1 import NETS
+
+KEPT = (1.0, 0.8, 0.6, 0.45, 0.35, 0.25, 0.15)
+SEEDS = (0,)
+DOCS = Path(__file__).parent.parent / "docs"
+TITLES = {"lenet-300-100": "LeNet-300-100 on MNIST", "lenet-5-caffe": "LeNet-5-Caffe on MNIST"}
+# Bytes of decodable files and test error (%), as their papers give them.
+PUBLISHED = {
+    "lenet-300-100": {"entropy-penalised reparameterisation, 2019": [(8560, 1.9)]},
+    "lenet-5-caffe": {
+        "entropy-penalised reparameterisation, 2019": [(2840, 1.0)],
+        "MIRACLE, 2018 (with shared randomness)": [(3030, 0.69), (1520, 0.96)],
+    },
+}
+
+
+def run(name: str) -> None:
+    net = NETS[name]
+    for kept in KEPT:
+        run_row(
+            command=f"python benchmarks/frontier.py {name}",
+            net=name,
+            model=net.model,
+            pretraining=net.pretraining,
+            setting=f"kept-{kept}",
+            config=replace(net.recipe, kept=kept),
+            seeds=SEEDS,
+            folder=RESULTS / name / "frontier",
+        )
+
+
+def summaries(folder: Path) -> list[dict[str, Any]]:
+    """Summaries of all rows in a folder, smallest file first."""
+    rows = [json.loads(path.read_text())["summary"] for path in folder.glob("*.json")]
+    return sorted(rows, key=lambda row: row["file_bytes"]["mean"])
+
+
+def draw(name: str) -> None:
+    figure, axes = plt.subplots(figsize=(6.5, 4.2), layout="constrained")
+    points = summaries(RESULTS / name / "frontier")
+    axes.plot(
+        [row["file_bytes"]["mean"] for row in points],
+        [100 * row["test_error"]["mean"] for row in points],
+        "o-",
+        color="C0",
+        label="one seed, pruned ever further",
+    )
+    for row in summaries(RESULTS / name):
+        x, y = row["file_bytes"], row["test_error"]
+        axes.errorbar(
+            x["mean"],
+            100 * y["mean"],
+            xerr=[[x["mean"] - x["min"]], [x["max"] - x["mean"]]],
+            yerr=[[100 * (y["mean"] - y["min"])], [100 * (y["max"] - y["mean"])]],
+            fmt="s",
+            color="C1",
+            capsize=3,
+            label="settings of the table, three seeds, mean and range",
+        )
+    before = points[0]["pretrained_test_error"]["mean"]
+    axes.axhline(100 * before, color="0.5", linestyle=":", label="pretrained, that seed")
+    for marker, (label, sizes) in zip("^D", PUBLISHED[name].items(), strict=False):
+        axes.plot(*zip(*sizes, strict=True), marker, color="C2", label=label)
+    axes.set(xscale="log", xlabel="file (bytes)", ylabel="test error (%)", title=TITLES[name])
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+    axes.xaxis.set_minor_formatter("{x:,.0f}")
+    handles, labels = axes.get_legend_handles_labels()
+    unique = dict(zip(labels, handles, strict=True))
+    axes.legend(unique.values(), unique.keys(), fontsize=8, frameon=False)
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(DOCS / f"frontier-{name}.png", dpi=150)
+    plt.close(figure)
+
+
+if __name__ == "__main__":
+    for net_name in sys.argv[1:] or NETS:
+        run(net_name)
+        draw(net_name)

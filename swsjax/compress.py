@@ -176,9 +176,6 @@ def compress(
     [ 1.  1.  0. -1.]
     """
     _check_params(params)
-    if start is not None:
-        _check_start(params, start)
-        params = start.retrained
     mesh = None if mesh is None else check_mesh(mesh, config.batch_size)
     if isinstance(data, Stream):
         train_size = data.size
@@ -190,14 +187,16 @@ def compress(
     else:
         train_size = check_data(data, config.batch_size)
         data = replicate(jax.tree.map(jnp.asarray, data), mesh)
-    mixture = init_mixture(
-        *_range(params),
-        components=config.components,
-        pi_zero=config.pi_zero,
-        std=config.initial_std,
-    )
-    if start is not None:
-        mixture = start.mixture
+    if start is None:
+        mixture = init_mixture(
+            *_range(params),
+            components=config.components,
+            pi_zero=config.pi_zero,
+            std=config.initial_std,
+        )
+    else:
+        _check_start(params, start)
+        params, mixture = start.retrained, start.mixture
     # A copy: the state of an epoch is donated, and the caller's arrays are the caller's.
     params, mixture = jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), (params, mixture))
     stages = (

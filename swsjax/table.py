@@ -345,14 +345,14 @@ def _histogram(leaves: list[Array], grid: Grid, points: int) -> Array:
     """
     size = sum(leaf.size for leaf in leaves)
     unit = 2.0 ** min(31 - size.bit_length(), _SHARE_BITS)
-    counts, to_right = jnp.zeros(points, jnp.int32), jnp.zeros(points, jnp.int32)
+    counts, to_right = jnp.zeros(points, jnp.int32), jnp.zeros(points - 1, jnp.int32)
     for leaf in leaves:
         index, fraction = _position(leaf, grid, points)
         share = jnp.round(unit * fraction).astype(jnp.int32)
         counts = counts.at[index].add(1, **_UNCHECKED)
         to_right = to_right.at[index].add(share, **_UNCHECKED)
     to_right = to_right.astype(jnp.float32) / unit
-    return counts.astype(jnp.float32) - to_right + jnp.roll(to_right, 1)
+    return counts.astype(jnp.float32) + jnp.diff(-to_right, prepend=0, append=0)
 
 
 def _position(weights: Array, grid: Grid, size: int) -> tuple[Array, Array]:

@@ -91,13 +91,15 @@ def speed_table() -> str:
 def engine_table() -> str:
     """The exact against the tabulated prior, in Markdown."""
     content = json.loads((RESULTS / "exact-lenet-300-100.json").read_text())
-    lines = "| | validation error | test error | file |\n|---|---|---|---|\n"
+    lines = "| | validation error | test error | file | largest error of the prior |\n"
+    lines += "|---|---|---|---|---|\n"
     for row in content["seeds"]:
         for method in ("exact", "tabulated"):
+            wrong = row[method]["largest_prior_error"]
             lines += (
                 f"| seed {row['seed']}, {method} | {100 * row[method]['validation_error']:.2f} % "
                 f"| {100 * row[method]['test_error']:.2f} % "
-                f"| {row[method]['file_bytes']:,} bytes |\n"
+                f"| {row[method]['file_bytes']:,} bytes | {f'{wrong:.1e}' if wrong else '-'} |\n"
             )
     return lines
 

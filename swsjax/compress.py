@@ -16,7 +16,7 @@ from swsjax.errors import ConfigError, RetrainingError
 from swsjax.losses import Loss, Params
 from swsjax.merge import merge
 from swsjax.prior import GaussianMixture, HyperPriors, init_mixture
-from swsjax.prune import hold_zeros, keep_largest, share_left
+from swsjax.prune import keep_largest, pruning, saliency, share_left
 from swsjax.quantize import codebook, non_zeros, quantize
 from swsjax.retrain import Forward, Info, Rates, State, Step, hard, init, make_step, soft
 from swsjax.sharding import check_mesh, gather, place_weights, replicate, settle
@@ -164,7 +164,7 @@ def compress(
     Soft weight-sharing (Ullrich, Meeds, Welling, ICLR 2017) with two differences: after the soft
     stage comes a hard one, in which the net computes with the quantised weights; without it the
     error rises where the paper quantises. And then a pruning stage, without the prior's pull, in
-    which the smallest of the weights left become zero too, a few each epoch.
+    which the least salient of the weights left become zero too, a few each epoch.
 
     >>> key = jax.random.key(0)
     >>> x = jax.random.normal(key, (512, 4))
@@ -210,7 +210,7 @@ def compress(
         optimizer = stage.rates.optimizer(stage.epochs, train_size // config.batch_size)
         at_start = 0
         if stage.kept is not None:
-            optimizer = hold_zeros(optimizer)
+            optimizer = pruning(optimizer)
             params = jax.tree.map(_cut, params, quantize(mixture, params))
             at_start = non_zeros(params)
 
@@ -232,9 +232,13 @@ def compress(
         if config.method == "tabulated":
             nodes = _refined(_nodes(params, config), state, config.tolerance / 20)
         for number in range(stage.epochs):
-            if stage.kept is not None:  # over the first half; the other half only trains
-                left = share_left(stage.kept, 2 * (number + 1) / stage.epochs)
-                state = state._replace(params=keep_largest(state.params, round(left * at_start)))
+            if stage.kept is not None:
+                # Over the first half, from when there are gradients to tell; the other half trains.
+                half = stage.epochs // 2
+                left = share_left(stage.kept, number / half if half else 1.0)
+                scores = saliency(state.params, state.opt_state.squares)
+                kept = keep_largest(state.params, scores, round(left * at_start))
+                state = state._replace(params=kept)
             if isinstance(data, Stream):
                 batches = data.batches(len(history))
                 state, info = stream_epoch(step_on(nodes), state, batches, mesh=mesh)

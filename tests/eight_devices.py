@@ -293,8 +293,9 @@ def test_batches_of_a_stream_are_divided_over_data(mesh):
 
 @pytest.mark.parametrize("number", [0, 1, 40, 87])
 def test_divided_weights_are_pruned_like_whole_ones(mesh, number):
-    kept = keep_largest(planted.PARAMS, number)
-    placed = keep_largest(place_weights(planted.PARAMS, mesh), number)
+    scores = jax.tree.map(jnp.abs, planted.PARAMS)
+    kept = keep_largest(planted.PARAMS, scores, number)
+    placed = keep_largest(*place_weights((planted.PARAMS, scores), mesh), number)
     assert sum(np.count_nonzero(leaf) for leaf in placed.values()) == min(number, 86)
     for name, leaf in placed.items():
         np.testing.assert_array_equal(leaf, kept[name], strict=True)

@@ -11,30 +11,49 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from swsjax.compress import Config, compress
-from swsjax.prune import hold_zeros, keep_largest, share_left
+from swsjax.prune import keep_largest, pruning, saliency, share_left
 from swsjax.quantize import non_zeros
 from swsjax.retrain import Rates
 
 RNG = np.random.default_rng(0)
 TREE = {"a": jnp.float32(RNG.normal(size=(5, 4))), "b": jnp.float32(RNG.normal(size=7))}
+SCORES = {"a": jnp.float32(RNG.uniform(size=(5, 4))), "b": jnp.float32(RNG.uniform(size=7))}
 SIZE = 27
 
 
 @given(st.integers(0, SIZE + 3))
 @settings(max_examples=20, deadline=None)
 def test_the_largest_are_kept_as_they_are(number):
-    kept = keep_largest(TREE, number)
-    magnitudes = np.sort(np.concatenate([np.abs(leaf).ravel() for leaf in jax.tree.leaves(TREE)]))
-    least = magnitudes[-number] if 0 < number <= SIZE else (0 if number else np.inf)
-    for ours, leaf in zip(jax.tree.leaves(kept), jax.tree.leaves(TREE), strict=True):
-        np.testing.assert_array_equal(ours, np.where(np.abs(leaf) >= least, leaf, 0))
+    kept = keep_largest(TREE, SCORES, number)
+    scores = np.sort(np.concatenate([leaf.ravel() for leaf in jax.tree.leaves(SCORES)]))
+    least = scores[-number] if 0 < number <= SIZE else (0 if number else np.inf)
+    for ours, leaf, score in zip(*map(jax.tree.leaves, (kept, TREE, SCORES)), strict=True):
+        np.testing.assert_array_equal(ours, np.where(score >= least, leaf, 0))
     assert non_zeros(kept) == min(number, SIZE)
 
 
-def test_of_equal_magnitudes_none_is_singled_out():
-    params = [jnp.array([1.0, -1.0, 2.0, 0.0])]
-    assert non_zeros(keep_largest(params, 2)) == 1
-    assert non_zeros(keep_largest(params, 3)) == 3
+def test_of_equal_scores_none_is_singled_out():
+    params, scores = [jnp.array([1.0, -1.0, 2.0, 4.0])], [jnp.array([1.0, 1.0, 2.0, 0.0])]
+    assert non_zeros(keep_largest(params, scores, 2)) == 1
+    assert non_zeros(keep_largest(params, scores, 3)) == 3
+
+
+def test_saliency_against_its_definition():
+    squares = {name: jnp.float32(RNG.uniform(0, 1e-4, leaf.shape)) for name, leaf in TREE.items()}
+    scores = saliency(TREE, squares)
+    for name, leaf in TREE.items():
+        expected = np.sqrt(np.abs(leaf) * np.sqrt(leaf**2 * np.float64(squares[name])))
+        np.testing.assert_allclose(scores[name], expected, rtol=1e-5)
+
+
+def test_saliency_without_gradients_goes_by_magnitude():
+    none = jax.tree.map(jnp.zeros_like, TREE)
+    scores = saliency(TREE, none)
+    for name, leaf in TREE.items():
+        assert (np.argsort(scores[name], axis=None) == np.argsort(np.abs(leaf), axis=None)).all()
+    # and what has none goes before everything else
+    scores = saliency(TREE, none | {"b": jnp.full(7, 1e-12)})
+    assert scores["a"].max() < scores["b"].min()
 
 
 def test_share_left():
@@ -49,7 +68,7 @@ def test_share_left():
 def test_zeros_are_held_and_the_others_do_not_notice():
     params = {"w": jnp.array([0.0, 1.0, -2.0])}, jnp.array([0.0, 3.0])
     gradients = {"w": jnp.array([0.3, 0.2, 0.1])}, jnp.array([0.5, 0.5])
-    plain, held = optax.adam(0.1), hold_zeros(optax.adam(0.1))
+    plain, held = optax.adam(0.1), pruning(optax.adam(0.1))
     state, theirs = held.init(params), plain.init(params)
     for step in range(3):
         updates, state = held.update(gradients, state, params)
@@ -64,6 +83,19 @@ def test_zeros_are_held_and_the_others_do_not_notice():
             params = {"w": params[0]["w"].at[1].set(0.0)}, params[1]
     assert params[0]["w"][:2].tolist() == [0, 0]
     assert params[0]["w"][2] != -2
+
+
+def test_the_mean_square_of_the_gradients_is_measured():
+    params = {"w": jnp.zeros(2, jnp.bfloat16)}, jnp.zeros(1)
+    optimizer = pruning(optax.sgd(0.1))
+    state = optimizer.init(params)
+    expected = np.zeros(2)
+    for gradient in ([1.0, 2.0], [-0.5, 0.25]):
+        gradients = {"w": jnp.array(gradient, jnp.bfloat16)}, jnp.ones(1)
+        _, state = optimizer.update(gradients, state, params)
+        expected = 0.999 * expected + 0.001 * np.square(gradient)
+    assert state.squares["w"].dtype == jnp.float32
+    np.testing.assert_allclose(state.squares["w"], expected, rtol=1e-5)
 
 
 TRUE = RNG.choice([-1.0, 1.0], (10, 4)) * (np.arange(40).reshape(10, 4) % 2)
@@ -96,14 +128,14 @@ def test_the_pruning_stage(result):
     assert stages == ["soft"] * 2 + ["hard"] + ["prune"] * 8
     counts = [progress.non_zeros for progress in result.history]
     assert counts[2] == 20
-    assert counts[3:] == [round(20 * share_left(0.5, t)) for t in (0.25, 0.5, 0.75, 1, 1, 1, 1, 1)]
+    assert counts[3:] == [round(20 * share_left(0.5, t)) for t in (0, 0.25, 0.5, 0.75, 1, 1, 1, 1)]
     assert non_zeros(result.params) == non_zeros(result.retrained) == 10
 
 
 def test_the_net_trains_on_while_it_is_pruned(result):
     """Least squares with the weights that are left: they make up for those that are gone."""
-    chosen = np.asarray(result.params["w"] != 0)
-    without = {"w": jnp.where(chosen, PARAMS["w"], 0)}
+    before = compress(PARAMS, loss_fn, DATA, Config(**SETTINGS | {"prune_epochs": 0}))
+    without = {"w": jnp.where(result.params["w"] != 0, before.params["w"], 0)}
     assert loss_fn(result.params, DATA) < loss_fn(without, DATA)
 
 
@@ -122,3 +154,15 @@ def test_the_prior_no_longer_pulls(monkeypatch):
     result = compress(PARAMS, loss_fn, DATA, Config(**settings, tau=0.07))
     assert taus == [0.07, 0.07, 0.0]
     assert result.history[-1].non_zeros == 20
+
+
+def test_gradients_have_a_say_in_what_is_pruned():
+    """Weights of inputs that hardly vary go first, although they are the larger ones."""
+    small = np.arange(10)[:, None] >= 5
+    true = RNG.choice([-1.0, 1.0], (10, 4)) * np.where(small, 2.0, 1.0)
+    inputs = INPUTS * np.where(small.T, 0.01, 1.0)
+    # An error that no weights explain, so that there are gradients.
+    data = {"x": np.float32(inputs), "y": np.float32(inputs @ true + 1)}
+    settings = SETTINGS | {"pi_zero": 0.5, "prune_rates": Rates(weights=0.0)}
+    result = compress({"w": np.float32(true)}, loss_fn, data, Config(**settings))
+    np.testing.assert_array_equal(result.params["w"] == 0, np.broadcast_to(small, (10, 4)))

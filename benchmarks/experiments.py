@@ -8,15 +8,17 @@ test images are not looked at. Writes ``results/experiments.json``, from which `
 the tables of ``docs/experiments.md``. One to three minutes an experiment and seed on two cores.
 """
 
+import importlib
 import json
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest.mock import patch
 
 import jax
 import jax.numpy as jnp
@@ -37,6 +39,7 @@ from swsjax.recipes import LENET_300_100, LENET_300_100_PRETRAINING
 NET = "lenet-300-100"
 SEEDS = (0, 1)
 OUT = RESULTS / "experiments.json"
+COMPRESS = importlib.import_module("swsjax.compress")  # the name in swsjax is the function
 
 # Without pruning, so that what the mixture does by itself shows.
 BASE = replace(LENET_300_100, prune_epochs=0)
@@ -49,9 +52,12 @@ class Experiment(NamedTuple):
     name: str
     stages: tuple[Config, ...] = (BASE,)
     """Run one after the other, each from the result of the one before."""
-    loss: Callable[[Classifier], Loss] = lambda net: distillation(net.apply)
+    loss: Callable[[Classifier], Loss] | None = None
+    """In place of the recipe's distillation, at a temperature of 3, and of 6 in pruning."""
     from_recipe: bool = False
     """Starts where the recipe's soft and hard stage end."""
+    exponent: float = 0.25
+    """Of the mean square gradient in the score by which is pruned."""
 
 
 def only_soft(**changes: Any) -> Config:
@@ -67,9 +73,17 @@ def pruned(**changes: Any) -> Config:
     return replace(LENET_300_100, **settings)
 
 
-def noisy(net: Classifier, std: float = 0.01) -> Loss:
+def saliency(exponent: float, params: Params, squares: Params) -> Params:
+    """As ``swsjax.prune.saliency``, whose exponent is 1/4."""
+    least = jnp.finfo(jnp.float32).tiny
+    return jax.tree.map(
+        lambda w, square: jnp.abs(w) * (square + least) ** exponent, params, squares
+    )
+
+
+def noisy(net: Classifier, *, temperature: float = 3.0, std: float = 0.01) -> Loss:
     """Weights that are not zero with Gaussian noise: what can be imprecise should become so."""
-    loss = distillation(net.apply)
+    loss = distillation(net.apply, temperature=temperature)
 
     def with_noise(params: Params, batch: Any) -> jax.Array:
         # The batch is drawn at random, and so is a key made of it.
@@ -144,36 +158,50 @@ EXPERIMENTS = {
         ),
     ],
     "Pruning, from where the recipe's hard stage ends": [
-        Experiment("to 0.6, in 40 epochs (the recipe)", (pruned(),), from_recipe=True),
-        Experiment("to 0.6, in 20 epochs", (pruned(prune_epochs=20),), from_recipe=True),
-        Experiment("to 0.6, in 80 epochs", (pruned(prune_epochs=80),), from_recipe=True),
+        Experiment("to half, in 60 epochs (the recipe)", (pruned(),), from_recipe=True),
+        Experiment("by magnitude alone", (pruned(),), exponent=0.0, from_recipe=True),
         Experiment(
-            "to 0.6, at half the rate",
+            "by curvature alone (Optimal Brain Damage)", (pruned(),), exponent=0.5, from_recipe=True
+        ),
+        Experiment("in 20 epochs", (pruned(prune_epochs=20),), from_recipe=True),
+        Experiment("in 150 epochs", (pruned(prune_epochs=150),), from_recipe=True),
+        Experiment(
+            "at half the rate",
             (pruned(prune_rates=replace(LENET_300_100.prune_rates, weights=5e-4)),),
             from_recipe=True,
         ),
         Experiment(
-            "to 0.6, at twice the rate",
+            "at twice the rate",
             (pruned(prune_rates=replace(LENET_300_100.prune_rates, weights=2e-3)),),
             from_recipe=True,
         ),
         Experiment(
-            "to 0.6, components merged under 8 nats first",
+            "components merged under 8 nats first",
             (pruned(prune_epochs=1, kept=1.0, merge_threshold=8.0), pruned()),
             from_recipe=True,
         ),
         Experiment(
-            "to 0.6 with noise of 0.01 on the weights", (pruned(),), loss=noisy, from_recipe=True
+            "noise of 0.01 on the weights",
+            (pruned(),),
+            loss=partial(noisy, temperature=6.0),
+            from_recipe=True,
         ),
         Experiment(
-            "to 0.6, labels only",
+            "labels only", (pruned(),), loss=lambda net: cross_entropy(net.apply), from_recipe=True
+        ),
+        Experiment(
+            "distillation only, no labels",
             (pruned(),),
-            loss=lambda net: cross_entropy(net.apply),
+            loss=lambda net: distillation(net.apply, share=1.0, temperature=6.0),
+            from_recipe=True,
+        ),
+        Experiment(
+            "distillation at temperature 3",
+            (pruned(),),
+            loss=lambda net: distillation(net.apply, temperature=3.0),
             from_recipe=True,
         ),
         Experiment("to 1, that is only training", (pruned(kept=1.0),), from_recipe=True),
-        Experiment("to 0.4", (pruned(kept=0.4),), from_recipe=True),
-        Experiment("to 0.4, in 80 epochs", (pruned(kept=0.4, prune_epochs=80),), from_recipe=True),
     ],
 }
 
@@ -197,13 +225,19 @@ def nets(seed: int) -> tuple[Classifier, swsjax.Result, dict[str, Any]]:
 
 def run(experiment: Experiment, seed: int, dataset: Dataset) -> dict[str, Any]:
     net, start, data = nets(seed)
-    loss = experiment.loss(net)
+    if experiment.loss is None:
+        loss, pruning_loss = (distillation(net.apply, temperature=t) for t in (3.0, 6.0))
+    else:
+        loss = pruning_loss = experiment.loss(net)
     result = start if experiment.from_recipe else None
     started = time.perf_counter()
     try:
         for config in experiment.stages:
             config = replace(config, seed=seed)
-            result = swsjax.compress(net.params, loss, data, config, start=result)
+            with patch.object(COMPRESS, "saliency", partial(saliency, experiment.exponent)):
+                result = swsjax.compress(
+                    net.params, loss, data, config, prune_loss_fn=pruning_loss, start=result
+                )
     except swsjax.RetrainingError as error:
         return {"seed": seed, "failed": str(error)}
     seconds = time.perf_counter() - started

@@ -131,6 +131,7 @@ def compress(
     data: Any,
     config: Config = Config(),
     *,
+    prune_loss_fn: Loss | None = None,
     start: Result | None = None,
     mesh: Mesh | None = None,
     evaluate: Callable[[Params], float] | None = None,
@@ -145,6 +146,7 @@ def compress(
             same pytree with ``config.batch_size`` of them. Or a ``Stream``, for data that do not
             fit on the device.
         config: settings.
+        prune_loss_fn: loss of the pruning stage, where it is to be another.
         start: an earlier result of the same net, to go on from its retrained weights and mixture:
             with ``soft_epochs=0, hard_epochs=0`` it is pruned further.
         mesh: devices to retrain on, with an axis ``"data"`` over which each batch is divided, and
@@ -200,9 +202,17 @@ def compress(
     # A copy: the state of an epoch is donated, and the caller's arrays are the caller's.
     params, mixture = jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), (params, mixture))
     stages = (
-        _Stage("soft", soft, config.soft_rates, config.soft_epochs, config.tau),
-        _Stage("hard", hard, config.hard_rates, config.hard_epochs, config.tau),
-        _Stage("prune", hard, config.prune_rates, config.prune_epochs, 0.0, config.kept),
+        _Stage("soft", soft, loss_fn, config.soft_rates, config.soft_epochs, config.tau),
+        _Stage("hard", hard, loss_fn, config.hard_rates, config.hard_epochs, config.tau),
+        _Stage(
+            "prune",
+            hard,
+            loss_fn if prune_loss_fn is None else prune_loss_fn,
+            config.prune_rates,
+            config.prune_epochs,
+            0.0,
+            config.kept,
+        ),
     )
     history: list[Progress] = []
 
@@ -217,7 +227,7 @@ def compress(
         @cache  # an epoch compiles again for another step
         def step_on(nodes: int | None) -> Step:
             return make_step(
-                loss_fn,
+                stage.loss_fn,
                 optimizer,
                 forward=stage.forward,
                 tau=stage.tau,
@@ -286,6 +296,7 @@ def compress(
 class _Stage(NamedTuple):
     name: str
     forward: Forward
+    loss_fn: Loss
     rates: Rates
     epochs: int
     tau: float | optax.Schedule

@@ -1,14 +1,15 @@
 r"""Zeroing the least salient weights of a quantised net, a little at a time, while it trains.
 
 Where the mixture leaves off: its zero component takes the weights that the prior can pull to zero,
-but what is left lies at means of its own and does not move on. Gradual pruning (Zhu and Gupta, arXiv
-1710.01878) takes those that matter least too.
+but what is left lies at means of its own and does not move on. Gradual pruning (Zhu and Gupta,
+arXiv 1710.01878) takes those that matter least too.
 
 How much a weight matters is told from its magnitude and its gradients together. To remove it costs
 :math:`\tfrac12 w^2 F` of loss with F the curvature (LeCun, Denker, Solla, Optimal Brain Damage,
 1989), of which the mean square of the gradient is an estimate (Theis et al., arXiv 1801.05787).
 But that estimate comes from examples that the net has learned by heart. The score here is the
-geometric mean of that cost's root and the plain magnitude: better than either on both LeNets.
+geometric mean of that cost's root and the plain magnitude, and better than either:
+``docs/experiments.md``.
 """
 
 from typing import Any, NamedTuple

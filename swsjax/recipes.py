@@ -19,5 +19,5 @@ __all__ = [
 LENET_300_100_PRETRAINING = PretrainConfig(epochs=40)
 LENET_5_CAFFE_PRETRAINING = PretrainConfig(epochs=20)
 
-LENET_300_100 = Config(tau=0.05, prune_epochs=40)
-LENET_5_CAFFE = Config(tau=0.1, prune_epochs=40, kept=0.75)
+LENET_300_100 = Config(tau=0.05, prune_epochs=60, kept=0.5)
+LENET_5_CAFFE = Config(tau=0.1, prune_epochs=40, kept=0.7)

@@ -166,3 +166,19 @@ def test_gradients_have_a_say_in_what_is_pruned():
     settings = SETTINGS | {"pi_zero": 0.5, "prune_rates": Rates(weights=0.0)}
     result = compress({"w": np.float32(true)}, loss_fn, data, Config(**settings))
     np.testing.assert_array_equal(result.params["w"] == 0, np.broadcast_to(small, (10, 4)))
+
+
+def test_a_loss_of_its_own():
+    """The pruning stage alone takes the other loss: the one that wants all weights of 3."""
+
+    def other(params, batch):
+        return loss_fn(params, {"x": batch["x"], "y": batch["x"] @ jnp.full((10, 4), 3.0)})
+
+    rates = Rates(weights=0.1, means=0.1)
+    config = Config(**SETTINGS | {"kept": 1.0, "prune_rates": rates})
+    ordinary = compress(PARAMS, loss_fn, DATA, config)
+    result = compress(PARAMS, loss_fn, DATA, config, prune_loss_fn=other)
+    losses = [[progress.loss for progress in run.history] for run in (ordinary, result)]
+    assert losses[0][:3] == losses[1][:3]
+    assert losses[1][3] > 2 * losses[0][3]
+    assert other(result.params, DATA) < other(ordinary.params, DATA)

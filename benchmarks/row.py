@@ -64,7 +64,7 @@ def run_row(
         row = _run(
             folder / f"{setting}-seed{seed}.sws", net, model, pretraining, config, seed, dataset
         )
-        rows.append(row)
+        rows = sorted([*rows, row], key=lambda row: row["seed"])
         content = {
             "command": command,
             "net": net,

@@ -44,7 +44,7 @@ NETS = {
         LeNet300100,
         LENET_300_100_PRETRAINING,
         LENET_300_100,
-        {"small-loss": 1.0, "balanced": LENET_300_100.kept, "smallest": 0.4},
+        {"small-loss": 1.0, "balanced": LENET_300_100.kept, "smallest": 0.3},
     ),
     "lenet-5-caffe": Net(
         LeNet5Caffe,

@@ -274,8 +274,8 @@ def compress(
             if callback is not None:
                 callback(progress)
             # An epoch raises the error fourfold as components narrow, a hundredfold where a stage
-            # begins: not to exceed the tolerance, stay as far below.
-            if prior_error > config.tolerance / 10:
+            # begins: not to exceed the tolerance, stay as far below. In pruning no prior acts.
+            if stage.kept is None and prior_error > config.tolerance / 10:
                 nodes = _refined(nodes, state, config.tolerance / 20)
         return state
 

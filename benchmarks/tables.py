@@ -26,10 +26,12 @@ def row(content: dict[str, Any]) -> str:
     """One line of the table: means over the seeds, with the range of what matters most."""
     summary = content["summary"]
     before, after = summary["pretrained_test_error"], summary["test_error"]
+    seeds = len(content["seeds"])
+    spread = f"{100 * after['min']:.2f} to {100 * after['max']:.2f}" if seeds > 1 else "one seed"
     return (
         f"| {content['net']}, {content['setting']} "
         f"| {100 * before['mean']:.2f} → {100 * after['mean']:.2f} % "
-        f"({100 * after['min']:.2f} to {100 * after['max']:.2f}) "
+        f"({spread}) "
         f"| {100 * summary['density']['mean']:.1f} % "
         f"| {summary['file_bytes']['mean']:,.0f} bytes, **{summary['file_rate']['mean']:.0f}x** "
         f"| {summary['han_rate']['mean']:.0f}x |\n"

@@ -80,9 +80,8 @@ def compress_classifier(
     """Compress a pretrained classifier, which teaches its own compressed version; see ``compress``.
 
     The loss is half cross-entropy and half distillation from the pretrained net, on the training
-    images as they are (no augmentation), at a temperature of 3, and in the pruning stage of 6: the
-    net has learned them by heart by then, and a softer teacher has more to say. The error in the
-    history is that of the validation images.
+    images as they are (no augmentation), at a temperature of 3, and in the pruning stage of 6,
+    which did better there. The error in the history is that of the validation images.
     """
     apply = classifier.apply
     data = _batchable(dataset.train)

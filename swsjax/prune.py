@@ -7,9 +7,9 @@ arXiv 1710.01878) takes those that matter least too.
 How much a weight matters is told from its magnitude and its gradients together. To remove it costs
 :math:`\tfrac12 w^2 F` of loss with F the curvature (LeCun, Denker, Solla, Optimal Brain Damage,
 1989), of which the mean square of the gradient is an estimate (Theis et al., arXiv 1801.05787).
-But that estimate comes from examples that the net has learned by heart. The score here is the
-geometric mean of that cost's root and the plain magnitude, and better than either:
-``docs/experiments.md``.
+The score here is the geometric mean of that cost's root and the plain magnitude. It was chosen on
+single runs of LeNet-300-100; against magnitude alone the gain was clear where much was pruned in
+few epochs, and within noise in a longer pruning to half.
 """
 
 from typing import Any, NamedTuple

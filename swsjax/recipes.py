@@ -1,7 +1,7 @@
 """Settings for the networks of the paper's table on MNIST, for the command line and the tables.
 
 ``kept`` is the dial: ``dataclasses.replace(LENET_300_100, kept=0.4)`` makes a smaller file at a
-larger error, and 1 prunes nothing. Settings were chosen on validation images. ``tau`` is a dial
+larger error, and 1 prunes nothing. Settings were compared on validation images. ``tau`` is a dial
 only from where the prior holds the weights at its means: far below, at 0.015 on LeNet-300-100, the
 hard stage starts from a net that quantising breaks, and ends both sparser and worse.
 """

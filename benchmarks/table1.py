@@ -4,8 +4,9 @@
     SWSJAX_DATA=... python benchmarks/table1.py lenet-300-100 balanced   # one of them
 
 Settings were compared on the validation images; test errors of trial runs (seeds 0 and 1) were seen
-beside them while the pruning stage was tuned. No augmentation and no other data. Seeds that are done are not run again, unless the settings changed.
-On two cores a seed of LeNet-300-100 takes about three minutes, one of LeNet-5-Caffe about 23.
+beside them while the pruning stage was tuned. No augmentation and no other data. Seeds that are
+done are not run again, unless the settings changed. On two cores a seed of LeNet-300-100 takes
+about three minutes, one of LeNet-5-Caffe about 23.
 """
 
 import sys

@@ -173,29 +173,40 @@ def straight_through(mixture: GaussianMixture, leaves: Sequence[Array], grid: Gr
     # argmax, as two reductions that processors do in vectors
     best = jnp.min(jnp.where(joint == jnp.max(joint, axis=0), numbers, numbers[-1]), axis=0)
     left, right = best[:-1], best[1:]
-    # One component for each cell of the lookup table.
     centres = (jnp.arange(REFINE, dtype=jnp.float32) + 0.5) / REFINE
     before = centres < _crossing(fixed, left, right, grid)[:, None]
-    components = jnp.where(before, left[:, None], right[:, None]).ravel()
-    return _cell_means(component_means(mixture)[components], leaves, grid)
+    return _cell_means(component_means(mixture), _Rule(left, right, before), leaves, grid)
+
+
+class _Rule(NamedTuple):
+    """Which component the cells of the lookup table belong to."""
+
+    left: Array
+    """(G - 1,) the component of the first cells of each interval."""
+    right: Array
+    """(G - 1,) that of its last cells."""
+    before: Array
+    """(G - 1, REFINE) whether a cell is among the first."""
 
 
 @jax.custom_vjp
-def _cell_means(means: Array, leaves: Sequence[Array], grid: Grid) -> list[Array]:
-    return _cell_means_forward(means, leaves, grid)[0]
+def _cell_means(means: Array, rule: _Rule, leaves: Sequence[Array], grid: Grid) -> list[Array]:
+    return _cell_means_forward(means, rule, leaves, grid)[0]
 
 
-def _cell_means_forward(means: Array, leaves: Sequence[Array], grid: Grid):
-    cells = [_position(leaf, grid, means.size + 1)[0] for leaf in leaves]
+def _cell_means_forward(means: Array, rule: _Rule, leaves: Sequence[Array], grid: Grid):
+    components = jnp.where(rule.before, rule.left[:, None], rule.right[:, None])
+    of_cell = means[components.ravel()]
     assigned = [
-        means.at[cell].get(**_UNCHECKED).astype(leaf.dtype)
-        for cell, leaf in zip(cells, leaves, strict=True)
+        of_cell.at[_position(leaf, grid, of_cell.size + 1)[0]].get(**_UNCHECKED).astype(leaf.dtype)
+        for leaf in leaves
     ]
-    return assigned, (jnp.zeros_like(means), leaves, grid, assigned)
+    return assigned, (jnp.zeros_like(means), rule, leaves, grid, assigned)
 
 
 def _cell_means_backward(saved, cotangents: list[Array]):
-    sums, leaves, grid, assigned = saved
+    to_means, rule, leaves, grid, assigned = saved
+    sums = jnp.zeros(rule.before.size, to_means.dtype)
     for leaf, cotangent, value in zip(leaves, cotangents, assigned, strict=True):
         cell, _ = _position(leaf, grid, sums.size + 1)
         # Most weights: the zero component's mean is fixed and asks for no gradient.
@@ -203,7 +214,12 @@ def _cell_means_backward(saved, cotangents: list[Array]):
         sums = sums.at[cell].add(
             cotangent.astype(sums.dtype), mode="drop", wrap_negative_indices=False
         )
-    return sums, cotangents, None
+    # By interval first: few of those to scatter, and many cells.
+    sums = sums.reshape(rule.before.shape)
+    of_left = jnp.sum(jnp.where(rule.before, sums, 0), axis=1)
+    of_right = jnp.sum(jnp.where(rule.before, 0, sums), axis=1)
+    to_means = to_means.at[rule.left].add(of_left).at[rule.right].add(of_right)
+    return to_means, None, cotangents, None
 
 
 _cell_means.defvjp(_cell_means_forward, _cell_means_backward)
@@ -345,14 +361,13 @@ def _histogram(leaves: list[Array], grid: Grid, points: int) -> Array:
     """
     size = sum(leaf.size for leaf in leaves)
     unit = 2.0 ** min(31 - size.bit_length(), _SHARE_BITS)
-    counts, to_right = jnp.zeros(points, jnp.int32), jnp.zeros(points - 1, jnp.int32)
+    both = jnp.zeros((points - 1, 2), jnp.int32)
     for leaf in leaves:
         index, fraction = _position(leaf, grid, points)
         share = jnp.round(unit * fraction).astype(jnp.int32)
-        counts = counts.at[index].add(1, **_UNCHECKED)
-        to_right = to_right.at[index].add(share, **_UNCHECKED)
-    to_right = to_right.astype(jnp.float32) / unit
-    return counts.astype(jnp.float32) + jnp.diff(-to_right, prepend=0, append=0)
+        both = both.at[index].add(jnp.stack([jnp.ones_like(share), share], -1), **_UNCHECKED)
+    to_right = both[:, 1].astype(jnp.float32) / unit
+    return jnp.append(both[:, 0].astype(jnp.float32), 0) + jnp.diff(-to_right, prepend=0, append=0)
 
 
 def _position(weights: Array, grid: Grid, size: int) -> tuple[Array, Array]:

@@ -31,7 +31,7 @@ from swsjax.data import load_mnist
 from swsjax.losses import cross_entropy
 from swsjax.models import LeNet5Caffe, LeNet300100
 from swsjax.retrain import Rates
-from swsjax.table import grid_over, node_count, sum_log_prob
+from swsjax.table import grid_over, lookup_error, node_count, sum_log_prob
 from swsjax.train import PretrainConfig, TrainState, epoch
 
 REPEATS = 15
@@ -170,16 +170,32 @@ def scaling_rows() -> list[dict[str, float]]:
     return rows
 
 
-def training(model: Callable, images: int) -> tuple[Callable, Callable, Callable]:
-    """An epoch over some images: without a prior, in the soft and in the hard stage."""
+def training(
+    model: Callable, images: int, *, soft_epochs: int = 0
+) -> tuple[Callable, Callable, Callable]:
+    """An epoch over some images: without a prior, in the soft and in the hard stage.
+
+    The net is one that works under a mixture past its annealing; after a soft stage of its own,
+    most weights lie close together in few cells, and the grid is as fine as the tolerance asks.
+    """
     dataset = load_mnist()
-    # A net that works and a mixture past its annealing: as in the middle of a retraining.
     classifier = pretrain_classifier(build(model, dataset), dataset, PretrainConfig(epochs=1))
-    data = {
-        "inputs": jnp.asarray(dataset.train.images[:images]),
-        "labels": jnp.asarray(dataset.train.labels[:images], jnp.int32),
+    every = {
+        "inputs": jnp.asarray(dataset.train.images),
+        "labels": jnp.asarray(dataset.train.labels, jnp.int32),
     }
+    data = jax.tree.map(lambda x: x[:images], every)
     loss = cross_entropy(classifier.apply)
+    weights = classifier.params
+    mixture = swsjax.init_mixture(-0.5, 0.5, components=COMPONENTS - 1, std=SIGMA)
+    nodes = node_count(-0.6, 0.6, SIGMA)
+    if soft_epochs:
+        config = swsjax.Config(soft_epochs=soft_epochs, hard_epochs=0)
+        result = swsjax.compress(weights, loss, every, config)
+        weights, mixture = result.retrained, result.mixture
+        leaves = jax.tree.leaves(weights)
+        while lookup_error(mixture, leaves, grid_over(leaves, nodes)) > config.tolerance / 20:
+            nodes *= 2
     plain = optax.adam(1e-3)
 
     def plain_step(state: TrainState, batch: Any):
@@ -190,11 +206,9 @@ def training(model: Callable, images: int) -> tuple[Callable, Callable, Callable
         ), value
 
     optimizer = Rates().optimizer(100, images // BATCH)
-    mixture = swsjax.init_mixture(-0.5, 0.5, components=COMPONENTS - 1, std=SIGMA)
-    nodes = node_count(-0.6, 0.6, SIGMA)
     runs = []
     for forward in (None, swsjax.soft, swsjax.hard):
-        params = jax.tree.map(jnp.copy, classifier.params)
+        params = jax.tree.map(jnp.copy, weights)
         if forward is None:
             step = plain_step
             state = TrainState(params, plain.init(params), jax.random.key(0))
@@ -217,11 +231,13 @@ def training(model: Callable, images: int) -> tuple[Callable, Callable, Callable
 
 def step_rows() -> dict[str, Any]:
     rows = {}
-    for name, model, images, repeats in (
-        ("lenet-300-100", LeNet300100, 100 * BATCH, 60),  # short steps scatter more
-        ("lenet-5-caffe", LeNet5Caffe, 20 * BATCH, REPEATS),
+    for name, model, images, repeats, soft_epochs in (
+        ("lenet-300-100", LeNet300100, 100 * BATCH, 60, 0),  # short steps scatter more
+        ("lenet-300-100 after 30 epochs", LeNet300100, 100 * BATCH, 60, 30),
+        ("lenet-5-caffe", LeNet5Caffe, 20 * BATCH, REPEATS, 0),
     ):
-        plain, soft, hard = medians(*training(model, images), repeats=repeats)
+        runs = training(model, images, soft_epochs=soft_epochs)
+        plain, soft, hard = medians(*runs, repeats=repeats)
         steps = images // BATCH
         rows[name] = {
             "plain_step_milliseconds": 1e3 * plain / steps,

@@ -361,13 +361,14 @@ def _histogram(leaves: list[Array], grid: Grid, points: int) -> Array:
     """
     size = sum(leaf.size for leaf in leaves)
     unit = 2.0 ** min(31 - size.bit_length(), _SHARE_BITS)
-    both = jnp.zeros((points - 1, 2), jnp.int32)
+    # A number and a share in one scatter: indices are dear, and it runs on one core.
+    sums = jnp.zeros((points - 1, 2), jnp.int32)
     for leaf in leaves:
         index, fraction = _position(leaf, grid, points)
         share = jnp.round(unit * fraction).astype(jnp.int32)
-        both = both.at[index].add(jnp.stack([jnp.ones_like(share), share], -1), **_UNCHECKED)
-    to_right = both[:, 1].astype(jnp.float32) / unit
-    return jnp.append(both[:, 0].astype(jnp.float32), 0) + jnp.diff(-to_right, prepend=0, append=0)
+        sums = sums.at[index].add(jnp.stack([jnp.ones_like(share), share], -1), **_UNCHECKED)
+    counts, to_right = sums.astype(jnp.float32).T
+    return jnp.append(counts, 0) + jnp.diff(-to_right / unit, prepend=0, append=0)
 
 
 def _position(weights: Array, grid: Grid, size: int) -> tuple[Array, Array]:

@@ -29,9 +29,15 @@ from row import RESULTS, start_of
 import swsjax
 from swsjax import Config
 from swsjax.atomic import write_bytes
-from swsjax.classifier import Classifier, build
+from swsjax.classifier import (
+    PRUNE_TEMPERATURE,
+    TEMPERATURE,
+    Classifier,
+    build,
+    distillation_data,
+)
 from swsjax.data import Dataset, load_mnist
-from swsjax.losses import Loss, Params, cross_entropy, distillation, logits_of
+from swsjax.losses import Loss, Params, cross_entropy, distillation
 from swsjax.models import LeNet300100
 from swsjax.prior import Beta, Gamma, HyperPriors
 from swsjax.recipes import LENET_300_100, LENET_300_100_PRETRAINING
@@ -53,7 +59,7 @@ class Experiment(NamedTuple):
     stages: tuple[Config, ...] = (BASE,)
     """Run one after the other, each from the result of the one before."""
     loss: Callable[[Classifier], Loss] | None = None
-    """In place of the recipe's distillation, at a temperature of 3, and of 6 in pruning."""
+    """In place of the recipe's distillation."""
     from_recipe: bool = False
     """Starts where the recipe's soft and hard stage end."""
     exponent: float = 0.25
@@ -81,7 +87,7 @@ def saliency(exponent: float, params: Params, squares: Params) -> Params:
     )
 
 
-def noisy(net: Classifier, *, temperature: float = 3.0, std: float = 0.01) -> Loss:
+def noisy(net: Classifier, *, temperature: float = TEMPERATURE, std: float = 0.01) -> Loss:
     """Weights that are not zero with Gaussian noise: what can be imprecise should become so."""
     loss = distillation(net.apply, temperature=temperature)
 
@@ -146,6 +152,7 @@ EXPERIMENTS = {
     "The mixture": [
         Experiment("8 components", (replace(BASE, components=8),)),
         Experiment("32 components", (replace(BASE, components=32),)),
+        Experiment("pi_zero 0.9", (replace(BASE, pi_zero=0.9),)),
         Experiment("pi_zero 0.99", (replace(BASE, pi_zero=0.99),)),
         Experiment("pi_zero 0.9999", (replace(BASE, pi_zero=0.9999),)),
         Experiment(
@@ -183,7 +190,7 @@ EXPERIMENTS = {
         Experiment(
             "noise of 0.01 on the weights",
             (pruned(),),
-            loss=partial(noisy, temperature=6.0),
+            loss=partial(noisy, temperature=PRUNE_TEMPERATURE),
             from_recipe=True,
         ),
         Experiment(
@@ -192,13 +199,13 @@ EXPERIMENTS = {
         Experiment(
             "distillation only, no labels",
             (pruned(),),
-            loss=lambda net: distillation(net.apply, share=1.0, temperature=6.0),
+            loss=lambda net: distillation(net.apply, share=1.0, temperature=PRUNE_TEMPERATURE),
             from_recipe=True,
         ),
         Experiment(
-            "distillation at temperature 3",
+            "distillation at the temperature of the other stages",
             (pruned(),),
-            loss=lambda net: distillation(net.apply, temperature=3.0),
+            loss=lambda net: distillation(net.apply, temperature=TEMPERATURE),
             from_recipe=True,
         ),
         Experiment("to 1, that is only training", (pruned(kept=1.0),), from_recipe=True),
@@ -215,18 +222,15 @@ def nets(seed: int) -> tuple[Classifier, swsjax.Result, dict[str, Any]]:
     net, start, _ = start_of(
         NET, build(LeNet300100, dataset, seed=seed), pretraining, config, dataset
     )
-    data = {
-        "inputs": jnp.asarray(dataset.train.images),
-        "labels": jnp.asarray(dataset.train.labels, jnp.int32),
-        "teacher": logits_of(net.apply, net.params, dataset.train.images),
-    }
-    return net, start, data
+    return net, start, distillation_data(net, dataset.train)
 
 
 def run(experiment: Experiment, seed: int, dataset: Dataset) -> dict[str, Any]:
     net, start, data = nets(seed)
     if experiment.loss is None:
-        loss, pruning_loss = (distillation(net.apply, temperature=t) for t in (3.0, 6.0))
+        loss, pruning_loss = (
+            distillation(net.apply, temperature=t) for t in (TEMPERATURE, PRUNE_TEMPERATURE)
+        )
     else:
         loss = pruning_loss = experiment.loss(net)
     result = start if experiment.from_recipe else None

@@ -17,9 +17,23 @@ from swsjax.data import Dataset, Split
 from swsjax.losses import Apply, Params, cross_entropy, distillation, error_rate, logits_of
 from swsjax.train import PretrainConfig, PretrainProgress, pretrain
 
-__all__ = ["Classifier", "build", "compress_classifier", "errors_of", "pretrain_classifier"]
+__all__ = [
+    "PRUNE_TEMPERATURE",
+    "TEMPERATURE",
+    "Classifier",
+    "build",
+    "compress_classifier",
+    "distillation_data",
+    "errors_of",
+    "pretrain_classifier",
+]
 
 ModelClass = Callable[..., nnx.Module]
+
+TEMPERATURE = 3.0
+"""Of the distillation from the pretrained net."""
+PRUNE_TEMPERATURE = 6.0
+"""The same in the pruning stage, where a softer teacher did better."""
 
 
 class Classifier(NamedTuple):
@@ -80,23 +94,27 @@ def compress_classifier(
     """Compress a pretrained classifier, which teaches its own compressed version; see ``compress``.
 
     The loss is half cross-entropy and half distillation from the pretrained net, on the training
-    images as they are (no augmentation), at a temperature of 3, and in the pruning stage of 6,
-    which did better there. The error in the history is that of the validation images.
+    images as they are (no augmentation), at ``TEMPERATURE``, and ``PRUNE_TEMPERATURE`` in the
+    pruning stage. The error in the history is that of the validation images.
     """
     apply = classifier.apply
-    data = _batchable(dataset.train)
-    data["teacher"] = logits_of(apply, classifier.params, dataset.train.images)
     return compress(
         classifier.params,
-        distillation(apply, temperature=3.0),
-        data,
+        distillation(apply, temperature=TEMPERATURE),
+        distillation_data(classifier, dataset.train),
         config,
-        prune_loss_fn=distillation(apply, temperature=6.0),
+        prune_loss_fn=distillation(apply, temperature=PRUNE_TEMPERATURE),
         start=start,
         mesh=mesh,
         evaluate=lambda params: classifier._replace(params=params).error(dataset.validation),
         callback=callback,
     )
+
+
+def distillation_data(classifier: Classifier, split: Split) -> dict[str, Array]:
+    """Images, labels and the net's own logits of them: what ``losses.distillation`` takes."""
+    teacher = logits_of(classifier.apply, classifier.params, split.images)
+    return _batchable(split) | {"teacher": teacher}
 
 
 def errors_of(

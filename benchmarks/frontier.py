@@ -2,11 +2,13 @@
 
     SWSJAX_DATA=... python benchmarks/frontier.py [NET]
 
-All points of a net start from where its soft and hard stage end (kept under ``runs/``). Points that
-are done are not run again, unless the settings changed. Writes ``results/NET/frontier/KEPT.json``
-and the figure ``docs/frontier-NET.png``, in which the rows of the results table (three seeds) and
-published sizes of real files stand too. On two cores a point of LeNet-300-100 takes a minute, one
-of LeNet-5-Caffe about eight.
+The points are that seed's of the settings of the results table (run ``table1.py`` before), and
+others between and beyond them. All start from where the soft and hard stage end (kept under
+``runs/``). Points that are done are not run again, unless the settings changed. Writes
+``results/NET/frontier/kept-KEPT.json`` for each, ``results/frontier-NET.json`` for all, and the
+figure ``docs/frontier-NET.png``, in which the rows of the table (three seeds) and published sizes
+of real files stand too. On two cores a point of LeNet-300-100 takes a minute, one of LeNet-5-Caffe
+about eight.
 """
 
 import json
@@ -19,8 +21,10 @@ import matplotlib.pyplot as plt
 from row import RESULTS, run_row
 from table1 import NETS
 
-KEPT = (1.0, 0.8, 0.6, 0.45, 0.35, 0.25, 0.15)
-SEEDS = (0,)
+from swsjax.atomic import write_bytes
+
+KEPT = {"lenet-300-100": (0.8, 0.65, 0.4, 0.2), "lenet-5-caffe": (0.85, 0.5, 0.25)}
+SEED = 0
 DOCS = Path(__file__).parent.parent / "docs"
 TITLES = {"lenet-300-100": "LeNet-300-100 on MNIST", "lenet-5-caffe": "LeNet-5-Caffe on MNIST"}
 # Bytes of decodable files and test error (%), as their papers give them.
@@ -35,7 +39,7 @@ PUBLISHED = {
 
 def run(name: str) -> None:
     net = NETS[name]
-    for kept in KEPT:
+    for kept in KEPT[name]:
         run_row(
             command=f"python benchmarks/frontier.py {name}",
             net=name,
@@ -43,29 +47,50 @@ def run(name: str) -> None:
             pretraining=net.pretraining,
             setting=f"kept-{kept}",
             config=replace(net.recipe, kept=kept),
-            seeds=SEEDS,
+            seeds=(SEED,),
             folder=RESULTS / name / "frontier",
         )
 
 
-def summaries(folder: Path) -> list[dict[str, Any]]:
-    """Summaries of all rows in a folder, smallest file first."""
-    rows = [json.loads(path.read_text())["summary"] for path in folder.glob("*.json")]
-    return sorted(rows, key=lambda row: row["file_bytes"]["mean"])
+def rows(folder: Path) -> list[dict[str, Any]]:
+    """All rows in a folder."""
+    return [json.loads(path.read_text()) for path in folder.glob("*.json")]
+
+
+def frontier(name: str) -> list[dict[str, Any]]:
+    """The points of one seed, smallest file first; written to ``results/frontier-NET.json``."""
+    points = [
+        {
+            "setting": row["setting"],
+            "file_bytes": point["file_bytes"],
+            "han_rate": point["rates"]["han"],
+            "validation_error": point["errors"]["decoded file (validation)"],
+            "test_error": point["errors"]["decoded file (test)"],
+            "pretrained_test_error": point["errors"]["pretrained (test)"],
+        }
+        for row in rows(RESULTS / name) + rows(RESULTS / name / "frontier")
+        for point in row["seeds"]
+        if point["seed"] == SEED
+    ]
+    points.sort(key=lambda point: point["file_bytes"])
+    content = {"command": f"python benchmarks/frontier.py {name}", "seed": SEED, "points": points}
+    text = json.dumps(content, indent=1) + "\n"
+    write_bytes(RESULTS / f"frontier-{name}.json", text.encode())
+    return points
 
 
 def draw(name: str) -> None:
     figure, axes = plt.subplots(figsize=(6.5, 4.2), layout="constrained")
-    points = summaries(RESULTS / name / "frontier")
+    points = frontier(name)
     axes.plot(
-        [row["file_bytes"]["mean"] for row in points],
-        [100 * row["test_error"]["mean"] for row in points],
+        [point["file_bytes"] for point in points],
+        [100 * point["test_error"] for point in points],
         "o-",
         color="C0",
         label="one seed, pruned ever further",
     )
-    for row in summaries(RESULTS / name):
-        x, y = row["file_bytes"], row["test_error"]
+    for row in rows(RESULTS / name):
+        x, y = row["summary"]["file_bytes"], row["summary"]["test_error"]
         axes.errorbar(
             x["mean"],
             100 * y["mean"],
@@ -76,7 +101,7 @@ def draw(name: str) -> None:
             capsize=3,
             label="settings of the table, three seeds, mean and range",
         )
-    before = points[0]["pretrained_test_error"]["mean"]
+    before = points[0]["pretrained_test_error"]
     axes.axhline(100 * before, color="0.5", linestyle=":", label="pretrained, that seed")
     for marker, (label, sizes) in zip("^D", PUBLISHED[name].items(), strict=False):
         axes.plot(*zip(*sizes, strict=True), marker, color="C2", label=label)

@@ -373,8 +373,8 @@ def _histogram(leaves: list[Array], grid: Grid, points: int) -> Array:
 
 def _position(weights: Array, grid: Grid, size: int) -> tuple[Array, Array]:
     """Interval of a table of ``size`` points that each weight lies in, and where in it, 0 to 1."""
-    per_unit = REFINE / grid.step
-    scaled = weights.astype(jnp.float32) * per_unit
+    cell = grid.step / REFINE
+    scaled = weights.astype(jnp.float32) / cell
     below = jnp.floor(scaled)
-    index = jnp.clip((below - grid.low * per_unit).astype(jnp.int32), 0, size - 2)
+    index = jnp.clip((below - grid.low / cell).astype(jnp.int32), 0, size - 2)
     return index, scaled - below

@@ -48,7 +48,8 @@ OUT = RESULTS / "experiments.json"
 COMPRESS = importlib.import_module("swsjax.compress")  # the name in swsjax is the function
 
 # Without pruning, so that what the mixture does by itself shows.
-BASE = replace(LENET_300_100, prune_epochs=0)
+RECIPE = LENET_300_100.balanced.config
+BASE = replace(RECIPE, prune_epochs=0)
 SOFT, HARD = BASE.soft_rates, BASE.hard_rates
 
 
@@ -76,7 +77,7 @@ def only_hard(**changes: Any) -> Config:
 
 def pruned(**changes: Any) -> Config:
     settings = {"soft_epochs": 0, "hard_epochs": 0} | changes
-    return replace(LENET_300_100, **settings)
+    return replace(RECIPE, **settings)
 
 
 def saliency(exponent: float, params: Params, squares: Params) -> Params:
@@ -174,12 +175,12 @@ EXPERIMENTS = {
         Experiment("in 150 epochs", (pruned(prune_epochs=150),), from_recipe=True),
         Experiment(
             "at half the rate",
-            (pruned(prune_rates=replace(LENET_300_100.prune_rates, weights=5e-4)),),
+            (pruned(prune_rates=replace(RECIPE.prune_rates, weights=5e-4)),),
             from_recipe=True,
         ),
         Experiment(
             "at twice the rate",
-            (pruned(prune_rates=replace(LENET_300_100.prune_rates, weights=2e-3)),),
+            (pruned(prune_rates=replace(RECIPE.prune_rates, weights=2e-3)),),
             from_recipe=True,
         ),
         Experiment(

@@ -39,6 +39,7 @@ PUBLISHED = {
 
 def run(name: str) -> None:
     net = NETS[name]
+    balanced = net.settings.balanced
     for kept in KEPT[name]:
         run_row(
             command=f"python benchmarks/frontier.py {name}",
@@ -46,7 +47,7 @@ def run(name: str) -> None:
             model=net.model,
             pretraining=net.pretraining,
             setting=f"kept-{kept}",
-            config=replace(net.recipe, kept=kept),
+            recipe=balanced._replace(config=replace(balanced.config, kept=kept)),
             seeds=(SEED,),
             folder=RESULTS / name / "frontier",
         )

@@ -28,6 +28,7 @@ from swsjax.classifier import (
     pretrain_classifier,
 )
 from swsjax.data import Dataset, load_mnist
+from swsjax.recipes import Recipe
 from swsjax.train import PretrainConfig
 
 RESULTS = Path(__file__).parent / "results"
@@ -41,7 +42,7 @@ def run_row(
     model: Callable[..., nnx.Module],
     pretraining: PretrainConfig,
     setting: str,
-    config: swsjax.Config,
+    recipe: Recipe,
     seeds: Sequence[int],
     folder: Path | None = None,
 ) -> None:
@@ -55,14 +56,18 @@ def run_row(
     folder = folder or RESULTS / net
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / f"{setting}.json"
-    settings = {"config": repr(config), "pretraining": repr(pretraining)}
+    settings = {
+        "config": repr(recipe.config),
+        "share": recipe.share,
+        "pretraining": repr(pretraining),
+    }
     rows = _done(target, settings)
     dataset = load_mnist()
     for seed in seeds:
         if seed in [row["seed"] for row in rows]:
             continue
         row = _run(
-            folder / f"{setting}-seed{seed}.sws", net, model, pretraining, config, seed, dataset
+            folder / f"{setting}-seed{seed}.sws", net, model, pretraining, recipe, seed, dataset
         )
         rows = sorted([*rows, row], key=lambda row: row["seed"])
         content = {
@@ -93,17 +98,24 @@ def _run(
     net: str,
     model: Callable[..., nnx.Module],
     pretraining: PretrainConfig,
-    config: swsjax.Config,
+    recipe: Recipe,
     seed: int,
     dataset: Dataset,
 ) -> dict[str, Any]:
-    config = replace(config, seed=seed)
+    config = replace(recipe.config, seed=seed)
     pretrained, start, seconds = start_of(
-        net, build(model, dataset, seed=seed), replace(pretraining, seed=seed), config, dataset
+        net,
+        build(model, dataset, seed=seed),
+        replace(pretraining, seed=seed),
+        config,
+        dataset,
+        share=recipe.share,
     )
     started = time.perf_counter()
-    last = replace(config, soft_epochs=0, hard_epochs=0)
-    result = compress_classifier(pretrained, dataset, last, start=start)
+    result = start
+    if config.prune_epochs:
+        last = replace(config, soft_epochs=0, hard_epochs=0)
+        result = compress_classifier(pretrained, dataset, last, share=recipe.share, start=start)
     seconds += time.perf_counter() - started
     swsjax.save(path, result.params, metadata={"model": net, "data": "mnist"})
     decoded = swsjax.load(path, like=pretrained.params)
@@ -118,16 +130,18 @@ def start_of(
     pretraining: PretrainConfig,
     config: swsjax.Config,
     dataset: Dataset,
+    *,
+    share: float = 0.5,
 ) -> tuple[Classifier, swsjax.Result, float]:
     """The pretrained net, the result of soft and hard stage, and the seconds that both took."""
     config = replace(config, prune_epochs=0, kept=1.0)
-    settings = hashlib.sha256(repr((pretraining, config)).encode()).hexdigest()[:12]
+    settings = hashlib.sha256(repr((pretraining, config, share)).encode()).hexdigest()[:12]
     folder = RUNS / f"{net}-seed{config.seed}-{settings}"
 
     def train() -> dict[str, Any]:
         started = time.perf_counter()
         pretrained = pretrain_classifier(untrained, dataset, pretraining)
-        result = compress_classifier(pretrained, dataset, config)
+        result = compress_classifier(pretrained, dataset, config, share=share)
         return {
             "pretrained": pretrained.params,
             "retrained": result.retrained,

@@ -11,19 +11,18 @@ about three minutes, one of LeNet-5-Caffe about 23.
 
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import NamedTuple
 
 from flax import nnx
 from row import run_row
 
-from swsjax.compress import Config
 from swsjax.models import LeNet5Caffe, LeNet300100
 from swsjax.recipes import (
     LENET_5_CAFFE,
     LENET_5_CAFFE_PRETRAINING,
     LENET_300_100,
     LENET_300_100_PRETRAINING,
+    Settings,
 )
 from swsjax.train import PretrainConfig
 
@@ -31,28 +30,16 @@ SEEDS = (0, 1, 2)
 
 
 class Net(NamedTuple):
-    """What the rows of a network have in common, and where they differ."""
+    """What the rows of a network have in common, and the settings in which they differ."""
 
     model: Callable[..., nnx.Module]
     pretraining: PretrainConfig
-    recipe: Config
-    kept: dict[str, float]
-    """From the name of a setting to where it puts the dial."""
+    settings: Settings
 
 
 NETS = {
-    "lenet-300-100": Net(
-        LeNet300100,
-        LENET_300_100_PRETRAINING,
-        LENET_300_100,
-        {"small-loss": 1.0, "balanced": LENET_300_100.kept, "smallest": 0.3},
-    ),
-    "lenet-5-caffe": Net(
-        LeNet5Caffe,
-        LENET_5_CAFFE_PRETRAINING,
-        LENET_5_CAFFE,
-        {"small-loss": 1.0, "balanced": LENET_5_CAFFE.kept, "smallest": 0.35},
-    ),
+    "lenet-300-100": Net(LeNet300100, LENET_300_100_PRETRAINING, LENET_300_100),
+    "lenet-5-caffe": Net(LeNet5Caffe, LENET_5_CAFFE_PRETRAINING, LENET_5_CAFFE),
 }
 
 
@@ -64,7 +51,7 @@ def run(name: str, setting: str, seeds: Sequence[int]) -> None:
         model=net.model,
         pretraining=net.pretraining,
         setting=setting,
-        config=replace(net.recipe, kept=net.kept[setting]),
+        recipe=getattr(net.settings, setting.replace("-", "_")),
         seeds=seeds,
     )
 
@@ -74,7 +61,7 @@ def main(arguments: list[str]) -> None:
     for name in nets:
         # Seed by seed: an interrupted run has then done all settings for as many seeds as it could.
         for number in range(1, len(SEEDS) + 1):
-            for setting in arguments[1:2] or NETS[name].kept:
+            for setting in arguments[1:2] or [name.replace("_", "-") for name in Settings._fields]:
                 run(name, setting, SEEDS[:number])
 
 

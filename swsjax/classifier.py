@@ -87,23 +87,25 @@ def compress_classifier(
     dataset: Dataset,
     config: Config = Config(),
     *,
+    share: float = 0.5,
     start: Result | None = None,
     mesh: Mesh | None = None,
     callback: Callable[[Progress], None] | None = None,
 ) -> Result:
     """Compress a pretrained classifier, which teaches its own compressed version; see ``compress``.
 
-    The loss is half cross-entropy and half distillation from the pretrained net, on the training
-    images as they are (no augmentation), at ``TEMPERATURE``, and ``PRUNE_TEMPERATURE`` in the
-    pruning stage. The error in the history is that of the validation images.
+    The loss is distillation from the pretrained net to the given share and cross-entropy for the
+    rest, on the training images as they are (no augmentation), at ``TEMPERATURE``, and
+    ``PRUNE_TEMPERATURE`` in the pruning stage. The error in the history is that of the validation
+    images.
     """
     apply = classifier.apply
     return compress(
         classifier.params,
-        distillation(apply, temperature=TEMPERATURE),
+        distillation(apply, share=share, temperature=TEMPERATURE),
         distillation_data(classifier, dataset.train),
         config,
-        prune_loss_fn=distillation(apply, temperature=PRUNE_TEMPERATURE),
+        prune_loss_fn=distillation(apply, share=share, temperature=PRUNE_TEMPERATURE),
         start=start,
         mesh=mesh,
         evaluate=lambda params: classifier._replace(params=params).error(dataset.validation),

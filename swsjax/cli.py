@@ -30,6 +30,7 @@ from swsjax.recipes import (
     LENET_5_CAFFE_PRETRAINING,
     LENET_300_100,
     LENET_300_100_PRETRAINING,
+    Settings,
 )
 from swsjax.report import report
 from swsjax.retrain import Rates
@@ -106,7 +107,7 @@ def _pretrain(options: argparse.Namespace) -> None:
 
 def _compress(options: argparse.Namespace) -> None:
     folder = _writable(options.out)
-    recipe = _RECIPES[options.model]
+    recipe, share = getattr(_RECIPES[options.model], options.setting.replace("-", "_"))
     config = replace(
         recipe,
         kept=recipe.kept if options.kept is None else options.kept,
@@ -120,7 +121,9 @@ def _compress(options: argparse.Namespace) -> None:
         else:
             like = build(_MODELS[options.model], dataset, seed=options.seed)
             pretrained = like._replace(params=load_checkpoint(options.checkpoint, like.params))
-        result = compress_classifier(pretrained, dataset, config, callback=show.retraining)
+        result = compress_classifier(
+            pretrained, dataset, config, share=share, callback=show.retraining
+        )
     metadata = {"model": options.model, "data": options.data}
     _write(folder, options.model, pretrained, result, dataset, metadata)
 
@@ -150,8 +153,12 @@ def _pretrained(options: argparse.Namespace, dataset: Dataset, show: Reporter) -
     return pretrain_classifier(untrained, dataset, config, callback=show.pretraining)
 
 
-def _defaults(setting: str) -> str:
-    return ", ".join(f"{name}: {getattr(recipe, setting)}" for name, recipe in _RECIPES.items())
+def _defaults(name: str) -> str:
+    """What the recipes of each network set, from the small error to the small file."""
+    return "; ".join(
+        f"{network}: {', '.join(str(getattr(recipe.config, name)) for recipe in settings)}"
+        for network, settings in _RECIPES.items()
+    )
 
 
 def _decoded(path: Path, dataset: Dataset) -> Classifier:
@@ -237,15 +244,21 @@ def _parser() -> argparse.ArgumentParser:
         trained.add_argument("--out", type=Path, required=True, help="folder to write to")
     compress.add_argument("--checkpoint", type=Path, help="what pretrain wrote; else it pretrains")
     compress.add_argument(
+        "--setting",
+        choices=[name.replace("_", "-") for name in Settings._fields],
+        default="balanced",
+        help="from a small error to a small file (%(default)s)",
+    )
+    compress.add_argument(
         "--kept",
         type=float,
         help="share of the weights that pruning leaves: smaller file, larger error the smaller "
-        f"it is; 1 prunes nothing ({_defaults('kept')})",
+        f"it is; 1 prunes nothing (by setting: {_defaults('kept')})",
     )
     compress.add_argument(
         "--tau",
         type=float,
-        help=f"weight of the prior on the loss ({_defaults('tau')})",
+        help=f"weight of the prior on the loss (by setting: {_defaults('tau')})",
     )
 
     evaluate = command(_evaluate, "evaluate", "measure the test error of a file")

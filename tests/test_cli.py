@@ -14,6 +14,7 @@ from safetensors.numpy import load_file
 import swsjax
 from swsjax.cli import main
 from swsjax.data import load_digits
+from swsjax.recipes import LENET_300_100, Recipe, Settings
 
 COMMAND = [sys.executable, "-c", "import sys; from swsjax.cli import main; sys.exit(main())"]
 
@@ -89,7 +90,9 @@ def test_pretrain_then_compress_from_its_checkpoint(tmp_path, capsys, monkeypatc
     pretraining = swsjax.PretrainConfig(epochs=8)
     monkeypatch.setattr("swsjax.cli._PRETRAINING", {"lenet-300-100": pretraining})
     recipe = swsjax.Config(soft_epochs=9, soft_rates=swsjax.Rates(precisions=0.1), hard_epochs=1)
-    monkeypatch.setattr("swsjax.cli._RECIPES", {"lenet-300-100": recipe, "lenet-5-caffe": recipe})
+    settings = Settings(*3 * [Recipe(recipe)])
+    recipes = {"lenet-300-100": settings, "lenet-5-caffe": settings}
+    monkeypatch.setattr("swsjax.cli._RECIPES", recipes)
     net = tmp_path / "net"
     assert main(["pretrain", "lenet-300-100", "--data", "digits", "--out", str(net)]) == 0
     written = json.loads((net / "pretrain.json").read_text())
@@ -218,6 +221,25 @@ def test_interrupt_leaves_no_half_written_file(tmp_path):
 def test_digits_default_is_what_the_demo_uses(demo):
     folder, _ = demo
     assert swsjax.read_metadata(folder / "demo.sws")["data"] == load_digits().name
+
+
+@pytest.mark.parametrize(
+    ("given", "recipe"),
+    [
+        ([], LENET_300_100.balanced),
+        (["--setting", "small-loss"], LENET_300_100.small_loss),
+        (["--setting", "smallest"], LENET_300_100.smallest),
+    ],
+)
+def test_setting(given, recipe, tmp_path, capsys, monkeypatch):
+    def compress(pretrained, dataset, config, *, share, callback):
+        raise swsjax.ConfigError(repr((config, share)))
+
+    monkeypatch.setattr("swsjax.cli._PRETRAINING", {"lenet-300-100": swsjax.PretrainConfig(1)})
+    monkeypatch.setattr("swsjax.cli.compress_classifier", compress)
+    arguments = ["compress", "lenet-300-100", "--data", "digits", "--out", str(tmp_path), *given]
+    assert main(arguments) == 1
+    assert capsys.readouterr().err.splitlines()[-1] == f"swsjax: error: {tuple(recipe)!r}"
 
 
 def test_kept_out_of_range(tmp_path, capsys):

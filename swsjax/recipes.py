@@ -49,7 +49,7 @@ _LENET_5_CAFFE = Config(tau=0.1, prune_epochs=40, kept=0.7)
 _CALM = Rates(weights=5e-4, precisions=5e-4, warmup_epochs=1.0, final=0.0, epsilon=1e-5)
 
 LENET_300_100 = Settings(
-    small_loss=Recipe(Config(tau=0.05, pi_zero=0.9, hard_epochs=40, hard_rates=_CALM), share=1.0),
+    small_loss=Recipe(Config(tau=0.02, pi_zero=0.9, hard_epochs=40, hard_rates=_CALM), share=1.0),
     balanced=Recipe(_LENET_300_100),
     smallest=Recipe(replace(_LENET_300_100, kept=0.3)),
 )

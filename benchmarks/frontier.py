@@ -1,10 +1,10 @@
-"""The whole frontier of error against bytes: one seed, pruned ever further.
+"""The whole frontier of error against bytes: one seed, from the small loss to the small file.
 
     SWSJAX_DATA=... python benchmarks/frontier.py [NET]
 
 The points are that seed's of the settings of the results table (run ``table1.py`` before), and
-others between and beyond them. All start from where the soft and hard stage end (kept under
-``runs/``). Points that are done are not run again, unless the settings changed. Writes
+others between and beyond them, which differ from the balanced one in how much is pruned. Points
+that are done are not run again, unless the settings changed. Writes
 ``results/NET/frontier/kept-KEPT.json`` for each, ``results/frontier-NET.json`` for all, and the
 figure ``docs/frontier-NET.png``, in which the rows of the table (three seeds) and published sizes
 of real files stand too. On two cores a point of LeNet-300-100 takes a minute, one of LeNet-5-Caffe
@@ -88,7 +88,7 @@ def draw(name: str) -> None:
         [100 * point["test_error"] for point in points],
         "o-",
         color="C0",
-        label="one seed, pruned ever further",
+        label="one seed",
     )
     for row in rows(RESULTS / name):
         x, y = row["summary"]["file_bytes"], row["summary"]["test_error"]

@@ -31,7 +31,7 @@ from swsjax.data import load_mnist
 from swsjax.losses import cross_entropy
 from swsjax.models import LeNet5Caffe, LeNet300100
 from swsjax.retrain import Rates
-from swsjax.table import grid_over, lookup_error, node_count, sum_log_prob
+from swsjax.table import grid_over, node_count, refined, sum_log_prob
 from swsjax.train import PretrainConfig, TrainState, epoch
 
 REPEATS = 15
@@ -193,9 +193,7 @@ def training(
         config = swsjax.Config(soft_epochs=soft_epochs, hard_epochs=0)
         result = swsjax.compress(weights, loss, every, config)
         weights, mixture = result.retrained, result.mixture
-        leaves = jax.tree.leaves(weights)
-        while lookup_error(mixture, leaves, grid_over(leaves, nodes)) > config.tolerance / 20:
-            nodes *= 2
+        nodes = refined(mixture, jax.tree.leaves(weights), nodes, config.tolerance / 20)
     plain = optax.adam(1e-3)
 
     def plain_step(state: TrainState, batch: Any):

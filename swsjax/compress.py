@@ -21,7 +21,7 @@ from swsjax.quantize import codebook, non_zeros, quantize
 from swsjax.retrain import Forward, Info, Rates, State, Step, hard, init, make_step, soft
 from swsjax.sharding import check_mesh, gather, place_weights, replicate, settle
 from swsjax.stream import Stream, stream_epoch
-from swsjax.table import grid_over, lookup_error, node_count
+from swsjax.table import grid_over, lookup_error, node_count, refined
 from swsjax.train import check_data, epoch
 
 __all__ = ["Config", "Progress", "Result", "compress"]
@@ -240,7 +240,7 @@ def compress(
         state = settle(init(params, mixture, optimizer, replicate(key, mesh)), mesh)
         nodes = None
         if config.method == "tabulated":
-            nodes = _refined(_nodes(params, config), state, config.tolerance / 20)
+            nodes = _refined(state, _nodes(params, config), config)
         for number in range(stage.epochs):
             if stage.kept is not None:
                 # Over the first half, from when there are gradients to tell; the other half trains.
@@ -273,10 +273,9 @@ def compress(
             _check_progress(progress, info, state)
             if callback is not None:
                 callback(progress)
-            # An epoch raises the error fourfold as components narrow, a hundredfold where a stage
-            # begins: not to exceed the tolerance, stay as far below. In pruning no prior acts.
+            # In pruning no prior acts.
             if stage.kept is None and prior_error > config.tolerance / 10:
-                nodes = _refined(nodes, state, config.tolerance / 20)
+                nodes = _refined(state, nodes, config)
         return state
 
     keys = jax.random.split(jax.random.key(config.seed), len(stages))
@@ -325,15 +324,12 @@ def _range(params: Params) -> tuple[float, float]:
     return min(x.min().item() for x in leaves), max(x.max().item() for x in leaves)
 
 
-def _refined(nodes: int, state: State, target: float) -> int:
-    """Double the nodes until the error is at the target, or doubling helps no further.
+def _refined(state: State, nodes: int, config: Config) -> int:
+    """As many nodes as keep the error within the tolerance until it is next measured.
 
-    Past that the error is the rounding of float32.
+    An epoch raises the error fourfold as components narrow, a hundredfold where a stage begins.
     """
-    error = _prior_error(state, nodes)
-    while error > target and (finer := _prior_error(state, 2 * nodes)) < error / 2:
-        nodes, error = 2 * nodes, finer
-    return nodes
+    return refined(state.mixture, jax.tree.leaves(state.params), nodes, config.tolerance / 20)
 
 
 @partial(jax.jit, static_argnames="nodes")

@@ -16,6 +16,7 @@ the square of the step or faster; ``lookup_error`` measures them, ``node_count``
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -32,7 +33,15 @@ from swsjax.prior import (
     log_prob,
 )
 
-__all__ = ["Grid", "grid_over", "lookup_error", "node_count", "straight_through", "sum_log_prob"]
+__all__ = [
+    "Grid",
+    "grid_over",
+    "lookup_error",
+    "node_count",
+    "refined",
+    "straight_through",
+    "sum_log_prob",
+]
 
 REFINE = 32
 """Points of the lookup table in an interval between nodes."""
@@ -145,6 +154,27 @@ def lookup_error(
         return optax.tree.norm(optax.tree.sub(ours, exact)) / optax.tree.norm(exact)
 
     return jnp.maximum(*map(error, ours, exact))
+
+
+def refined(mixture: GaussianMixture, leaves: Sequence[Array], nodes: int, target: float) -> int:
+    """Double the nodes until ``lookup_error`` is at the target, or doubling helps no further.
+
+    Past that the error is the rounding of float32.
+
+    >>> from swsjax.prior import init_mixture
+    >>> w = jnp.linspace(-1.0, 1.0, 5000)
+    >>> refined(init_mixture(-1.0, 1.0, std=0.05), [w], 64, target=1e-4)
+    128
+    """
+    error = _error_of(nodes, mixture, leaves)
+    while error > target and (finer := _error_of(2 * nodes, mixture, leaves)) < error / 2:
+        nodes, error = 2 * nodes, finer
+    return nodes
+
+
+@partial(jax.jit, static_argnums=0)
+def _error_of(nodes: int, mixture: GaussianMixture, leaves: Sequence[Array]) -> Array:
+    return lookup_error(mixture, leaves, grid_over(leaves, nodes))
 
 
 def straight_through(mixture: GaussianMixture, leaves: Sequence[Array], grid: Grid) -> list[Array]:

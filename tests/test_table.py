@@ -144,6 +144,19 @@ def test_stated_error_is_of_the_size_of_the_true_one(mixture_of):
         np.testing.assert_allclose(stated, max(value, by_weights), rtol=0.1, atol=2e-6)
 
 
+def test_refined_doubles_until_the_target_or_the_rounding_of_float32(mixture_of):
+    mixture = jax.tree.map(jnp.float32, mixture_of([-0.4, 0.5], [0.02] * 3, [0.8, 0.1, 0.1]))
+
+    def error(nodes):
+        return table.lookup_error(mixture, [WEIGHTS], table.grid_over([WEIGHTS], nodes))
+
+    nodes = table.refined(mixture, [WEIGHTS], 64, 1e-4)
+    assert error(nodes) <= 1e-4 < error(nodes // 2)
+    assert table.refined(mixture, [WEIGHTS], nodes, 1e-4) == nodes
+    finest = table.refined(mixture, [WEIGHTS], 64, 0.0)  # which no grid reaches
+    assert error(2 * finest) > error(finest) / 2
+
+
 def test_node_count():
     assert table.node_count(-1.0, 1.0, 0.25) == 64  # the least
     assert table.node_count(0.0, 1.0, 4 / 1024) == 1.25 * 1024 + 2

@@ -164,7 +164,7 @@ def refined(mixture: GaussianMixture, leaves: Sequence[Array], nodes: int, targe
     >>> from swsjax.prior import init_mixture
     >>> w = jnp.linspace(-1.0, 1.0, 5000)
     >>> refined(init_mixture(-1.0, 1.0, std=0.05), [w], 64, target=1e-4)
-    128
+    256
     """
     error = _error_of(nodes, mixture, leaves)
     while error > target and (finer := _error_of(2 * nodes, mixture, leaves)) < error / 2:

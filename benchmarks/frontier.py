@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
+from matplotlib.ticker import LogLocator, NullFormatter
 from row import RESULTS, run_row
 from table1 import NETS
 
@@ -107,8 +108,9 @@ def draw(name: str) -> None:
     for marker, (label, sizes) in zip("^D", PUBLISHED[name].items(), strict=False):
         axes.plot(*zip(*sizes, strict=True), marker, color="C2", label=label)
     axes.set(xscale="log", xlabel="file (bytes)", ylabel="test error (%)", title=TITLES[name])
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
     axes.xaxis.set_major_formatter("{x:,.0f}")
-    axes.xaxis.set_minor_formatter("{x:,.0f}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
     handles, labels = axes.get_legend_handles_labels()
     unique = dict(zip(labels, handles, strict=True))
     axes.legend(unique.values(), unique.keys(), fontsize=8, frameon=False)

@@ -20,7 +20,7 @@ from swsjax.classifier import (
 )
 from swsjax.compress import Config, Result
 from swsjax.data import Dataset, load_digits, load_fashion_mnist, load_mnist
-from swsjax.errors import FormatError, SwsjaxError
+from swsjax.errors import ConfigError, FormatError, SwsjaxError
 from swsjax.files import load, read_metadata, save, to_safetensors
 from swsjax.models import LeNet5Caffe, LeNet300100
 from swsjax.plot import save_figures
@@ -108,6 +108,11 @@ def _pretrain(options: argparse.Namespace) -> None:
 def _compress(options: argparse.Namespace) -> None:
     folder = _writable(options.out)
     recipe, share = getattr(_RECIPES[options.model], options.setting.replace("-", "_"))
+    if options.kept is not None and not recipe.prune_epochs:
+        raise ConfigError(
+            f"--kept does nothing with --setting {options.setting}, which prunes nothing; "
+            "choose another setting"
+        )
     config = replace(
         recipe,
         kept=recipe.kept if options.kept is None else options.kept,
@@ -153,10 +158,10 @@ def _pretrained(options: argparse.Namespace, dataset: Dataset, show: Reporter) -
     return pretrain_classifier(untrained, dataset, config, callback=show.pretraining)
 
 
-def _defaults(name: str) -> str:
-    """What the recipes of each network set, from the small error to the small file."""
-    return "; ".join(
-        f"{network}: {', '.join(str(getattr(recipe.config, name)) for recipe in settings)}"
+def _balanced(name: str) -> str:
+    """What the balanced recipes of the networks set."""
+    return "balanced: " + ", ".join(
+        f"{getattr(settings.balanced.config, name)} for {network}"
         for network, settings in _RECIPES.items()
     )
 
@@ -253,12 +258,12 @@ def _parser() -> argparse.ArgumentParser:
         "--kept",
         type=float,
         help="share of the weights that pruning leaves: smaller file, larger error the smaller "
-        f"it is; 1 prunes nothing (by setting: {_defaults('kept')})",
+        f"it is; 1 prunes nothing ({_balanced('kept')})",
     )
     compress.add_argument(
         "--tau",
         type=float,
-        help=f"weight of the prior on the loss (by setting: {_defaults('tau')})",
+        help=f"weight of the prior on the loss ({_balanced('tau')})",
     )
 
     evaluate = command(_evaluate, "evaluate", "measure the test error of a file")

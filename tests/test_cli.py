@@ -242,6 +242,15 @@ def test_setting(given, recipe, tmp_path, capsys, monkeypatch):
     assert capsys.readouterr().err.splitlines()[-1] == f"swsjax: error: {tuple(recipe)!r}"
 
 
+def test_kept_where_nothing_is_pruned(tmp_path, capsys):
+    arguments = ["compress", "lenet-300-100", "--data", "digits", "--kept", "0.4"]
+    line = _failure([*arguments, "--setting", "small-loss", "--out", str(tmp_path)], capsys)
+    assert line == (
+        "swsjax: error: --kept does nothing with --setting small-loss, which prunes nothing; "
+        "choose another setting"
+    )
+
+
 def test_kept_out_of_range(tmp_path, capsys):
     arguments = ["compress", "lenet-300-100", "--data", "digits", "--kept", "2"]
     line = _failure([*arguments, "--out", str(tmp_path)], capsys)

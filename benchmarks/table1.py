@@ -51,7 +51,7 @@ def run(name: str, setting: str, seeds: Sequence[int]) -> None:
         model=net.model,
         pretraining=net.pretraining,
         setting=setting,
-        recipe=getattr(net.settings, setting.replace("-", "_")),
+        recipe=net.settings.by_name()[setting],
         seeds=seeds,
     )
 
@@ -61,7 +61,7 @@ def main(arguments: list[str]) -> None:
     for name in nets:
         # Seed by seed: an interrupted run has then done all settings for as many seeds as it could.
         for number in range(1, len(SEEDS) + 1):
-            for setting in arguments[1:2] or [name.replace("_", "-") for name in Settings._fields]:
+            for setting in arguments[1:2] or NETS[name].settings.by_name():
                 run(name, setting, SEEDS[:number])
 
 

@@ -30,7 +30,6 @@ from swsjax.recipes import (
     LENET_5_CAFFE_PRETRAINING,
     LENET_300_100,
     LENET_300_100_PRETRAINING,
-    Settings,
 )
 from swsjax.report import report
 from swsjax.retrain import Rates
@@ -107,7 +106,7 @@ def _pretrain(options: argparse.Namespace) -> None:
 
 def _compress(options: argparse.Namespace) -> None:
     folder = _writable(options.out)
-    recipe, share = getattr(_RECIPES[options.model], options.setting.replace("-", "_"))
+    recipe, share = _RECIPES[options.model].by_name()[options.setting]
     if options.kept is not None and not recipe.prune_epochs:
         raise ConfigError(
             f"--kept does nothing with --setting {options.setting}, which prunes nothing; "
@@ -250,7 +249,7 @@ def _parser() -> argparse.ArgumentParser:
     compress.add_argument("--checkpoint", type=Path, help="what pretrain wrote; else it pretrains")
     compress.add_argument(
         "--setting",
-        choices=[name.replace("_", "-") for name in Settings._fields],
+        choices=LENET_300_100.by_name(),
         default="balanced",
         help="from a small error to a small file (%(default)s)",
     )

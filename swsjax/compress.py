@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -21,7 +21,7 @@ from swsjax.quantize import codebook, non_zeros, quantize
 from swsjax.retrain import Forward, Info, Rates, State, Step, hard, init, make_step, soft
 from swsjax.sharding import check_mesh, gather, place_weights, replicate, settle
 from swsjax.stream import Stream, stream_epoch
-from swsjax.table import grid_over, lookup_error, node_count, refined
+from swsjax.table import error_with, node_count, refined
 from swsjax.train import check_data, epoch
 
 __all__ = ["Config", "Progress", "Result", "compress"]
@@ -256,7 +256,10 @@ def compress(
                 state, info = epoch(
                     step_on(nodes), state, data, batch_size=config.batch_size, mesh=mesh
                 )
-            prior_error = 0.0 if nodes is None else _prior_error(state, nodes).item()
+            prior_error = 0.0
+            if nodes is not None:
+                leaves = jax.tree.leaves(state.params)
+                prior_error = error_with(nodes, state.mixture, leaves).item()
             quantised = gather(quantize(state.mixture, state.params), mesh)
             progress = Progress(
                 stage=stage.name,
@@ -330,12 +333,6 @@ def _refined(state: State, nodes: int, config: Config) -> int:
     An epoch raises the error fourfold as components narrow, a hundredfold where a stage begins.
     """
     return refined(state.mixture, jax.tree.leaves(state.params), nodes, config.tolerance / 20)
-
-
-@partial(jax.jit, static_argnames="nodes")
-def _prior_error(state: State, nodes: int) -> Array:
-    leaves = jax.tree.leaves(state.params)
-    return lookup_error(state.mixture, leaves, grid_over(leaves, nodes))
 
 
 def _check_start(params: Params, start: Result) -> None:

@@ -4,8 +4,8 @@
 file at a larger error. ``small_loss`` prunes nothing, leaves more weights to begin with and listens
 to the pretrained net more than to the labels. Settings were compared on validation images. ``tau``
 is a dial only from where the prior holds the weights at its means: far below, at 0.015 on
-LeNet-300-100, the hard stage starts from a net that quantising breaks, and ends both sparser and
-worse.
+LeNet-300-100 with the balanced ``pi_zero``, the hard stage starts from a net that quantising
+breaks, and ends both sparser and worse.
 """
 
 from dataclasses import replace
@@ -39,6 +39,10 @@ class Settings(NamedTuple):
     small_loss: Recipe
     balanced: Recipe
     smallest: Recipe
+
+    def by_name(self) -> dict[str, Recipe]:
+        """From the name of a setting, as the command line and the results spell it."""
+        return {name.replace("_", "-"): recipe for name, recipe in self._asdict().items()}
 
 
 LENET_300_100_PRETRAINING = PretrainConfig(epochs=40)

@@ -20,9 +20,9 @@ from swsjax.files import (
     loads,
     read_metadata,
     save,
-    to_safetensors,
     to_sparse,
 )
+from swsjax.interchange import from_safetensors, to_safetensors
 from swsjax.losses import cross_entropy, distillation, error_rate, logits_of
 from swsjax.merge import kl_divergence, merge
 from swsjax.prior import (
@@ -88,6 +88,7 @@ __all__ = [
     "dumps",
     "epoch",
     "error_rate",
+    "from_safetensors",
     "grid_over",
     "hard",
     "hyper_log_prob",

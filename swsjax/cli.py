@@ -21,7 +21,8 @@ from swsjax.classifier import (
 from swsjax.compress import Config, Result
 from swsjax.data import Dataset, load_digits, load_fashion_mnist, load_mnist
 from swsjax.errors import ConfigError, FormatError, SwsjaxError
-from swsjax.files import load, read_metadata, save, to_safetensors
+from swsjax.files import load, read_metadata, save
+from swsjax.interchange import from_safetensors, safetensors_metadata, to_safetensors
 from swsjax.models import LeNet5Caffe, LeNet300100
 from swsjax.plot import save_figures
 from swsjax.progress import Reporter, reporter
@@ -31,7 +32,7 @@ from swsjax.recipes import (
     LENET_300_100,
     LENET_300_100_PRETRAINING,
 )
-from swsjax.report import report
+from swsjax.report import Report, report
 from swsjax.retrain import Rates
 from swsjax.train import PretrainConfig
 
@@ -142,13 +143,24 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 
 def _inspect(options: argparse.Namespace) -> None:
-    measured = report(options.file)
-    print(json.dumps(measured.to_dict(), indent=2) if options.json else measured)
+    print(_shown(report(options.file), options))
 
 
 def _decode(options: argparse.Namespace) -> None:
     to_safetensors(load(options.file), options.out, metadata=read_metadata(options.file))
     print(f"wrote {options.out}")
+
+
+def _encode(options: argparse.Namespace) -> None:
+    tree = from_safetensors(options.file)
+    save(options.out, tree, metadata=safetensors_metadata(options.file))
+    print(_shown(report(options.out), options))
+    if not options.json:
+        print(f"\nwrote {options.out}")
+
+
+def _shown(measured: Report, options: argparse.Namespace) -> str:
+    return json.dumps(measured.to_dict(), indent=2) if options.json else str(measured)
 
 
 def _pretrained(options: argparse.Namespace, dataset: Dataset, show: Reporter) -> Classifier:
@@ -270,10 +282,14 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--data", choices=_DATASETS, required=True)
     inspect = command(_inspect, "inspect", "show what a file holds and what it costs")
     inspect.add_argument("file", type=Path)
-    for reader in (evaluate, inspect):
-        reader.add_argument("--json", action="store_true", help="print JSON instead of text")
 
     decode = command(_decode, "decode", "write a file's weights as safetensors")
     decode.add_argument("file", type=Path)
-    decode.add_argument("--out", type=Path, required=True, help="file to write")
+    encode = command(_encode, "encode", "write a pruned or quantised safetensors file small")
+    encode.add_argument("file", type=Path, help="safetensors file")
+    for writer in (decode, encode):
+        writer.add_argument("--out", type=Path, required=True, help="file to write")
+
+    for reader in (evaluate, inspect, encode):
+        reader.add_argument("--json", action="store_true", help="print JSON instead of text")
     return parser

@@ -19,7 +19,7 @@ class ConfigError(SwsjaxError, ValueError):
 
 
 class FormatError(SwsjaxError, ValueError):
-    """A file or byte string is not a valid ``.sws`` artefact."""
+    """A file or byte string is not a valid ``.sws`` artefact, or no valid safetensors file."""
 
 
 class DataError(SwsjaxError):

@@ -14,7 +14,17 @@ from flax import nnx
 from swsjax import codec
 from swsjax.atomic import write_bytes
 
-__all__ = ["dumps", "load", "loads", "read_metadata", "save", "to_safetensors", "to_sparse"]
+__all__ = [
+    "array_of",
+    "dumps",
+    "leaves_of",
+    "load",
+    "loads",
+    "name_of",
+    "read_metadata",
+    "save",
+    "to_sparse",
+]
 
 
 def dumps(
@@ -42,7 +52,7 @@ def dumps(
         >>> loads(data)["w"].shape, read_metadata(data)
         ((2, 3), {'model': 'toy'})
     """
-    leaves = [(path, _array(path, leaf)) for path, leaf in _leaves(tree)]
+    leaves = [(path, array_of(name_of(path), leaf)) for path, leaf in leaves_of(tree)]
     paths = {path for path, _ in leaves}
     if len(paths) < len(leaves):
         raise ValueError("two leaves of the tree have the same path")
@@ -115,38 +125,6 @@ def read_metadata(source: str | PathLike | bytes) -> dict[str, Any]:
     return codec.read_metadata(data)
 
 
-def to_safetensors(
-    tree: Any, path: str | PathLike, *, metadata: Mapping[str, Any] | None = None
-) -> None:
-    """Write the arrays of a pytree as a safetensors file, dense, named like ``fc1/kernel``.
-
-    Args:
-        tree: any pytree that :func:`dumps` takes.
-        path: file to write, atomically.
-        metadata: written with it; values become strings, as the format wants them.
-
-    Raises:
-        ImportError: safetensors is not installed; the message names the extra that brings it.
-        TypeError: a leaf is no array.
-
-    Example:
-        >>> to_safetensors({"fc": {"bias": np.zeros(3, np.float32)}}, "weights.safetensors")
-        >>> from safetensors.numpy import load_file
-        >>> load_file("weights.safetensors")
-        {'fc/bias': array([0., 0., 0.], dtype=float32)}
-    """
-    try:
-        from safetensors.numpy import save as encode
-    except ModuleNotFoundError as error:
-        raise ImportError(
-            "safetensors files need safetensors: pip install 'swsjax[safetensors]'"
-        ) from error
-
-    named = {_name(path): np.ascontiguousarray(_array(path, leaf)) for path, leaf in _leaves(tree)}
-    texts = {key: str(value) for key, value in (metadata or {}).items()}
-    write_bytes(path, encode(named, texts))
-
-
 def to_sparse(array: Any) -> scipy.sparse.csr_array:
     """Return an array as a SciPy sparse matrix: the last axis is the columns.
 
@@ -164,8 +142,12 @@ def to_sparse(array: Any) -> scipy.sparse.csr_array:
     return scipy.sparse.csr_array(array.reshape(-1, array.shape[-1] if array.ndim else 1))
 
 
-def _leaves(tree: Any) -> list[tuple[tuple[str | int, ...], Any]]:
-    """``(path, leaf)`` pairs; the box that Flax puts around a parameter leaves no trace."""
+def leaves_of(tree: Any) -> list[tuple[tuple[str | int, ...], Any]]:
+    """Return ``(path, leaf)`` pairs; the box that Flax puts around a parameter leaves no trace.
+
+    >>> leaves_of({"layers": [1.5, 2.5]})
+    [(('layers', 0), 1.5), (('layers', 1), 2.5)]
+    """
     out = []
     for path, leaf in jax.tree_util.tree_flatten_with_path(tree, is_leaf=_is_variable)[0]:
         path = tuple(_component(key) for key in path)
@@ -192,19 +174,27 @@ def _component(key: Any) -> str | int:
     raise TypeError(f"tree key {key!r} is neither a string nor a non-negative integer")
 
 
-def _array(path: tuple[str | int, ...], leaf: Any) -> np.ndarray:
+def array_of(name: str, leaf: Any) -> np.ndarray:
+    """Return the leaf of that name as a NumPy array; a TypeError if it is none.
+
+    >>> array_of("fc1/bias", jnp.zeros(2))
+    array([0., 0.], dtype=float32)
+    """
     if isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         raise TypeError(
-            f"leaf {_name(path)} is a random key; leave it out or give jax.random.key_data(key)"
+            f"leaf {name} is a random key; leave it out or give jax.random.key_data(key)"
         )
     if not isinstance(leaf, np.ndarray | np.generic | jax.Array):
-        raise TypeError(
-            f"leaf {_name(path)} is a {type(leaf).__name__}, not an array; use numpy.asarray"
-        )
+        raise TypeError(f"leaf {name} is a {type(leaf).__name__}, not an array; use numpy.asarray")
     return np.asarray(leaf)
 
 
-def _name(path: tuple[str | int, ...]) -> str:
+def name_of(path: tuple[str | int, ...]) -> str:
+    """Return a leaf's path as one name.
+
+    >>> name_of(("layers", 0, "kernel"))
+    'layers/0/kernel'
+    """
     return "/".join(map(str, path)) or "(the tree itself)"
 
 
@@ -221,21 +211,21 @@ def _nested(arrays: dict[tuple[str | int, ...], np.ndarray]) -> Any:
 
 
 def _fitted(arrays: dict[tuple[str | int, ...], np.ndarray], like: Any) -> Any:
-    wanted = _leaves(like)
+    wanted = leaves_of(like)
     problems, out = [], []
     for path, leaf in wanted:
         if path not in arrays:
-            problems.append(f"{_name(path)} is not in the file")
+            problems.append(f"{name_of(path)} is not in the file")
             continue
         array = arrays.pop(path)
         dtype = getattr(leaf, "dtype", np.asarray(leaf).dtype)
         if (array.shape, array.dtype) != (np.shape(leaf), dtype):
             problems.append(
-                f"{_name(path)} is {array.dtype.name}{list(array.shape)} in the file, "
+                f"{name_of(path)} is {array.dtype.name}{list(array.shape)} in the file, "
                 f"{dtype}{list(np.shape(leaf))} expected"
             )
         out.append(jnp.asarray(array) if isinstance(leaf, jax.Array) else array)
-    problems += [f"{_name(path)} is in the file but not expected" for path in arrays]
+    problems += [f"{name_of(path)} is in the file but not expected" for path in arrays]
     if problems:
         raise ValueError("the file does not fit the tree given: " + "; ".join(problems))
     return jax.tree.unflatten(jax.tree.structure(like), out)

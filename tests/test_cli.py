@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 import swsjax
 from swsjax.cli import main
@@ -83,6 +83,30 @@ def test_decode_writes_the_same_weights_as_safetensors(demo, tmp_path):
     for name, tensor in tensors.items():
         layer, part = name.split("/")
         np.testing.assert_array_equal(tensor, tree[layer][part])
+
+
+def test_encode_undoes_decode(demo, tmp_path, capsys):
+    folder, _ = demo
+    decoded, encoded = tmp_path / "weights.safetensors", tmp_path / "again.sws"
+    main(["decode", str(folder / "demo.sws"), "--out", str(decoded)])
+    main(["inspect", str(folder / "demo.sws")])
+    table = capsys.readouterr().out.removeprefix(f"wrote {decoded}\n")
+    assert main(["encode", str(decoded), "--out", str(encoded)]) == 0
+    assert capsys.readouterr().out == f"{table}\nwrote {encoded}\n"
+    assert encoded.read_bytes() == (folder / "demo.sws").read_bytes()
+
+
+def test_encode_a_net_pruned_elsewhere(tmp_path, capsys):
+    pruned, encoded = tmp_path / "pruned.safetensors", tmp_path / "pruned.sws"
+    kernel = np.eye(64, dtype=np.float32)
+    save_file({"model.0.weight": kernel, "scale": np.float32([0.5])}, pruned)
+    assert main(["encode", str(pruned), "--out", str(encoded), "--json"]) == 0
+    content = json.loads(capsys.readouterr().out)
+    assert [layer["name"] for layer in content["layers"]] == ["model.0.weight", "scale"]
+    assert content["non_zeros"] == 65
+    assert content["file_bytes"] == encoded.stat().st_size < 200
+    assert content["metadata"] == {}
+    np.testing.assert_array_equal(swsjax.load(encoded)["model.0.weight"], kernel)
 
 
 def test_pretrain_then_compress_from_its_checkpoint(tmp_path, capsys, monkeypatch):
@@ -172,14 +196,24 @@ def test_missing_checkpoint(tmp_path, capsys):
     assert line.startswith(f"swsjax: error: {tmp_path / 'none'} is not an Orbax checkpoint")
 
 
-def test_missing_safetensors_names_the_extra(demo, tmp_path, capsys, monkeypatch):
-    monkeypatch.setitem(sys.modules, "safetensors.numpy", None)
+@pytest.mark.parametrize(
+    ("command", "module"), [("decode", "safetensors.numpy"), ("encode", "safetensors")]
+)
+def test_missing_safetensors_names_the_extra(command, module, demo, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, module, None)
     folder, _ = demo
-    line = _failure(["decode", str(folder / "demo.sws"), "--out", str(tmp_path / "x")], capsys)
+    line = _failure([command, str(folder / "demo.sws"), "--out", str(tmp_path / "x")], capsys)
     assert (
         line
         == "swsjax: error: safetensors files need safetensors: pip install 'swsjax[safetensors]'"
     )
+
+
+def test_encode_what_is_no_safetensors_file(demo, tmp_path, capsys):
+    path, out = demo[0] / "demo.sws", tmp_path / "x.sws"
+    line = _failure(["encode", str(path), "--out", str(out)], capsys)
+    assert line.startswith(f"swsjax: error: {path} is not an undamaged safetensors file: ")
+    assert not out.exists()
 
 
 @pytest.mark.parametrize(

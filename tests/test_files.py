@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import safetensors.numpy
 from flax import linen, nnx
 
 from swsjax import atomic, files
@@ -148,15 +147,6 @@ def test_limit_on_decoded_bytes():
     data = files.dumps({"w": np.zeros(1000, np.float32)})
     with pytest.raises(FormatError, match="4000 bytes, over the limit of 3999"):
         files.loads(data, max_bytes=3999)
-
-
-def test_safetensors(tmp_path):
-    tree = {"a": [quantised((4, 5))], "b": jnp.ones(3, jnp.bfloat16), "c": np.arange(3)}
-    files.to_safetensors(tree, tmp_path / "net.safetensors")
-    back = safetensors.numpy.load_file(tmp_path / "net.safetensors")
-    assert sorted(back) == ["a/0", "b", "c"]
-    assert bit_equal(back["a/0"], tree["a"][0])
-    assert bit_equal(back["b"], tree["b"])
 
 
 def test_sparse():

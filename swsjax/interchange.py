@@ -1,0 +1,383 @@
+"""Networks from and to safetensors files, which PyTorch and others read and write.
+
+A PyTorch state dict, saved with ``safetensors.torch.save_file``, becomes a pytree by a map from
+the leaves of the tree to the tensors of the file. Nothing is guessed from shapes: a square kernel
+fits transposed and not transposed. Compare a few outputs of the two networks after reading.
+"""
+
+import difflib
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from swsjax.atomic import write_bytes
+from swsjax.codec.header import MAX_COMPONENTS
+from swsjax.errors import ConfigError, FormatError
+from swsjax.files import array_of, leaves_of, name_of
+
+__all__ = [
+    "TORCH_LENET_5_CAFFE",
+    "TORCH_LENET_300_100",
+    "Convert",
+    "Sources",
+    "flax_kernel",
+    "flax_kernel_after_flatten",
+    "from_safetensors",
+    "safetensors_metadata",
+    "to_safetensors",
+]
+
+Convert = Callable[[np.ndarray], np.ndarray]
+Sources = Mapping[str, str | tuple[str, Convert]]
+
+_MISSING = "safetensors files need safetensors: pip install 'swsjax[safetensors]'"
+# safetensors.numpy reads bfloat16 in some of its versions and from some sources only.
+_DTYPES = {
+    "F64": "float64",
+    "F32": "float32",
+    "F16": "float16",
+    "BF16": "bfloat16",
+    "F8_E4M3": "float8_e4m3fn",
+    "F8_E5M2": "float8_e5m2",
+    "C64": "complex64",
+    "BOOL": "bool",
+    "I8": "int8",
+    "I16": "int16",
+    "I32": "int32",
+    "I64": "int64",
+    "U8": "uint8",
+    "U16": "uint16",
+    "U32": "uint32",
+    "U64": "uint64",
+}
+
+
+def flax_kernel(weight: np.ndarray) -> np.ndarray:
+    """Return the weight of a linear layer or a convolution of PyTorch as the kernel of Flax.
+
+    Args:
+        weight: (out, in, ...), the axes of the image last.
+
+    Returns:
+        The same numbers as (..., in, out).
+
+    Example:
+        >>> flax_kernel(np.zeros((300, 784))).shape  # torch.nn.Linear(784, 300)
+        (784, 300)
+        >>> flax_kernel(np.zeros((20, 1, 5, 3))).shape  # torch.nn.Conv2d(1, 20, (5, 3))
+        (5, 3, 1, 20)
+    """
+    return np.moveaxis(weight, (0, 1), (-1, -2))
+
+
+def flax_kernel_after_flatten(channels: int) -> Convert:
+    """Return what makes the kernel of the linear layer that reads a flattened convolution.
+
+    PyTorch flattens images as (channel, height, width), Flax as (height, width, channel), so the
+    inputs of the layer change their order.
+
+    Args:
+        channels: number of channels that are flattened.
+
+    Returns:
+        A function from PyTorch's weight (out, in) to Flax's kernel (in, out).
+
+    Example:
+        >>> weight = np.arange(6).reshape(1, 6)  # one output, 2 channels of 1 x 3 pixels
+        >>> flax_kernel_after_flatten(2)(weight)[:, 0]
+        array([0, 3, 1, 4, 2, 5])
+    """
+
+    def convert(weight: np.ndarray) -> np.ndarray:
+        by_channel = weight.reshape(len(weight), channels, -1)
+        return flax_kernel(by_channel).reshape(-1, len(weight))
+
+    return convert
+
+
+TORCH_LENET_300_100: Sources = {
+    "fc1/kernel": ("fc1.weight", flax_kernel),
+    "fc1/bias": "fc1.bias",
+    "fc2/kernel": ("fc2.weight", flax_kernel),
+    "fc2/bias": "fc2.bias",
+    "fc3/kernel": ("fc3.weight", flax_kernel),
+    "fc3/bias": "fc3.bias",
+}
+"""``models.LeNet300100`` from a module with ``nn.Linear`` layers fc1, fc2 and fc3."""
+
+TORCH_LENET_5_CAFFE: Sources = {
+    "conv1/kernel": ("conv1.weight", flax_kernel),
+    "conv1/bias": "conv1.bias",
+    "conv2/kernel": ("conv2.weight", flax_kernel),
+    "conv2/bias": "conv2.bias",
+    "fc1/kernel": ("fc1.weight", flax_kernel_after_flatten(50)),
+    "fc1/bias": "fc1.bias",
+    "fc2/kernel": ("fc2.weight", flax_kernel),
+    "fc2/bias": "fc2.bias",
+}
+"""``models.LeNet5Caffe`` from a module with ``nn.Conv2d`` layers conv1 and conv2, unpadded, each
+followed by a maximum over 2 x 2 windows and no other function, and ``nn.Linear`` layers fc1, fc2.
+"""
+
+
+def from_safetensors(
+    path: str | PathLike,
+    like: Any = None,
+    *,
+    sources: Sources | None = None,
+    unused: Sequence[str] = (),
+) -> Any:
+    """Read a safetensors file, for example a PyTorch state dict, as a pytree.
+
+    Args:
+        path: the file.
+        like: a pytree with the structure wanted; its leaves need a shape and a dtype only
+            (``jax.eval_shape`` gives such a tree). Without it the result is nested dictionaries,
+            as :func:`swsjax.load` returns them: names are split at ``/``.
+        sources: where the leaves of ``like`` come from, by their names (``"fc1/kernel"``): the
+            name of a tensor, or a pair of it and a function from the tensor to the leaf, such as
+            :func:`flax_kernel`. A leaf that is not in it is the tensor of its own name, which is
+            how :func:`to_safetensors` names it.
+        unused: names of tensors that may be left out. Any other that is left out is an error.
+
+    Returns:
+        A tree like ``like``, with JAX arrays where it has JAX arrays and NumPy arrays elsewhere.
+        Floating tensors are cast to the floating type that is wanted; no other type is changed.
+
+    Raises:
+        ImportError: safetensors is not installed; the message names the extra that brings it.
+        FormatError: the file is no undamaged safetensors file.
+        ConfigError: the file does not fit ``like`` and ``sources``; the message names everything
+            that does not. It is a ValueError.
+        TypeError: an entry of ``sources`` is neither a name nor a pair of name and function.
+
+    Example:
+        >>> state = {"fc.weight": np.ones((3, 2), np.float32), "fc.steps": np.array(7)}
+        >>> to_safetensors(state, "torch.safetensors")
+        >>> like = {"dense": {"kernel": jnp.zeros((2, 3))}}
+        >>> sources = {"dense/kernel": ("fc.weight", flax_kernel)}
+        >>> from_safetensors("torch.safetensors", like, sources=sources, unused=["fc.steps"])
+        {'dense': {'kernel': Array([[1., 1., 1.],
+               [1., 1., 1.]], dtype=float32)}}
+    """
+    tensors, _ = _read(path)
+    if like is not None:
+        return _fitted(path, tensors, like, sources or {}, unused)
+    if sources or unused:
+        raise ConfigError("sources and unused need like, the tree whose leaves they are about")
+    return _nested(path, tensors)
+
+
+def to_safetensors(
+    tree: Any, path: str | PathLike, *, metadata: Mapping[str, Any] | None = None
+) -> None:
+    """Write the arrays of a pytree as a safetensors file, dense, named like ``fc1/kernel``.
+
+    Args:
+        tree: any pytree that :func:`swsjax.dumps` takes.
+        path: file to write, atomically.
+        metadata: written with it; values become strings, as the format wants them.
+
+    Raises:
+        ImportError: safetensors is not installed; the message names the extra that brings it.
+        TypeError: a leaf is no array, or its element type is not supported.
+        ValueError: two leaves have one name, or one the name ``__metadata__``.
+
+    Example:
+        >>> to_safetensors({"fc": {"bias": np.zeros(3, np.float32)}}, "weights.safetensors")
+        >>> from_safetensors("weights.safetensors")
+        {'fc': {'bias': array([0., 0., 0.], dtype=float32)}}
+    """
+    try:
+        from safetensors.numpy import save as encode
+    except ModuleNotFoundError as error:
+        raise ImportError(_MISSING) from error
+
+    arrays = {name: _storable(name, leaf) for name, leaf in _named(tree).items()}
+    texts = {key: str(value) for key, value in (metadata or {}).items()}
+    write_bytes(path, encode(arrays, texts or None))
+
+
+def safetensors_metadata(path: str | PathLike) -> dict[str, str]:
+    """Return the metadata of a safetensors file, empty if it has none.
+
+    Raises:
+        ImportError: safetensors is not installed; the message names the extra that brings it.
+        FormatError: the file is no undamaged safetensors file.
+
+    Example:
+        >>> to_safetensors({}, "net.safetensors", metadata={"seed": 3})
+        >>> safetensors_metadata("net.safetensors")
+        {'seed': '3'}
+    """
+    return _read(path)[1]
+
+
+def _read(path: str | PathLike) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """The tensors of a file by their names, and its metadata."""
+    try:
+        from safetensors import SafetensorError, deserialize
+    except ModuleNotFoundError as error:
+        raise ImportError(_MISSING) from error
+
+    data = Path(path).read_bytes()
+    try:
+        entries = dict(deserialize(data))
+    except SafetensorError as error:
+        raise FormatError(f"{path} is not an undamaged safetensors file: {error}") from error
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    tensors = {name: _tensor(f"{path}: {name}", entries[name]) for name in sorted(entries)}
+    return tensors, header.get("__metadata__", {})
+
+
+def _tensor(label: str, entry: Mapping[str, Any]) -> np.ndarray:
+    if entry["dtype"] not in _DTYPES:
+        raise FormatError(f"{label} is of type {entry['dtype']}; known are {', '.join(_DTYPES)}")
+    flat = np.frombuffer(entry["data"], np.dtype(_DTYPES[entry["dtype"]]))
+    try:
+        return flat.reshape(entry["shape"])
+    except (ValueError, OverflowError) as error:
+        raise FormatError(f"{label} has a shape that NumPy cannot hold: {error}") from error
+
+
+def _named(tree: Any) -> dict[str, Any]:
+    leaves = leaves_of(tree)
+    named = {name_of(path): leaf for path, leaf in leaves}
+    if len(named) < len(leaves):
+        raise ValueError("two leaves of the tree have the same name")
+    return named
+
+
+def _storable(name: str, leaf: Any) -> np.ndarray:
+    array = np.asarray(array_of(name, leaf), order="C")
+    if array.dtype.name not in _DTYPES.values():
+        raise TypeError(
+            f"leaf {name} is of type {array.dtype.name}; safetensors files know "
+            f"{', '.join(_DTYPES.values())}"
+        )
+    if name == "__metadata__":
+        raise ValueError("safetensors files keep the name __metadata__ for themselves")
+    return array
+
+
+def _fitted(
+    path: str | PathLike,
+    tensors: dict[str, np.ndarray],
+    like: Any,
+    sources: Sources,
+    unused: Sequence[str],
+) -> Any:
+    wanted = _named(like)
+    pairs = {name: _pair(name, sources.get(name, name)) for name in wanted}
+    problems = [
+        f"{name} is in sources but is no leaf of the tree{_near(name, wanted)}"
+        for name in sources
+        if name not in wanted
+    ]
+    out = []
+    for name, leaf in wanted.items():
+        try:
+            out.append(_leaf(name, *pairs[name], tensors, leaf))
+        except ConfigError as error:
+            problems.append(str(error))
+    taken = {*unused, *(source for source, _ in pairs.values())}
+    problems += [
+        f"{name} is in the file but not expected (to leave it out, name it in unused)"
+        for name in tensors
+        if name not in taken
+    ]
+    if problems:
+        raise ConfigError(f"{path} does not fit the tree given: " + "; ".join(problems))
+    return jax.tree.unflatten(jax.tree.structure(like), out)
+
+
+def _leaf(
+    name: str, source: str, convert: Convert | None, tensors: dict[str, np.ndarray], like: Any
+) -> np.ndarray | jax.Array:
+    """One leaf of the tree from its tensor, or a ConfigError that says why it cannot be."""
+    label = name if source == name else f"{name}, from {source},"
+    if source not in tensors:
+        raise ConfigError(f"{label} is not in the file{_near(source, tensors)}")
+    array = tensor = tensors[source]
+    came = f"{label} is {_text(tensor)} in the file"
+    if convert is not None:
+        try:
+            array = np.asarray(convert(tensor))
+        except ValueError as error:
+            raise ConfigError(f"{came}, which its function refuses: {error}") from error
+        came = f"{came}, {_text(array)} after its function"
+    shape = np.shape(like)
+    dtype = like.dtype if hasattr(like, "dtype") else np.asarray(like).dtype
+    if array.shape != shape or not _may_become(array.dtype, dtype):
+        hint = _hint(source, tensor.shape, shape)
+        raise ConfigError(f"{came}, {dtype}{list(shape)} expected{hint}")
+    array = np.array(array, dtype, order="C")
+    return jnp.asarray(array) if isinstance(like, jax.Array) else array
+
+
+def _pair(name: str, source: Any) -> tuple[str, Convert | None]:
+    match source:
+        case str():
+            return source, None
+        case (str(), convert) if callable(convert):
+            return source
+    raise TypeError(
+        f"sources has {source!r} for {name}; expected the name of a tensor, or a pair of it and "
+        "a function"
+    )
+
+
+def _may_become(came: np.dtype, wanted: np.dtype) -> bool:
+    return came == wanted or all(jnp.issubdtype(t, jnp.floating) for t in (came, wanted))
+
+
+def _text(array: np.ndarray) -> str:
+    return f"{array.dtype.name}{list(array.shape)}"
+
+
+def _near(name: str, names: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, names)
+    return f" (near it: {', '.join(near)})" if near else ""
+
+
+def _hint(source: str, came: tuple[int, ...], wanted: tuple[int, ...]) -> str:
+    """What to try where the order of the axes is all that differs."""
+    if came == wanted or sorted(came) != sorted(wanted):
+        return ""
+    if (*came[2:], came[1], came[0]) == wanted:
+        return f' (try ("{source}", flax_kernel))'
+    left, axes = list(range(len(came))), []
+    for size in wanted:
+        axes.append(next(axis for axis in left if came[axis] == size))
+        left.remove(axes[-1])
+    return f' (try ("{source}", lambda x: x.transpose{tuple(axes)}))'
+
+
+def _nested(path: str | PathLike, tensors: dict[str, np.ndarray]) -> dict[str | int, Any]:
+    tree = {}
+    for name, array in tensors.items():  # sorted: a tensor comes before what is under its name
+        *folders, last = name.split("/")
+        if len(folders) >= MAX_COMPONENTS:
+            raise FormatError(f"{path}: {name} has over {MAX_COMPONENTS} components")
+        node = tree
+        for folder in folders:
+            node = node.setdefault(folder, {})
+            if not isinstance(node, dict):
+                raise FormatError(f"{path}: {name} is under another tensor")
+        node[last] = array
+    return _numbered(tree)
+
+
+def _numbered(node: Any) -> Any:
+    """The names that list positions have in the file are positions again."""
+    if not isinstance(node, dict):
+        return node
+    numbers = all(re.fullmatch(r"0|[1-9][0-9]{0,17}", name) for name in node)
+    return {int(name) if numbers else name: _numbered(child) for name, child in node.items()}

@@ -145,7 +145,7 @@ def start_of(
         return {
             "pretrained": pretrained.params,
             "retrained": result.retrained,
-            "mixture": result.mixture._asdict(),
+            "mixture": result.mixtures["weights"]._asdict(),
             "seconds": np.float64(time.perf_counter() - started),
         }
 
@@ -156,7 +156,7 @@ def start_of(
         kept = checkpointer.restore(folder)
     mixture = swsjax.GaussianMixture(**kept["mixture"])
     start = swsjax.Result(
-        swsjax.quantize(mixture, kept["retrained"]), kept["retrained"], mixture, []
+        swsjax.quantize(mixture, kept["retrained"]), kept["retrained"], {"weights": mixture}, []
     )
     return untrained._replace(params=kept["pretrained"]), start, kept["seconds"].item()
 

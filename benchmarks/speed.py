@@ -217,7 +217,7 @@ def training(
     if soft_epochs:
         config = swsjax.Config(soft_epochs=soft_epochs, hard_epochs=0)
         result = swsjax.compress(weights, loss, every, config)
-        weights, mixture = result.retrained, result.mixture
+        weights, mixture = result.retrained, result.mixtures["weights"]
         nodes = refined(mixture, jax.tree.leaves(weights), nodes, config.tolerance / 20)
     plain = optax.adam(1e-3)
 
@@ -246,7 +246,7 @@ def training(
                 nodes=nodes,
             )
             own = jax.tree.map(jnp.copy, mixture)  # an epoch donates its state
-            state = swsjax.init(params, own, optimizer, jax.random.key(0))
+            state = swsjax.init(params, {"weights": own}, optimizer, jax.random.key(0))
         one_more = partial(epoch, step, data=data, batch_size=BATCH)
         runs.append(continued(lambda state, one_more=one_more: one_more(state)[0], state))
     return tuple(runs)

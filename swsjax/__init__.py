@@ -5,7 +5,8 @@
 are public on their own, for people with a training loop of their own.
 """
 
-from swsjax.compress import Config, Progress, Result, compress
+from swsjax.compress import Result, compress
+from swsjax.config import Config
 from swsjax.errors import (
     CheckpointError,
     ConfigError,
@@ -13,6 +14,7 @@ from swsjax.errors import (
     FormatError,
     RetrainingError,
     SwsjaxError,
+    SwsjaxWarning,
 )
 from swsjax.files import (
     dumps,
@@ -39,9 +41,11 @@ from swsjax.prior import (
     log_prob,
     responsibilities,
 )
-from swsjax.quantize import codebook, non_zeros, quantize
+from swsjax.quantize import codebook, non_zeros, quantize, quantize_each
 from swsjax.report import Layer, Report, report
 from swsjax.retrain import Info, Rates, State, Step, hard, init, make_step, soft
+from swsjax.select import FROZEN, Leaf, Rules, Selection, select
+from swsjax.stages import Progress
 from swsjax.stream import Stream, stream_arrays, stream_epoch
 from swsjax.table import (
     Grid,
@@ -54,6 +58,7 @@ from swsjax.table import (
 from swsjax.train import PretrainConfig, PretrainProgress, TrainState, epoch, pretrain
 
 __all__ = [
+    "FROZEN",
     "Beta",
     "CheckpointError",
     "Config",
@@ -66,6 +71,7 @@ __all__ = [
     "HyperPriors",
     "Info",
     "Layer",
+    "Leaf",
     "PretrainConfig",
     "PretrainProgress",
     "Progress",
@@ -73,10 +79,13 @@ __all__ = [
     "Report",
     "Result",
     "RetrainingError",
+    "Rules",
+    "Selection",
     "State",
     "Step",
     "Stream",
     "SwsjaxError",
+    "SwsjaxWarning",
     "TrainState",
     "assign",
     "codebook",
@@ -107,10 +116,12 @@ __all__ = [
     "non_zeros",
     "pretrain",
     "quantize",
+    "quantize_each",
     "read_metadata",
     "report",
     "responsibilities",
     "save",
+    "select",
     "soft",
     "straight_through",
     "stream_arrays",

@@ -12,9 +12,11 @@ from flax import nnx
 from jax import Array
 from jax.sharding import Mesh
 
-from swsjax.compress import Config, Progress, Result, compress
+from swsjax.compress import Result, compress
+from swsjax.config import Config
 from swsjax.data import Dataset, Split
 from swsjax.losses import Apply, Params, cross_entropy, distillation, error_rate, logits_of
+from swsjax.stages import Progress
 from swsjax.train import PretrainConfig, PretrainProgress, pretrain
 
 __all__ = [

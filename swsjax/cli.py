@@ -18,7 +18,8 @@ from swsjax.classifier import (
     errors_of,
     pretrain_classifier,
 )
-from swsjax.compress import Config, Result
+from swsjax.compress import Result
+from swsjax.config import Config
 from swsjax.data import Dataset, load_digits, load_fashion_mnist, load_mnist
 from swsjax.errors import ConfigError, FormatError, SwsjaxError
 from swsjax.files import load, read_metadata, save
@@ -54,6 +55,7 @@ _DIGITS_CONFIG = Config(
     hard_epochs=60,
     hard_rates=Rates(precisions=5e-4, warmup_epochs=5.0, final=0.0, epsilon=1e-5),
     batch_size=32,
+    least_steps=1,
 )
 _PRETRAINING = {
     "lenet-300-100": LENET_300_100_PRETRAINING,

@@ -7,6 +7,7 @@ __all__ = [
     "FormatError",
     "RetrainingError",
     "SwsjaxError",
+    "SwsjaxWarning",
 ]
 
 
@@ -32,3 +33,7 @@ class RetrainingError(SwsjaxError):
 
 class CheckpointError(SwsjaxError):
     """A checkpoint is missing or of another net."""
+
+
+class SwsjaxWarning(UserWarning):
+    """A setting is likely to waste the time of a run."""

@@ -3,14 +3,15 @@
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import jax
 import numpy as np
 
-from swsjax.compress import Progress, Result
-from swsjax.losses import Params
+from swsjax.compress import Result
+from swsjax.nets import take_apart
 from swsjax.prior import GaussianMixture, component_means, log_mixing, log_prob
+from swsjax.select import WEIGHTS, Rules, by_mixture
+from swsjax.stages import Progress
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,18 +23,27 @@ _BLUE, _ORANGE, _GREY = "#0072B2", "#D55E00", "#999999"
 
 
 def plot_weights(
-    axes: "Sequence[Axes]", before: Params, result: Result, *, most: int = 20_000
+    axes: "Sequence[Axes]",
+    before: Any,
+    result: Result,
+    *,
+    name: str = WEIGHTS,
+    rules: Rules = (),
+    most: int = 20_000,
 ) -> None:
-    """Draw the weights before and after with the mixture, and each weight's move.
+    """Draw the weights before and after with their mixture, and each weight's move.
 
     Args:
         axes: three axes: distribution before, distribution after with the prior's density, and
             the scatter of weights after against before.
-        before: the pretrained weights.
-        result: what ``compress`` made of them.
+        before: the pretrained net.
+        result: what ``compress`` made of it.
+        name: of the mixture whose weights are drawn.
+        rules: as given to ``compress``.
         most: weights drawn in the scatter at most, evenly picked.
     """
-    old, new = _flat(before), _flat(result.retrained)
+    old, new = _flat(before, name, rules), _flat(result.retrained, name, rules)
+    mixture = result.mixtures[name]
     low, high = min(old.min(), new.min()), max(old.max(), new.max())
     bins = np.linspace(low, high, 201)
     width = bins[1] - bins[0]
@@ -42,7 +52,7 @@ def plot_weights(
     left.set(title="Weights before", xlabel="weight", ylabel="weights a bin", yscale="log")
     right.hist(new, bins, color=_BLUE, label="weights")
     grid = np.linspace(low, high, 4001)
-    density = np.exp(np.asarray(log_prob(result.mixture, grid))) * new.size * width
+    density = np.exp(np.asarray(log_prob(mixture, grid))) * new.size * width
     right.plot(grid, density, color=_ORANGE, linewidth=1, label="prior")
     right.set(title="After retraining, with the prior", xlabel="weight", yscale="log")
     # Between the components the density is next to nothing; the counts set the scale.
@@ -50,7 +60,7 @@ def plot_weights(
         axis.set_ylim(0.5, 2 * new.size)
     right.legend(frameon=False, loc="upper right")
     pick = np.linspace(0, old.size - 1, min(most, old.size)).astype(int)
-    _draw_bands(scatter, result.mixture)
+    _draw_bands(scatter, mixture)
     scatter.plot(old[pick], new[pick], ".", color=_BLUE, markersize=2, alpha=0.4)
     scatter.set(title="Each weight's move", xlabel="weight before", ylabel="weight after")
 
@@ -62,7 +72,9 @@ def _draw_bands(axis: "Axes", mixture: GaussianMixture) -> None:
         axis.axhspan(mean - 2 * deviation, mean + 2 * deviation, color=_ORANGE, alpha=0.25, lw=0)
 
 
-def plot_components(axes: "Sequence[Axes]", history: Sequence[Progress]) -> None:
+def plot_components(
+    axes: "Sequence[Axes]", history: Sequence[Progress], *, name: str = WEIGHTS
+) -> None:
     """Draw the components' means with their widths, and the non-zeros, over the epochs.
 
     A component's line is as opaque as its share of the non-zero components is large, so that
@@ -71,11 +83,12 @@ def plot_components(axes: "Sequence[Axes]", history: Sequence[Progress]) -> None
     Args:
         axes: two axes: components, and non-zero weights with the error where it was measured.
         history: the history of a result of ``compress``.
+        name: of the mixture whose components are drawn.
     """
     left, right = axes
     stages = [list(group) for _, group in groupby(history, key=lambda p: p.stage)]
     for epochs in stages:
-        _draw_paths(left, epochs)
+        _draw_paths(left, [p.epoch for p in epochs], [p.mixtures[name] for p in epochs])
     left.set(title="Components: mean ± standard deviation", xlabel="epoch", ylabel="weight")
     epochs = [p.epoch for p in history]
     right.plot(epochs, [p.non_zeros for p in history], color=_BLUE, label="non-zero weights")
@@ -92,11 +105,10 @@ def plot_components(axes: "Sequence[Axes]", history: Sequence[Progress]) -> None
             axis.axvline(stage[0].epoch - 0.5, color=_GREY, linewidth=0.8, linestyle=":")
 
 
-def _draw_paths(axis: "Axes", epochs: Sequence[Progress]) -> None:
-    x = [p.epoch for p in epochs]
-    means = np.stack([component_means(p.mixture) for p in epochs])
-    deviations = np.exp(-0.5 * np.stack([p.mixture.log_precisions for p in epochs]))
-    shares = np.exp(np.asarray(log_mixing(jax.tree.map(np.asarray, epochs[-1].mixture))))
+def _draw_paths(axis: "Axes", x: list[int], mixtures: Sequence[GaussianMixture]) -> None:
+    means = np.stack([component_means(mixture) for mixture in mixtures])
+    deviations = np.exp(-0.5 * np.stack([mixture.log_precisions for mixture in mixtures]))
+    shares = np.exp(np.asarray(log_mixing(mixtures[-1])))
     opacity = np.concatenate([[1.0], np.clip(shares[1:] / shares[1:].max(), 0.15, 1.0)])
     for j in range(means.shape[1]):
         color = _GREY if j == 0 else _BLUE
@@ -107,8 +119,12 @@ def _draw_paths(axis: "Axes", epochs: Sequence[Progress]) -> None:
         axis.plot(x, mean, color=color, alpha=opacity[j], linewidth=1)
 
 
-def save_figures(folder: str | Path, before: Params, result: Result) -> list[Path]:
+def save_figures(
+    folder: str | Path, before: Any, result: Result, *, rules: Rules = ()
+) -> list[Path]:
     """Write ``weights.png`` and ``components.png`` into a folder and return their paths.
+
+    Of several mixtures each has its own, ``weights-NAME.png``.
 
     Raises:
         ImportError: matplotlib is not installed; the message names the extra that brings it.
@@ -125,17 +141,21 @@ def save_figures(folder: str | Path, before: Params, result: Result) -> list[Pat
         FigureCanvasAgg(made)
         return made, made.subplots(1, columns)
 
-    weights, axes = figure(3)
-    plot_weights(axes, before, result)
-    components, axes = figure(2)
-    plot_components(axes, result.history)
-    paths = [Path(folder) / "weights.png", Path(folder) / "components.png"]
-    weights.savefig(paths[0])
-    components.savefig(paths[1])
+    paths = []
+    for name in result.mixtures:
+        ending = "" if len(result.mixtures) == 1 else f"-{name}"
+        weights, axes = figure(3)
+        plot_weights(axes, before, result, name=name, rules=rules)
+        components, axes = figure(2)
+        plot_components(axes, result.history, name=name)
+        for title, drawn in (("weights", weights), ("components", components)):
+            paths.append(Path(folder) / f"{title}{ending}.png")
+            drawn.savefig(paths[-1])
     return paths
 
 
-def _flat(params: Params) -> np.ndarray:
-    return np.concatenate(
-        [np.asarray(leaf, np.float32).ravel() for leaf in jax.tree.leaves(params)]
-    )
+def _flat(net: Any, name: str, rules: Rules) -> np.ndarray:
+    """All weights under a mixture."""
+    parts = take_apart(net, rules=rules)
+    leaves = by_mixture(parts.params, parts.labels)[name]
+    return np.concatenate([np.asarray(leaf, np.float32).ravel() for leaf in leaves])

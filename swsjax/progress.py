@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from swsjax.compress import Progress as RetrainProgress
+from swsjax.stages import Progress as RetrainProgress
 from swsjax.train import PretrainProgress
 
 __all__ = ["Reporter", "reporter"]

@@ -12,6 +12,7 @@ single runs of LeNet-300-100; against magnitude alone the gain was clear where m
 few epochs, and within noise in a longer pruning to half.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -82,18 +83,22 @@ class PruneState(NamedTuple):
     """State of ``pruning``."""
 
     inner: optax.OptState
-    """State of the optimiser of the weights and the mixture."""
+    """State of the optimiser of the weights and the mixtures."""
     squares: Params
     """Running mean square of each weight's gradient, in float32; zero at the start."""
 
 
-def pruning(optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
+def pruning(
+    optimizer: optax.GradientTransformation, labels: Sequence[str | None]
+) -> optax.GradientTransformation:
     """Let weights that are exactly zero stay there, and measure gradients for ``saliency``.
 
-    Over ``(params, mixture)``. A pruned weight needs no other mark than its value.
+    Over ``(params, mixtures)``. A pruned weight needs no other mark than its value. ``labels``
+    tell which leaves of the params are under a mixture, in order; those that are not (None) may
+    leave zero.
 
-    >>> params, mixture = {"w": jnp.array([0.0, 1.0])}, ()
-    >>> optimizer = pruning(optax.sgd(1.0))
+    >>> params, mixtures = {"w": jnp.array([0.0, 1.0])}, {}
+    >>> optimizer = pruning(optax.sgd(1.0), ["weights"])
     >>> gradients = {"w": jnp.ones(2)}, ()
     >>> updates, state = optimizer.update(gradients, optimizer.init((params, ())), (params, ()))
     >>> updates[0]
@@ -106,7 +111,16 @@ def pruning(optimizer: optax.GradientTransformation) -> optax.GradientTransforma
 
     def update(gradients: Any, state: PruneState, trained: Any) -> tuple[Any, PruneState]:
         (to_params, to_mixture), inner = optimizer.update(gradients, state.inner, trained)
-        held = jax.tree.map(lambda leaf, step: jnp.where(leaf == 0, 0, step), trained[0], to_params)
+        leaves, structure = jax.tree.flatten(trained[0])
+        held = jax.tree.unflatten(
+            structure,
+            [
+                step if label is None else jnp.where(leaf == 0, 0, step)
+                for leaf, step, label in zip(
+                    leaves, jax.tree.leaves(to_params), labels, strict=True
+                )
+            ],
+        )
         gradient = optax.tree.cast(gradients[0], jnp.float32)
         squares = optax.tree.update_moment_per_elem_norm(gradient, state.squares, _DECAY, 2)
         return (held, to_mixture), PruneState(inner, squares)

@@ -1,5 +1,8 @@
 """From a retrained net to a quantised one: each weight becomes its component's mean."""
 
+from collections.abc import Mapping, Sequence
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +11,7 @@ from swsjax.exact import assigned_means
 from swsjax.losses import Params
 from swsjax.prior import GaussianMixture
 
-__all__ = ["codebook", "non_zeros", "quantize"]
+__all__ = ["codebook", "non_zeros", "quantize", "quantize_each"]
 
 
 @jax.jit
@@ -27,6 +30,32 @@ def quantize(mixture: GaussianMixture, params: Params) -> Params:
     {'w': Array([0., 1., 1.], dtype=float32)}
     """
     return jax.tree.map(lambda weights: assigned_means(mixture, weights), params)
+
+
+@partial(jax.jit, static_argnames="labels")
+def quantize_each(
+    mixtures: Mapping[str, GaussianMixture], params: Params, labels: Sequence[str | None]
+) -> Params:
+    """``quantize`` each leaf with the mixture that its label names; leave those without as is.
+
+    Args:
+        mixtures: priors by name.
+        params: pytree of floating arrays.
+        labels: for each leaf, in the order of ``jax.tree.leaves``, a name or None; hashable.
+
+    >>> mixture = GaussianMixture(jnp.ones(1), jnp.zeros(2), jnp.zeros(1), jnp.zeros(()))
+    >>> params = {"bias": jnp.array([0.3]), "kernel": jnp.array([0.1, 0.8])}
+    >>> quantize_each({"kernels": mixture}, params, (None, "kernels"))
+    {'bias': Array([0.3], dtype=float32), 'kernel': Array([0., 1.], dtype=float32)}
+    """
+    leaves, structure = jax.tree.flatten(params)
+    return jax.tree.unflatten(
+        structure,
+        [
+            leaf if label is None else assigned_means(mixtures[label], leaf)
+            for leaf, label in zip(leaves, labels, strict=True)
+        ],
+    )
 
 
 def codebook(params: Params) -> np.ndarray:

@@ -11,7 +11,7 @@ breaks, and ends both sparser and worse.
 from dataclasses import replace
 from typing import NamedTuple
 
-from swsjax.compress import Config
+from swsjax.config import Config
 from swsjax.retrain import Rates
 from swsjax.train import PretrainConfig
 

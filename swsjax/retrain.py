@@ -10,7 +10,7 @@ so that what is trained is what will be written; the paper has no such stage and
 when it quantises.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -23,6 +23,7 @@ from jax import Array
 from swsjax import exact, table
 from swsjax.losses import Loss, Params
 from swsjax.prior import GaussianMixture, HyperPriors, hyper_log_prob
+from swsjax.select import WEIGHTS, by_mixture
 
 __all__ = ["Forward", "Info", "Rates", "State", "Step", "hard", "init", "make_step", "soft"]
 
@@ -61,7 +62,8 @@ class Rates:
     narrow ones.
     """
 
-    weights: float = 1e-3
+    weights: float | optax.GradientTransformation = 1e-3
+    """A rate for Adam, or any optimiser, with a schedule of its own."""
     means: float = 1e-4
     precisions: float = 1e-3
     mixing: float = 3e-3
@@ -72,7 +74,7 @@ class Rates:
     which otherwise move every weight by its full rate whatever the gradient."""
 
     def optimizer(self, epochs: int, steps_per_epoch: int) -> optax.GradientTransformation:
-        """Adam over ``(params, mixture)`` with these rates, for a stage of that length.
+        """Optimiser over ``(params, mixtures)`` with these rates, for a stage of that length.
 
         >>> optimizer = Rates().optimizer(epochs=2, steps_per_epoch=10)
         """
@@ -85,26 +87,36 @@ class Rates:
             )
             return optax.adam(schedule, eps=epsilon)
 
+        of_weights = self.weights
+        if not isinstance(of_weights, optax.GradientTransformation):
+            of_weights = adam(of_weights, self.epsilon)
         groups = {
-            "weights": adam(self.weights, self.epsilon),
+            "weights": of_weights,
             "means": adam(self.means),
             "precisions": adam(self.precisions),
             "mixing": adam(self.mixing),
         }
-        labels = GaussianMixture("means", "precisions", "mixing", "mixing")
-        return optax.multi_transform(groups, ("weights", labels))
+        of_mixture = GaussianMixture("means", "precisions", "mixing", "mixing")
+
+        def labels(trained: tuple[Params, Mapping[str, GaussianMixture]]):
+            return "weights", dict.fromkeys(trained[1], of_mixture)
+
+        return optax.multi_transform(groups, labels)
 
 
 class State(NamedTuple):
     """Everything a stage of retraining carries from step to step."""
 
     params: Params
-    mixture: GaussianMixture
+    mixtures: dict[str, GaussianMixture]
+    """By name; ``{"weights": mixture}`` where there is one over all weights."""
     opt_state: optax.OptState
     step: Array
     """() int32 steps taken in this stage."""
     key: Array
     """Key of the order in which examples are drawn."""
+    aux: Any = None
+    """What the loss carries from step to step beside the weights: statistics, keys; or None."""
 
 
 class Info(NamedTuple):
@@ -117,18 +129,32 @@ class Info(NamedTuple):
 
 
 def init(
-    params: Params, mixture: GaussianMixture, optimizer: optax.GradientTransformation, key: Array
+    params: Params,
+    mixtures: Mapping[str, GaussianMixture],
+    optimizer: optax.GradientTransformation,
+    key: Array,
+    *,
+    aux: Any = None,
 ) -> State:
-    """Start a stage of retraining at ``params`` and ``mixture``, with a fresh optimiser.
+    """Start a stage of retraining, with a fresh optimiser.
+
+    Args:
+        params: pytree of floating arrays.
+        mixtures: the prior or priors by name; ``{"weights": mixture}`` for one over all weights.
+        optimizer: over ``(params, mixtures)``.
+        key: random key of the order of the examples, for ``epoch``.
+        aux: what the loss carries from step to step, if it does.
 
     >>> from swsjax.prior import init_mixture
     >>> optimizer = Rates().optimizer(epochs=1, steps_per_epoch=1)
-    >>> state = init({"w": jnp.ones(3)}, init_mixture(-1.0, 1.0), optimizer, jax.random.key(0))
+    >>> mixtures = {"weights": init_mixture(-1.0, 1.0)}
+    >>> state = init({"w": jnp.ones(3)}, mixtures, optimizer, jax.random.key(0))
     >>> state.step
     Array(0, dtype=int32)
     """
-    opt_state = optimizer.init((params, mixture))
-    return State(params, mixture, opt_state, jnp.zeros((), jnp.int32), key)
+    mixtures = dict(mixtures)
+    opt_state = optimizer.init((params, mixtures))
+    return State(params, mixtures, opt_state, jnp.zeros((), jnp.int32), key, aux)
 
 
 def make_step(
@@ -139,24 +165,30 @@ def make_step(
     tau: float | optax.Schedule,
     train_size: int,
     hyper: HyperPriors,
-    nodes: int | None = 2048,
+    nodes: Mapping[str, int] | int | None = 2048,
+    labels: Sequence[str | None] | None = None,
 ) -> Step:
     """Make the function of one step of retraining, from state and batch to state and info.
 
     Args:
-        loss_fn: mean loss of a batch at given parameters.
-        optimizer: over ``(params, mixture)``, as ``Rates.optimizer`` makes.
+        loss_fn: mean loss of a batch, ``loss_fn(params, batch) -> scalar``; of a state with
+            ``aux``, ``loss_fn(params, aux, batch) -> (scalar, aux)``.
+        optimizer: over ``(params, mixtures)``, as ``Rates.optimizer`` makes.
         forward: ``soft`` or ``hard``.
         tau: weight of the prior on the loss summed over the training set, or its schedule over
             the steps of the stage.
         train_size: number N of training examples.
-        hyper: hyper-priors on the mixture.
-        nodes: of the grid on which the prior is tabulated, see ``table.node_count``; None evaluates
-            it exactly, weight by weight.
+        hyper: hyper-priors on the mixtures.
+        nodes: of the grid on which the prior is tabulated, see ``table.node_count``, for all
+            mixtures or for each by name; None evaluates it exactly, weight by weight.
+        labels: name of the mixture of each leaf of the params, in the order of
+            ``jax.tree.leaves``, or None for a leaf that has none. By default the one mixture
+            ``"weights"`` is over all.
 
     >>> from swsjax.prior import init_mixture
     >>> optimizer = Rates().optimizer(epochs=1, steps_per_epoch=1)
-    >>> state = init({"w": jnp.ones(3)}, init_mixture(-1.0, 1.0), optimizer, jax.random.key(0))
+    >>> mixtures = {"weights": init_mixture(-1.0, 1.0)}
+    >>> state = init({"w": jnp.ones(3)}, mixtures, optimizer, jax.random.key(0))
     >>> step = make_step(lambda params, batch: jnp.mean((params["w"] - batch) ** 2), optimizer,
     ...                  forward=soft, tau=0.01, train_size=1, hyper=HyperPriors())
     >>> state, info = step(state, jnp.zeros(3))
@@ -165,35 +197,60 @@ def make_step(
     """
     prior_weight = None if tau == 0 else tau if callable(tau) else optax.constant_schedule(tau)
 
-    def objective(trained: tuple[Params, GaussianMixture], batch: Any, step: Array):
-        params, mixture = trained
+    def names(leaves: Sequence[Array]) -> Sequence[str | None]:
+        return [WEIGHTS] * len(leaves) if labels is None else labels
+
+    def objective(trained: tuple[Params, dict[str, GaussianMixture]], state: State, batch: Any):
+        params, mixtures = trained
         if hyper.pi_zero is None:
-            mixture = mixture._replace(zero_logit=jax.lax.stop_gradient(mixture.zero_logit))
+            mixtures = {name: _held(mixture) for name, mixture in mixtures.items()}
         leaves, structure = jax.tree.flatten(params)
-        if nodes is None:
-            log_prior = exact.sum_log_prob(mixture, leaves)
-            assign = partial(exact.straight_through, mixture)
-        else:
-            grid = table.grid_over(leaves, nodes)
-            log_prior = table.sum_log_prob(mixture, leaves, grid)
-            assign = partial(table.straight_through, mixture, grid=grid)
+        log_prior = sum(hyper_log_prob(mixture, hyper) for mixture in mixtures.values())
+        assign = {}
+        for name, weights in by_mixture(leaves, names(leaves)).items():
+            if nodes is None:
+                log_prior += exact.sum_log_prob(mixtures[name], weights)
+                assign[name] = partial(exact.straight_through, mixtures[name])
+            else:
+                grid = table.grid_over(weights, nodes if isinstance(nodes, int) else nodes[name])
+                log_prior += table.sum_log_prob(mixtures[name], weights, grid)
+                assign[name] = partial(table.straight_through, mixtures[name], grid=grid)
 
         def assigned(params: Params) -> Params:
-            return jax.tree.unflatten(structure, assign(jax.tree.leaves(params)))
+            leaves = jax.tree.leaves(params)
+            groups = by_mixture(leaves, names(leaves))
+            means = {name: iter(assign[name](weights)) for name, weights in groups.items()}
+            mixed = [
+                leaf if name is None else next(means[name])
+                for leaf, name in zip(leaves, names(leaves), strict=True)
+            ]
+            return jax.tree.unflatten(structure, mixed)
 
-        loss = loss_fn(forward(params, assigned), batch)
-        log_prior += hyper_log_prob(mixture, hyper)
+        computing = forward(params, assigned)
+        if state.aux is None:
+            loss, aux = loss_fn(computing, batch), None
+        else:
+            loss, aux = loss_fn(computing, state.aux, batch)
+        info = Info(loss, log_prior)
         if prior_weight is None:  # saves the gradient of a prior that does not act
-            return loss, Info(loss, log_prior)
-        return loss - prior_weight(step) / train_size * log_prior, Info(loss, log_prior)
+            return loss, (info, aux)
+        return loss - prior_weight(state.step) / train_size * log_prior, (info, aux)
 
     def step(state: State, batch: Any) -> tuple[State, Info]:
-        trained = (state.params, state.mixture)
-        gradients, info = jax.grad(objective, has_aux=True)(trained, batch, state.step)
+        trained = (state.params, state.mixtures)
+        gradients, (info, aux) = jax.grad(objective, has_aux=True)(trained, state, batch)
         updates, opt_state = optimizer.update(gradients, state.opt_state, trained)
-        params, mixture = optax.apply_updates(trained, updates)
+        params, mixtures = optax.apply_updates(trained, updates)
         if hyper.pi_zero is None:  # without a gradient, weight decay would still move it
-            mixture = mixture._replace(zero_logit=state.mixture.zero_logit)
-        return State(params, mixture, opt_state, state.step + 1, state.key), info
+            mixtures = {
+                name: mixture._replace(zero_logit=state.mixtures[name].zero_logit)
+                for name, mixture in mixtures.items()
+            }
+        return State(params, mixtures, opt_state, state.step + 1, state.key, aux), info
 
     return step
+
+
+def _held(mixture: GaussianMixture) -> GaussianMixture:
+    """The mixture with the zero component's share not to be trained."""
+    return mixture._replace(zero_logit=jax.lax.stop_gradient(mixture.zero_logit))

@@ -168,7 +168,7 @@ def under_the_prior(mesh):
     optimizer = Rates(weights=1e-4).optimizer(1, 8)
     mixture = replicate(init_mixture(-1.0, 1.0, components=4), mesh)
     params = place_weights(jax.tree.map(jnp.asarray, MANY), mesh)
-    state = init(params, mixture, optimizer, replicate(jax.random.key(0), mesh))
+    state = init(params, {"weights": mixture}, optimizer, replicate(jax.random.key(0), mesh))
     step = make_step(
         lambda params, batch: 0.0,
         optimizer,
@@ -180,7 +180,7 @@ def under_the_prior(mesh):
     )
     data = replicate(jax.tree.map(jnp.asarray, planted.DATA), mesh)
     state, _ = train.epoch(step, state, data, batch_size=64, mesh=mesh)
-    return jax.tree.map(np.asarray, (state.params, state.mixture))
+    return jax.tree.map(np.asarray, (state.params, state.mixtures["weights"]))
 
 
 def test_under_the_prior_alone_every_bit_is_that_of_one_device():

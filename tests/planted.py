@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from swsjax.compress import Config, Result, compress
+from swsjax.compress import Result, compress
+from swsjax.config import Config
 from swsjax.retrain import Rates
 
 RNG = np.random.default_rng(0)
@@ -35,5 +36,6 @@ def retrain(soft_epochs, hard_epochs, loss=loss_fn, data=DATA, **arguments) -> R
         hard_epochs=hard_epochs,
         hard_rates=Rates(precisions=5e-4),
         batch_size=64,
+        least_steps=1,
     )
     return compress(PARAMS, loss, data, config, **arguments)

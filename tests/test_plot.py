@@ -8,8 +8,9 @@ import pytest
 from matplotlib.figure import Figure
 
 import swsjax
-from swsjax.compress import Progress, Result
+from swsjax.compress import Result
 from swsjax.plot import plot_components, plot_weights, save_figures
+from swsjax.stages import Progress
 
 
 @pytest.fixture
@@ -21,11 +22,24 @@ def before() -> dict:
 def result(before) -> Result:
     mixture = jax.tree.map(np.asarray, swsjax.init_mixture(-1.0, 1.0, components=4, std=0.05))
     history = [
-        Progress(stage, epoch, 4, 0.1, 2000 // epoch, 5, 0.1 / epoch, 1e-6, mixture)
+        Progress(
+            stage=stage,
+            epoch=epoch,
+            epochs=4,
+            loss=0.1,
+            non_zeros=2000 // epoch,
+            levels=5,
+            bound_bytes=500.0,
+            components=4,
+            smallest_sigma=0.05,
+            error=0.1 / epoch,
+            prior_error=1e-6,
+            mixtures={"weights": mixture},
+        )
         for epoch, stage in enumerate(["soft", "soft", "hard", "hard"], start=1)
     ]
     after = {"w": np.round(before["w"], 1)}
-    return Result(after, after, mixture, history)
+    return Result(after, after, {"weights": mixture}, history)
 
 
 def test_weights_figure_counts_every_weight(before, result):
@@ -47,7 +61,7 @@ def test_components_figure_follows_each_component_through_each_stage(result):
     plot_components([left, right], result.history)
     paths = [line for line in left.lines if len(line.get_xdata()) == 2 and line.get_xdata()[0] >= 1]
     means = sorted(line.get_ydata()[-1] for line in paths if line.get_xdata()[0] == 3)
-    np.testing.assert_allclose(means, sorted([0, *result.mixture.means]))
+    np.testing.assert_allclose(means, sorted([0, *result.mixtures["weights"].means]))
     counts = right.lines[0].get_ydata()
     assert list(counts) == [p.non_zeros for p in result.history]
     assert 2.5 in [line.get_xdata()[0] for line in left.lines]  # where the hard stage starts

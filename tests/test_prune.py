@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from swsjax.compress import Config, compress
+from swsjax.compress import compress
+from swsjax.config import Config
 from swsjax.prune import keep_largest, pruning, saliency, share_left
 from swsjax.quantize import non_zeros
 from swsjax.retrain import Rates
@@ -56,6 +57,9 @@ def test_saliency_without_gradients_goes_by_magnitude():
     assert scores["a"].max() < scores["b"].min()
 
 
+LABELS = ["weights"]  # of one leaf
+
+
 def test_share_left():
     assert share_left(0.3, 0.0) == 1
     assert share_left(0.3, 1.0) == share_left(0.3, 2.0) == 0.3
@@ -68,7 +72,7 @@ def test_share_left():
 def test_zeros_are_held_and_the_others_do_not_notice():
     params = {"w": jnp.array([0.0, 1.0, -2.0])}, jnp.array([0.0, 3.0])
     gradients = {"w": jnp.array([0.3, 0.2, 0.1])}, jnp.array([0.5, 0.5])
-    plain, held = optax.adam(0.1), pruning(optax.adam(0.1))
+    plain, held = optax.adam(0.1), pruning(optax.adam(0.1), LABELS)
     state, theirs = held.init(params), plain.init(params)
     for step in range(3):
         updates, state = held.update(gradients, state, params)
@@ -87,7 +91,7 @@ def test_zeros_are_held_and_the_others_do_not_notice():
 
 def test_the_mean_square_of_the_gradients_is_measured():
     params = {"w": jnp.zeros(2, jnp.bfloat16)}, jnp.zeros(1)
-    optimizer = pruning(optax.sgd(0.1))
+    optimizer = pruning(optax.sgd(0.1), LABELS)
     state = optimizer.init(params)
     expected = np.zeros(2)
     for gradient in ([1.0, 2.0], [-0.5, 0.25]):
@@ -141,7 +145,7 @@ def test_the_net_trains_on_while_it_is_pruned(result):
 
 def test_the_prior_no_longer_pulls(monkeypatch):
     taus = []
-    module = importlib.import_module("swsjax.compress")
+    module = importlib.import_module("swsjax.stages")
     make_step = module.make_step
 
     def spy(*arguments, tau, **settings):

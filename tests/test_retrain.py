@@ -43,7 +43,7 @@ def mixture(mixture_of):
 
 
 def start(mixture, optimizer=RECORDER):
-    return init(params(), mixture, optimizer, jax.random.key(0))
+    return init(params(), {"weights": mixture}, optimizer, jax.random.key(0))
 
 
 def step_of(optimizer=RECORDER, *, loss=loss_fn, size=SIZE, **settings):
@@ -111,7 +111,7 @@ def test_gradient_of_the_soft_objective(mixture):
 def test_gradient_of_the_hard_objective(mixture):
     """The loss's gradient at the assigned means goes to the weights, and summed to the means."""
     state, info = step_of(forward=hard)(start(mixture), BATCH)
-    by_params, by_mixture = state.opt_state
+    by_params, by_mixture = state.opt_state[0], state.opt_state[1]["weights"]
     quantised = jax.tree.map(np.float64, quantize(mixture, params()))
     (of_loss,) = numerical_gradient(numpy_loss, (quantised,))
     of_prior, mixture_of_prior = numerical_gradient(log_prior, (WEIGHTS, in_float64(mixture)))
@@ -193,29 +193,30 @@ def test_pi_zero_is_held_without_a_hyper_prior(optimizer, mixture):
         step, state = step_of(optimizer, hyper=hyper), start(mixture, optimizer)
         for _ in range(3):
             state, _ = step(state, BATCH)
-        assert (state.mixture.zero_logit == mixture.zero_logit) == held
-        assert not jnp.array_equal(state.mixture.means, mixture.means)
+        assert (state.mixtures["weights"].zero_logit == mixture.zero_logit) == held
+        assert not jnp.array_equal(state.mixtures["weights"].means, mixture.means)
 
 
 def test_gradient_of_a_held_pi_zero_is_zero(mixture):
     state, _ = step_of(hyper=HYPER._replace(pi_zero=None))(start(mixture), BATCH)
-    assert state.opt_state[1].zero_logit == 0
+    assert state.opt_state[1]["weights"].zero_logit == 0
 
 
 def updates_of(rates, epochs, steps_per_epoch, gradient=1.0, steps=None):
     """Sizes of the updates of one entry of every group; Adam's are its rate for a constant one."""
     optimizer = rates.optimizer(epochs, steps_per_epoch)
     mixture = GaussianMixture(*(jnp.zeros(n) for n in (1, 2, 1, ())))
-    trained = ({"w": jnp.zeros(2)}, mixture)
+    trained = ({"w": jnp.zeros(2)}, {"weights": mixture})
     gradients = jax.tree.map(lambda leaf: jnp.full_like(leaf, gradient), trained)
 
     def body(state, _):
         updates, state = optimizer.update(gradients, state, trained)
         return state, updates
 
-    _, (params, mixture) = jax.lax.scan(
+    _, (params, mixtures) = jax.lax.scan(
         body, optimizer.init(trained), length=steps or epochs * steps_per_epoch
     )
+    mixture = mixtures["weights"]
     assert jnp.array_equal(mixture.mixing_logits[:, 0], mixture.zero_logit)
     assert jnp.array_equal(mixture.log_precisions[:, 0], mixture.log_precisions[:, 1])
     groups = (params["w"], mixture.means, mixture.log_precisions, mixture.mixing_logits)
@@ -275,4 +276,5 @@ def test_without_tau_only_the_loss_pulls_and_the_prior_is_still_reported(forward
 
 def _gradients(mixture, **settings):
     state, info = step_of(**settings)(start(mixture), BATCH)
-    return state.opt_state, info
+    params, mixtures = state.opt_state
+    return (params, mixtures["weights"]), info

@@ -1,0 +1,79 @@
+"""Settings of ``compress``."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import optax
+
+from swsjax.errors import ConfigError
+from swsjax.prior import HyperPriors
+from swsjax.retrain import Rates
+
+__all__ = ["Config"]
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings of ``compress``; the defaults suit the LeNets, ``tau`` is the dial.
+
+    A larger ``tau`` gives a smaller file and a larger error. Raises ``ConfigError`` for a setting
+    out of its range.
+
+    >>> Config(tau=0.1).tau
+    0.1
+    """
+
+    tau: float | optax.Schedule = 0.06
+    """Weight of the prior on the loss summed over the training examples, or an optax schedule
+    of it over the steps of each stage."""
+    components: int = 16
+    """Free components at the start, beside the zero one."""
+    pi_zero: float = 0.999
+    """Share of the zero component at the start; stays there unless it has a hyper-prior."""
+    initial_std: float = 0.25
+    """Standard deviation of every component at the start."""
+    hyper_priors: HyperPriors = HyperPriors()
+    soft_epochs: int = 30
+    soft_rates: Rates = Rates(precisions=7e-4)
+    hard_epochs: int = 20
+    hard_rates: Rates = Rates(precisions=5e-4, warmup_epochs=1.0, final=0.0, epsilon=1e-5)
+    prune_epochs: int = 0
+    """Epochs of a last stage, of which the first half prunes: for nets with weights to spare."""
+    prune_rates: Rates = Rates(warmup_epochs=0.5, final=0.0, epsilon=1e-5)
+    kept: float = 0.6
+    """Share of the weights that are not zero after the hard stage which pruning leaves so."""
+    merge_threshold: float = 0.5
+    """Symmetric KL divergence (nats) under which two components become one."""
+    batch_size: int = 128
+    method: Literal["tabulated", "exact"] = "tabulated"
+    """How the prior is evaluated: looked up in a table, or weight by weight (slow; reference)."""
+    tolerance: float = 1e-4
+    """Relative error of the tabulated prior and its gradients above which its grid is refined."""
+    least_steps: int = 400
+    """Steps that an epoch has at least: few data are gone through several times in one. The rates
+    and numbers of epochs above are for about 400."""
+    seed: int = 0
+    """Seed of the order of the examples."""
+
+    def __post_init__(self):
+        """Check what can be checked before any time is spent."""
+        if not callable(self.tau) and not 0 < self.tau < float("inf"):
+            raise ConfigError(f"tau must be positive, got {self.tau}")
+        epochs = (self.soft_epochs, self.hard_epochs, self.prune_epochs)
+        if min(epochs) < 0 or max(epochs) < 1:
+            raise ConfigError(
+                "soft_epochs, hard_epochs and prune_epochs must be at least 0 and not all 0, got "
+                f"{self.soft_epochs}, {self.hard_epochs} and {self.prune_epochs}"
+            )
+        if not 0 < self.kept <= 1:
+            raise ConfigError(f"kept must be over 0 and at most 1, got {self.kept}")
+        if self.batch_size < 1:
+            raise ConfigError(f"batch_size must be at least 1, got {self.batch_size}")
+        if self.least_steps < 1:
+            raise ConfigError(f"least_steps must be at least 1, got {self.least_steps}")
+        if self.method not in ("tabulated", "exact"):
+            raise ConfigError(f"method must be 'tabulated' or 'exact', got {self.method!r}")
+        if not self.tolerance > 0:
+            raise ConfigError(f"tolerance must be positive, got {self.tolerance}")
+        if not self.merge_threshold >= 0:
+            raise ConfigError(f"merge_threshold must not be negative, got {self.merge_threshold}")

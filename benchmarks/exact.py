@@ -28,7 +28,7 @@ from swsjax.models import LeNet300100
 from swsjax.recipes import LENET_300_100_PRETRAINING
 
 METHODS = ("exact", "tabulated")
-CONFIG = swsjax.Config()  # soft and hard stage: in the pruning stage the prior does not act
+CONFIG = swsjax.Config(tau=0.06)  # soft and hard stage: in the pruning stage the prior does not act
 
 
 def run(seed: int) -> dict[str, Any]:

@@ -215,7 +215,7 @@ def training(
     mixture = swsjax.init_mixture(-0.5, 0.5, components=COMPONENTS - 1, std=SIGMA)
     nodes = node_count(-0.6, 0.6, SIGMA)
     if soft_epochs:
-        config = swsjax.Config(soft_epochs=soft_epochs, hard_epochs=0)
+        config = swsjax.Config(tau=0.06, soft_epochs=soft_epochs, hard_epochs=0)
         result = swsjax.compress(weights, loss, every, config)
         weights, mixture = result.retrained, result.mixtures["weights"]
         nodes = refined(mixture, jax.tree.leaves(weights), nodes, config.tolerance / 20)

@@ -11,7 +11,7 @@ from jax import Array
 from jax.sharding import Mesh
 
 from swsjax.advice import check_loss, warn_before
-from swsjax.config import Config
+from swsjax.config import TAU_PER_EXAMPLE, Config
 from swsjax.errors import ConfigError, RetrainingError
 from swsjax.losses import Loss, Params
 from swsjax.nets import Net, take_apart
@@ -129,9 +129,10 @@ def compress(
     if not isinstance(data, Stream):
         for loss in losses[: 1 if prune_loss_fn is None else 2]:
             check_loss(loss, net.params, net.carried, _batch_of(data, config.batch_size))
+    tau = TAU_PER_EXAMPLE * train_size if config.tau is None else config.tau
     stages = [
-        Stage("soft", soft, losses[0], config.soft_rates, config.soft_epochs, config.tau),
-        Stage("hard", hard, losses[0], config.hard_rates, config.hard_epochs, config.tau),
+        Stage("soft", soft, losses[0], config.soft_rates, config.soft_epochs, tau),
+        Stage("hard", hard, losses[0], config.hard_rates, config.hard_epochs, tau),
         Stage("prune", hard, losses[1], config.prune_rates, config.prune_epochs, 0.0, config.kept),
     ]
     epochs = sum(stage.epochs for stage in stages)

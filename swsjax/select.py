@@ -128,8 +128,8 @@ def select(params: Params, rules: Rules = ()) -> Selection:
         for label, (_, leaf) in zip(labels, found, strict=True)
     ):
         raise ConfigError(
-            "params hold no weights to compress; expected a pytree of floating arrays, of which the "
-            "rules leave some under a mixture"
+            "params hold no weights to compress; expected a pytree of floating arrays, of which "
+            "the rules leave some under a mixture"
         )
     return Selection(
         tuple(

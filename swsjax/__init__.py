@@ -25,7 +25,14 @@ from swsjax.files import (
     to_sparse,
 )
 from swsjax.interchange import from_safetensors, to_safetensors
-from swsjax.losses import cross_entropy, distillation, error_rate, logits_of
+from swsjax.losses import (
+    cross_entropy,
+    distillation,
+    error_rate,
+    logits_of,
+    output_matching,
+    with_teacher,
+)
 from swsjax.merge import kl_divergence, merge
 from swsjax.prior import (
     Beta,
@@ -114,6 +121,7 @@ __all__ = [
     "merge",
     "node_count",
     "non_zeros",
+    "output_matching",
     "pretrain",
     "quantize",
     "quantize_each",
@@ -129,4 +137,5 @@ __all__ = [
     "sum_log_prob",
     "to_safetensors",
     "to_sparse",
+    "with_teacher",
 ]

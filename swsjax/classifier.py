@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 from swsjax.compress import Result, compress
 from swsjax.config import Config
 from swsjax.data import Dataset, Split
-from swsjax.losses import Apply, Params, cross_entropy, distillation, error_rate, logits_of
+from swsjax.losses import Apply, Params, cross_entropy, distillation, error_rate
 from swsjax.stages import Progress
 from swsjax.train import PretrainConfig, PretrainProgress, pretrain
 
@@ -117,8 +117,7 @@ def compress_classifier(
 
 def distillation_data(classifier: Classifier, split: Split) -> dict[str, Array]:
     """Images, labels and the net's own logits of them: what ``losses.distillation`` takes."""
-    teacher = logits_of(classifier.apply, classifier.params, split.images)
-    return _batchable(split) | {"teacher": teacher}
+    return with_teacher(_batchable(split), classifier.apply, classifier.params)
 
 
 def errors_of(

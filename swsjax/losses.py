@@ -1,4 +1,4 @@
-"""Losses of a classifier, as functions of parameters and a batch."""
+"""Losses as functions of parameters and a batch, with labels and without."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,11 +10,20 @@ from jax import Array
 
 from swsjax.errors import ConfigError
 
-__all__ = ["Apply", "Loss", "cross_entropy", "distillation", "error_rate", "logits_of"]
+__all__ = [
+    "Apply",
+    "Loss",
+    "cross_entropy",
+    "distillation",
+    "error_rate",
+    "logits_of",
+    "output_matching",
+    "with_teacher",
+]
 
 Params = Any
 Apply = Callable[[Params, Array], Array]
-"""From parameters and a batch of inputs to logits (batch, classes)."""
+"""From parameters and a batch of inputs to logits (batch, classes), or other outputs."""
 Loss = Callable[[Params, Any], Array]
 """From parameters and a batch to the mean loss of its examples, a scalar (nats)."""
 
@@ -35,44 +44,104 @@ def cross_entropy(apply: Apply) -> Loss:
     return loss
 
 
-def distillation(apply: Apply, *, share: float = 0.5, temperature: float = 3.0) -> Loss:
-    r"""Cross-entropy mixed with the divergence from a teacher's softened outputs.
+def distillation(
+    apply: Apply, *, share: float = 0.5, temperature: float = 3.0, loss: Loss | None = None
+) -> Loss:
+    r"""Divergence from a teacher's softened outputs, alone or mixed with another loss.
 
-    .. math:: (1 - s) \, H(y, p) + s \, T^2 \, \mathrm{KL}(q_T \,\|\, p_T)
+    .. math:: (1 - s) \, L(w) + s \, T^2 \, \mathrm{KL}(q_T \,\|\, p_T)
 
     with p and q the softmax of the net's and the teacher's logits, softened by temperature T
     (Hinton, Vinyals, Dean, arXiv 1503.02531). The teacher's logits come with the batch, under
-    ``"teacher"`` beside ``"inputs"`` and ``"labels"``: without augmentation they never change,
-    so they are computed once (``logits_of``), not once a step.
+    ``"teacher"`` beside ``"inputs"``: without augmentation they never change, so they are
+    computed once (``with_teacher``), not once a step.
 
     Args:
         apply: the net's logits.
-        share: s, from 0 (labels only) to 1 (no labels).
+        share: s, from 0 (the other loss only) to 1 (the teacher only: no labels are needed).
         temperature: T, at least 1.
+        loss: L; by default the cross-entropy of the ``"labels"`` in the batch.
 
     Raises:
         ConfigError: a setting is out of its range.
 
     >>> loss = distillation(lambda params, x: x @ params, share=1.0)
     >>> x = jnp.eye(2)
-    >>> batch = {"inputs": x, "labels": jnp.array([0, 1]), "teacher": x @ jnp.ones((2, 4))}
+    >>> batch = {"inputs": x, "teacher": x @ jnp.ones((2, 4))}
     >>> print(np.asarray(loss(jnp.zeros((2, 4)), batch)).round(4))
     0.0
     """
-    if not 0 <= share <= 1:
-        raise ConfigError(f"share must lie in [0, 1], got {share}")
     if not temperature >= 1:
         raise ConfigError(f"temperature must be at least 1, got {temperature}")
 
-    def loss(params: Params, batch: dict[str, Array]) -> Array:
-        logits = apply(params, batch["inputs"])
-        labels = optax.softmax_cross_entropy_with_integer_labels(logits, batch["labels"])
-        student = jax.nn.log_softmax(logits / temperature)
-        teacher = jax.nn.log_softmax(batch["teacher"] / temperature)
-        divergence = jnp.sum(jnp.exp(teacher) * (teacher - student), axis=-1)
-        return jnp.mean((1 - share) * labels + share * temperature**2 * divergence)
+    def divergence(outputs: Array, teacher: Array) -> Array:
+        student = jax.nn.log_softmax(outputs / temperature)
+        taught = jax.nn.log_softmax(teacher / temperature)
+        return temperature**2 * jnp.sum(jnp.exp(taught) * (taught - student), axis=-1)
 
-    return loss
+    def surprise(outputs: Array, batch: dict[str, Array]) -> Array:
+        return optax.softmax_cross_entropy_with_integer_labels(outputs, batch["labels"])
+
+    return _mixed(apply, share, divergence, surprise, loss)
+
+
+def output_matching(apply: Apply, *, share: float = 0.5, loss: Loss | None = None) -> Loss:
+    r"""Squared distance from a teacher's outputs, alone or mixed with another: for regression.
+
+    .. math:: (1 - s) \, L(w) + s \, \mathrm{mean} \, (f(x) - g(x))^2
+
+    with f the net and g the teacher, whose outputs come with the batch under ``"teacher"``.
+
+    Args:
+        apply: the net's outputs (batch, ...).
+        share: s, from 0 (the other loss only) to 1 (the teacher only: no targets are needed).
+        loss: L; by default the mean squared error to the ``"targets"`` in the batch.
+
+    Raises:
+        ConfigError: the share is out of its range.
+
+    >>> loss = output_matching(lambda params, x: x * params, share=1.0)
+    >>> print(loss(jnp.array(2.0), {"inputs": jnp.ones((3, 1)), "teacher": jnp.zeros((3, 1))}))
+    4.0
+    """
+
+    def error(outputs: Array, batch: dict[str, Array]) -> Array:
+        return (outputs - batch["targets"]) ** 2
+
+    return _mixed(apply, share, lambda outputs, teacher: (outputs - teacher) ** 2, error, loss)
+
+
+def _mixed(
+    apply: Apply,
+    share: float,
+    divergence: Callable[[Array, Array], Array],
+    labelled: Callable[[Array, dict[str, Array]], Array],
+    loss: Loss | None,
+) -> Loss:
+    """A share of the divergence from the teacher, the rest of a loss of outputs or of params."""
+    if not 0 <= share <= 1:
+        raise ConfigError(f"share must lie in [0, 1], got {share}")
+
+    def mixed(params: Params, batch: dict[str, Array]) -> Array:
+        outputs = apply(params, batch["inputs"])
+        of_teacher = share * divergence(outputs, batch["teacher"])
+        if share == 1:  # then there may be no labels
+            return jnp.mean(of_teacher)
+        if loss is not None:
+            return (1 - share) * loss(params, batch) + jnp.mean(of_teacher)
+        return jnp.mean((1 - share) * labelled(outputs, batch) + of_teacher)
+
+    return mixed
+
+
+def with_teacher(data: dict[str, Array], apply: Apply, params: Params) -> dict[str, Array]:
+    """Data with the outputs of a net on their ``"inputs"`` under ``"teacher"``.
+
+    >>> data = with_teacher({"inputs": jnp.eye(2)}, lambda params, x: x @ params, jnp.ones((2, 3)))
+    >>> data["teacher"].shape
+    (2, 3)
+    """
+    return data | {"teacher": logits_of(apply, params, data["inputs"])}
 
 
 def logits_of(apply: Apply, params: Params, inputs: Array, *, batch_size: int = 1000) -> Array:

@@ -9,7 +9,14 @@ import pytest
 from scipy import special
 
 from swsjax.errors import ConfigError
-from swsjax.losses import cross_entropy, distillation, error_rate, logits_of
+from swsjax.losses import (
+    cross_entropy,
+    distillation,
+    error_rate,
+    logits_of,
+    output_matching,
+    with_teacher,
+)
 
 RNG = np.random.default_rng(0)
 INPUTS = RNG.normal(size=(7, 5))
@@ -103,3 +110,43 @@ def test_error_rate():
     ours = error_rate(apply, PARAMS, INPUTS, LABELS.astype(np.uint8))
     assert type(ours) is float
     assert ours == pytest.approx(wrong.mean())
+
+
+def squares(params, batch):
+    return jnp.sum(params**2) * batch["inputs"].mean()
+
+
+@pytest.mark.parametrize("make", [distillation, output_matching])
+def test_mixed_with_a_loss_of_the_callers(make):
+    value, _ = value_and_gradient(make(apply, share=0.3, loss=squares))
+    alone, _ = value_and_gradient(make(apply, share=1.0))
+    np.testing.assert_allclose(
+        value, 0.7 * np.sum(PARAMS**2) * INPUTS.mean() + 0.3 * alone, rtol=1e-9
+    )
+
+
+@pytest.mark.parametrize("make", [distillation, output_matching])
+def test_the_teacher_alone_needs_no_labels(make):
+    batch = {"inputs": INPUTS, "teacher": TEACHER}
+    loss = make(apply, share=1.0)
+    assert value_and_gradient(loss, batch=batch)[0] == value_and_gradient(loss)[0]
+    with pytest.raises(KeyError):
+        value_and_gradient(make(apply, share=0.9), batch=batch)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_output_matching(share):
+    targets = RNG.normal(size=TEACHER.shape)
+    batch = BATCH | {"targets": targets}
+    value, gradient = value_and_gradient(output_matching(apply, share=share), batch=batch)
+    outputs = INPUTS @ PARAMS
+    expected = (1 - share) * (outputs - targets) ** 2 + share * (outputs - TEACHER) ** 2
+    np.testing.assert_allclose(value, expected.mean(), rtol=1e-12)
+    pull = 2 * (outputs - (1 - share) * targets - share * TEACHER) / outputs.size
+    np.testing.assert_allclose(gradient, INPUTS.T @ pull, rtol=1e-10)
+
+
+def test_with_teacher():
+    data = with_teacher({"inputs": jnp.asarray(INPUTS), "labels": LABELS}, apply, PARAMS)
+    np.testing.assert_allclose(data["teacher"], INPUTS @ PARAMS, atol=1e-4)
+    assert data["labels"] is LABELS

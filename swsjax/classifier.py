@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 from swsjax.compress import Result, compress
 from swsjax.config import Config
 from swsjax.data import Dataset, Split
-from swsjax.losses import Apply, Params, cross_entropy, distillation, error_rate
+from swsjax.losses import Apply, Params, cross_entropy, distillation, error_rate, with_teacher
 from swsjax.stages import Progress
 from swsjax.train import PretrainConfig, PretrainProgress, pretrain
 

@@ -121,7 +121,7 @@ def test_mixed_with_a_loss_of_the_callers(make):
     value, _ = value_and_gradient(make(apply, share=0.3, loss=squares))
     alone, _ = value_and_gradient(make(apply, share=1.0))
     np.testing.assert_allclose(
-        value, 0.7 * np.sum(PARAMS**2) * INPUTS.mean() + 0.3 * alone, rtol=1e-9
+        value, 0.7 * np.sum(PARAMS**2) * INPUTS.mean() + 0.3 * float(alone), rtol=1e-9
     )
 
 

@@ -51,7 +51,7 @@ def entropy_bound(arrays: Iterable[np.ndarray]) -> list[EntropyBound]:
         >>> round(bound.positions, 2), bound.values, bound.codebook
         (10.79, 0.0, 32.0)
     """
-    seen = {}
+    seen: dict[int, np.ndarray] = {}
     out = []
     for array in arrays:
         bits = bits_of(array)

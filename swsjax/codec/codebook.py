@@ -44,14 +44,15 @@ def code_codebook(coder: Coder, levels: np.ndarray | None, dtype: npt.DTypeLike)
         FormatError: the levels do not fit the type.
     """
     width = 8 * np.dtype(dtype).itemsize
-    count = coder.integer(levels.size if coder.writes else 0, _COUNT_BITS)
-    shift = coder.integer(_trailing_zeros(levels) if coder.writes else 0, _SHIFT_BITS)
+    known = np.zeros(0, dtype) if levels is None else levels
+    count = coder.integer(known.size, _COUNT_BITS)
+    shift = coder.integer(_trailing_zeros(known), _SHIFT_BITS)
     if not 0 < count <= MAX_LEVELS or shift >= width:
         raise FormatError(f"a codebook of {count} levels, {shift} bits of {width} left out")
     lengths = np.ones(width + 1, np.int64)  # 10 times the counts, plus 1
     out, previous = [], 0
     for i in range(count):
-        distance = (int(levels[i]) >> shift) - previous if coder.writes else 1
+        distance = (int(known[i]) >> shift) - previous if coder.writes else 1
         length = int(coder.symbols(lengths, np.array([distance.bit_length()]))[0])
         lengths[length] += 10
         if length == 0:

@@ -149,7 +149,7 @@ def read_matrix(
         level_index = read_huffman(reader, entries, symbols)
     else:
         differences = reader.read(entries, span_bits, np.uint16)
-        level_index = reader.read(entries, _index_width(levels.size, fillers), np.uint16)
+        level_index = reader.read(entries, _index_width(levels.size, fillers > 0), np.uint16)
     if entries and (symbols == 0 or level_index.max() >= symbols):
         raise FormatError(f"codebook index at byte {start} and beyond: over {symbols} levels")
     for part in _row_blocks(row_ends):

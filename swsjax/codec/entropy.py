@@ -166,9 +166,13 @@ def _code_leaf(
     if kind == _DENSE_RAW:
         code_planes(coder, raw, leaf.bits)
         return
-    if kind == _CODEBOOK and not (shared and coder.integer(int(leaf.shares), 1)):
-        levels = code_codebook(coder, leaf.levels, leaf.bits.dtype)
-        shared = levels, LevelModel(levels)
+    codebook = None
+    if kind == _CODEBOOK:
+        if shared and coder.integer(int(leaf.shares), 1):
+            codebook = shared
+        else:
+            levels = code_codebook(coder, leaf.levels, leaf.bits.dtype)
+            codebook = levels, LevelModel(levels)
     matrix = leaf.bits.reshape(matrix_shape(leaf.shape))
     structure, mask = None, None
     if coder.writes:
@@ -177,15 +181,16 @@ def _code_leaf(
     structure = code_structure(coder, structure, leaf.shape, matrix.shape, profiles)
     if structure.transposed:
         matrix = matrix.T
-    if coder.writes:
+    if mask is None:
+        diagonals = np.zeros(matrix.shape[::-1], np.uint8)
+    else:
         diagonals = to_diagonals(mask.T if structure.transposed else mask)
         del mask
-    else:
-        diagonals = np.zeros(matrix.shape[::-1], np.uint8)
     link = profiles.logits(matrix.shape[0], structure.link) if structure.link else None
     code_positions(coder, diagonals, structure.even, structure.neighbours, link)
-    if kind == _CODEBOOK:
-        code_levels(coder, shared[1], shared[0], matrix, diagonals, structure.neighbours)
+    if codebook:
+        levels, model = codebook
+        code_levels(coder, model, levels, matrix, diagonals, structure.neighbours)
     else:
         _code_raw_values(coder, raw, matrix, diagonals)
     profiles.add(*_column_counts(diagonals, structure.transposed))
@@ -228,28 +233,28 @@ def _classify(leaf: _Leaf) -> _Leaf:
             counts += np.bincount(np.searchsorted(levels, part[part != 0]), minlength=levels.size)
         values = positions + entropy_q16(counts)
         costs[_CODEBOOK] = values + codebook_bits(levels, width) * _BIT_Q16
-    kind = min(costs, key=costs.get)
+    kind = min(costs, key=costs.__getitem__)
     return leaf._replace(kind=kind, levels=levels, cost=costs[kind], without_levels=values)
 
 
-def _share(leaves: Sequence[_Leaf], dtype: np.dtype) -> tuple[Sequence[_Leaf], np.ndarray | None]:
+def _share(leaves: list[_Leaf], dtype: np.dtype) -> tuple[list[_Leaf], np.ndarray | None]:
     """Let leaves of one element width share a codebook where that is smaller.
 
     Returns the leaves, and the levels that they share or None.
     """
     width = 8 * dtype.itemsize
-    able = [
-        i
+    able = {
+        i: leaf.levels
         for i, leaf in enumerate(leaves)
         if leaf.bits.dtype == dtype and leaf.kind != _ZERO and leaf.levels is not None
-    ]
-    able.sort(key=lambda i: (leaves[i].kind != _CODEBOOK, -leaves[i].bits.size))
-    members, union = [], np.zeros(0, dtype)
-    for i in able:
-        leaf = leaves[i]
-        together = np.union1d(union, leaf.levels)
+    }
+    members: list[int] = []
+    union = np.zeros(0, dtype)
+    for i in sorted(able, key=lambda i: (leaves[i].kind != _CODEBOOK, -leaves[i].bits.size)):
+        leaf, levels = leaves[i], able[i]
+        together = np.union1d(union, levels)
         # A level that a leaf does not use still costs it some bits to find out.
-        more = (together.size - leaf.levels.size) * _UNUSED_LEVEL_BITS
+        more = (together.size - levels.size) * _UNUSED_LEVEL_BITS
         more += (together.size - union.size) * width
         joins = leaf.without_levels + more * _BIT_Q16 < leaf.cost
         if (joins and together.size <= MAX_LEVELS) or (not members and leaf.kind == _CODEBOOK):

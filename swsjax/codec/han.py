@@ -54,8 +54,8 @@ class _Plan(NamedTuple):
 
     mode: int
     size: HanBits
-    layout: Layout | None = None
-    levels: np.ndarray | None = None  # those that the leaf uses
+    levels: np.ndarray  # those that the leaf uses
+    layout: Layout | None = None  # None if it is stored as it is
 
 
 def han_size(arrays: Iterable[np.ndarray], huffman: bool = False) -> list[HanBits]:
@@ -112,7 +112,7 @@ def encode_han(shapes: Sequence[Shape], bits: Sequence[np.ndarray], huffman: boo
     for plan, leaf in zip(plans, bits, strict=True):
         width = leaf.dtype.itemsize
         writer.write(plan.mode, _MODE_BITS)
-        if plan.mode == _RAW:
+        if plan.layout is None:
             writer.write(leaf, 8 * width)
             continue
         levels = shared.get(width)
@@ -146,13 +146,13 @@ def decode_han(
         FormatError: the stream is damaged.
     """
     reader = BitReader(data, where)
-    dtypes = [np.dtype(dtype) for dtype in dtypes]
+    patterns = [np.dtype(dtype) for dtype in dtypes]
     shared = {}
-    for width in _widths(dtypes):
+    for width in _widths(patterns):
         if reader.read_int(1):
             shared[width] = _read_levels(reader, width)
     out = []
-    for shape, dtype in zip(shapes, dtypes, strict=True):
+    for shape, dtype in zip(shapes, patterns, strict=True):
         mode = reader.read_int(_MODE_BITS)
         if mode == _RAW:
             out.append(reader.read(math.prod(shape), 8 * dtype.itemsize, dtype))
@@ -243,12 +243,13 @@ def _plan_leaf(
 ) -> _Plan:
     """Choose orientation and p for one leaf; raw where that is smaller."""
     width = 8 * leaf.dtype.itemsize
-    best = _Plan(_RAW, HanBits(header=_MODE_BITS, raw=leaf.size * width))
+    best = _Plan(_RAW, HanBits(header=_MODE_BITS, raw=leaf.size * width), leaf[:0])
     if levels is None or leaf.size == 0:
         return best
-    book, header, codebook = shared, _MODE_BITS, 0
     if shared is None:
         book, header, codebook = levels, _MODE_BITS + _LEVEL_COUNT_BITS, levels.size * width
+    else:
+        book, header, codebook = shared, _MODE_BITS, 0
     matrix = leaf.reshape(matrix_shape(shape))
     for mode, oriented in ((_ROWS, matrix), (_COLUMNS, matrix.T)):
         nonzeros = Nonzeros(oriented, book)
@@ -259,7 +260,7 @@ def _plan_leaf(
             size = HanBits(*layout.size(book.size, huffman), codebook=codebook)
             size = size._replace(header=size.header + header)
             if size.total < best.size.total:
-                best = _Plan(mode, size, layout, levels)
+                best = _Plan(mode, size, levels, layout)
     return best
 
 

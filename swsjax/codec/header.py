@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from swsjax.codec.wire import ByteReader, varint
 from swsjax.errors import FormatError
@@ -114,7 +114,7 @@ def specs_bytes(specs: Sequence[Spec]) -> bytes:
     """
     known = {name: code for code, name in enumerate(NAMES, _FIRST_NAME)}
     out = [varint(len(specs))]
-    previous = ()
+    previous: Path = ()
     for spec in specs:
         out.append(_path_bytes(spec.path, previous, known))
         axes = len(spec.shape)
@@ -162,7 +162,10 @@ def read_specs(reader: ByteReader, max_bytes: int) -> list[Spec]:
             f"{count} leaves declared, with {reader.remaining} bytes left at byte {reader.offset}"
         )
     names = list(NAMES)
-    specs, tree, total, previous = [], {}, 0, ()
+    specs: list[Spec] = []
+    tree: dict[str | int, Any] = {}
+    previous: Path = ()
+    total = 0
     for _ in range(count):
         start = reader.offset
         path = _read_path(reader, previous, names)
@@ -180,7 +183,7 @@ def read_specs(reader: ByteReader, max_bytes: int) -> list[Spec]:
     return specs
 
 
-def _enter(tree: dict, path: Path) -> bool:
+def _enter(tree: dict[str | int, Any], path: Path) -> bool:
     """Enter a leaf into nested dictionaries; return whether its place was free."""
     for component in path[:-1]:
         tree = tree.setdefault(component, {})

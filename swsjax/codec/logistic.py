@@ -66,7 +66,7 @@ def ln_q16(values: npt.ArrayLike) -> np.ndarray:
 
 
 def rate_logit(
-    ones: np.ndarray, trials: npt.ArrayLike, prior: npt.ArrayLike, strength: int
+    ones: np.ndarray, trials: np.ndarray | int, prior: np.ndarray | int, strength: int
 ) -> np.ndarray:
     """Return the logit of ``(ones + strength * prior) / (trials + strength)``.
 

@@ -83,14 +83,14 @@ def code_planes(coder: Coder, raw: RawSection, values: np.ndarray) -> None:
     width = values.dtype.itemsize
     for place in range(width):
         shift = values.dtype.type(8 * place)
-        plane = (values >> shift).astype(np.uint8) if coder.writes else None
-        pays = 0
+        plane, pays = np.zeros(values.size, np.uint8), 0
         if coder.writes:
+            plane = (values >> shift).astype(np.uint8)
             counts = np.bincount(plane, minlength=256)
             cost = entropy_q16(counts) + int((counts > 0).sum()) * _BYTE_Q16
             pays = int(cost * 64 < plane.size * _BYTE_Q16 * 63)
         if coder.integer(pays, 1):
-            plane = _code_adaptively(coder, plane, values.size)
+            plane = _code_adaptively(coder, plane)
         elif coder.writes:
             raw.append(plane)
         else:
@@ -99,13 +99,11 @@ def code_planes(coder: Coder, raw: RawSection, values: np.ndarray) -> None:
             values |= plane.astype(values.dtype) << shift
 
 
-def _code_adaptively(coder: Coder, plane: np.ndarray | None, size: int) -> np.ndarray:
+def _code_adaptively(coder: Coder, plane: np.ndarray) -> np.ndarray:
     """Code bytes with frequencies ``16 * n + 1``, n the counts in the blocks before."""
-    if plane is None:
-        plane = np.empty(size, np.uint8)
     counts = np.ones(256, np.int64)
     start = 0
-    while start < size:
+    while start < plane.size:
         part = slice(start, start + min(max(_FIRST_BLOCK, start // 2), _LAST_BLOCK))
         plane[part] = coder.symbols(counts, plane[part])
         counts += 16 * np.bincount(plane[part], minlength=256)

@@ -107,7 +107,7 @@ class _MaskModel:
             for offset in near:
                 _add(around, self._in_row, start, offset)
             inputs[3] = _row_logits(around, len(near) * (diagonal + 1), layer, prior)
-            self._state = self._states(diagonal, start, stop)
+            self._state = self._states(self._neighbours, diagonal, start, stop)
             self._choice = np.minimum(self._state // _MIDDLE_STATES, _WEIGHT_SETS - 1)
             by_state = rate_logit(self._with_state, self._seen_with_state, layer, _CONTEXT_PRIOR)
             inputs[4] = by_state[self._state]
@@ -134,10 +134,10 @@ class _MaskModel:
         self._total += hit.size
         self.done += stop - start
 
-    def _states(self, diagonal: int, start: int, stop: int) -> np.ndarray:
+    def _states(self, neighbours: Neighbours, diagonal: int, start: int, stop: int) -> np.ndarray:
         """Number of non-zeros among the near and among the middle neighbours, as one number."""
-        near = self._count(diagonal, start, stop, self._neighbours.near)
-        middle = self._count(diagonal, start, stop, self._neighbours.middle)
+        near = self._count(diagonal, start, stop, neighbours.near)
+        middle = self._count(diagonal, start, stop, neighbours.middle)
         state = np.minimum(near, _NEAR_STATES - 1) * np.uint8(_MIDDLE_STATES)
         return state + np.minimum(middle, _MIDDLE_STATES - 1)
 

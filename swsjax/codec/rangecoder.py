@@ -1,7 +1,7 @@
 """Binary decisions in and out of one range-coded byte string, through ``constriction``."""
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import constriction
 import numpy as np
@@ -37,7 +37,7 @@ class Encoder:
         ([0, 1], 5)
     """
 
-    writes = True
+    writes: Literal[True] = True
     where = 0
 
     def __init__(self) -> None:
@@ -54,7 +54,7 @@ class Encoder:
         self._coder.encode(symbols.astype(np.int32), model)
         return symbols
 
-    def integer(self, value: int | None, width: int) -> int:
+    def integer(self, value: int, width: int) -> int:
         """Write an integer of ``width`` bits, all equally likely; return it."""
         bits = np.array([value >> place & 1 for place in range(width - 1, -1, -1)], np.int32)
         self.code(np.full(width, ONE // 2, np.float64), bits)
@@ -88,7 +88,7 @@ class Decoder:
         where: their offset in the file, for messages.
     """
 
-    writes = False
+    writes: Literal[False] = False
 
     def __init__(self, data: bytes, where: int = 0) -> None:
         words = np.frombuffer(data + bytes(-len(data) % 4), ">u4").astype(np.uint32)

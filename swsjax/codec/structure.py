@@ -141,7 +141,7 @@ def code_structure(
     Raises:
         FormatError: the structure does not fit the matrix.
     """
-    given = structure if coder.writes else Structure()
+    given = structure or Structure()
     neighbours = None
     rows, columns = matrix_shape
     transposed = rows < columns
@@ -175,9 +175,8 @@ def _code_neighbours(
         return of_shape
     if kind != _OFFSETS:
         raise FormatError(f"neighbours of an unknown kind {kind}")
-    step = coder.integer(neighbours.step if coder.writes else 0, _OFFSET_BITS)
-    line = coder.integer(neighbours.line if coder.writes else 0, _OFFSET_BITS)
-    return Neighbours(step, line)
+    step, line = (neighbours.step, neighbours.line) if neighbours else (0, 0)
+    return Neighbours(coder.integer(step, _OFFSET_BITS), coder.integer(line, _OFFSET_BITS))
 
 
 def _few_diagonals(rows: int, columns: int) -> bool:
@@ -201,7 +200,8 @@ def _find_neighbours(mask: np.ndarray, shape: Shape) -> tuple[bool, Neighbours |
         offsets = [offset for offset in (neighbours.step, neighbours.line) if 0 < offset < rows]
         if _meeting_gains(mask, offsets).sum() > _TAPS_GAIN:
             return False, neighbours
-    best, found = _SEARCH_GAIN, (rows < columns, None)
+    best = _SEARCH_GAIN
+    found: tuple[bool, Neighbours | None] = rows < columns, None
     for transposed in (False, True):
         oriented = mask.T if transposed else mask
         if _few_diagonals(*oriented.shape):

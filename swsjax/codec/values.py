@@ -210,7 +210,7 @@ class _State:
         self._row_count = np.zeros(in_row.size, np.int32)
         self._sum, self._count = 0, 0
         self._neighbours = neighbours
-        self._rank = np.zeros((rows, columns), np.int16) if neighbours else None
+        self._rank = np.zeros((rows, columns) if neighbours else (0, 0), np.int16)
 
     def add(self, row: np.ndarray, column: np.ndarray, rank: np.ndarray) -> None:
         """Take in a coded block."""

@@ -58,7 +58,7 @@ LENET_300_100 = Settings(
     smallest=Recipe(replace(_LENET_300_100, kept=0.3)),
 )
 LENET_5_CAFFE = Settings(
-    small_loss=Recipe(Config(tau=0.1, pi_zero=0.9, components=32), share=0.9),
+    small_loss=Recipe(Config(tau=0.05, pi_zero=0.9, hard_epochs=40, hard_rates=_CALM), share=1.0),
     balanced=Recipe(_LENET_5_CAFFE),
     smallest=Recipe(replace(_LENET_5_CAFFE, kept=0.35)),
 )

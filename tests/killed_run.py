@@ -1,0 +1,87 @@
+"""A retraining with all that has state, to be killed and started again: FOLDER [RESULT]."""
+
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from swsjax.compress import Result, compress
+from swsjax.config import Config
+from swsjax.files import save
+from swsjax.retrain import Rates
+from swsjax.stream import stream_arrays
+
+RNG = np.random.default_rng(0)
+TRUE = RNG.choice([-1.0, 0.0, 0.0, 1.0], (30, 10))
+INPUTS = np.float32(RNG.normal(size=(2000, 30)))
+DATA = {"x": INPUTS, "y": np.float32(INPUTS @ TRUE)}
+PARAMS = {"w": np.float32(TRUE + RNG.normal(0, 0.03, TRUE.shape)), "b": np.zeros(10, np.float32)}
+AUX = {"key": jax.random.key(1), "mean": jnp.zeros(30), "steps": jnp.zeros((), jnp.int32)}
+RULES = [("b", None)]
+CONFIG = Config(
+    components=4,
+    pi_zero=0.9,
+    initial_std=0.1,
+    soft_epochs=3,
+    hard_epochs=3,
+    prune_epochs=4,
+    kept=0.9,
+    soft_rates=Rates(precisions=0.01),
+    hard_rates=Rates(weights=1e-4),
+    batch_size=50,
+    least_steps=100,
+)
+
+
+def loss_fn(params, aux, batch):
+    """With dropout and a running mean."""
+    key, drop = jax.random.split(aux["key"])
+    kept = jax.random.bernoulli(drop, 0.9, batch["x"].shape)
+    error = (batch["x"] * kept / 0.9) @ params["w"] + params["b"] - batch["y"]
+    mean = 0.9 * aux["mean"] + 0.1 * batch["x"].mean(axis=0)
+    return jnp.mean(error**2), {"key": key, "mean": mean, "steps": aux["steps"] + 1}
+
+
+def run(folder=None, *, data=DATA, config=CONFIG, callback=None) -> Result:
+    return compress(
+        PARAMS,
+        loss_fn,
+        data,
+        config,
+        aux=AUX,
+        rules=RULES,
+        evaluate=lambda params, aux: float(jnp.abs(params["w"] - TRUE).max() + aux["mean"].sum()),
+        callback=callback,
+        checkpoint=folder,
+    )
+
+
+def stream():
+    return stream_arrays(DATA, batch_size=CONFIG.batch_size)
+
+
+def everything(result: Result) -> dict:
+    """All that a result holds, as arrays that can be written."""
+    history = [
+        (p.loss, p.non_zeros, p.levels, p.bound_bytes, p.components, p.smallest_sigma, p.error)
+        for p in result.history
+    ]
+    return {
+        "params": result.params,
+        "retrained": result.retrained,
+        "mixtures": result.mixtures,
+        "key": jax.random.key_data(result.aux["key"]),
+        "mean": result.aux["mean"],
+        "steps": result.aux["steps"],
+        "history": np.array(history),
+        "errors": np.array([p.prior_error for p in result.history]),
+        "means": np.concatenate([p.mixtures["weights"].means for p in result.history]),
+    }
+
+
+if __name__ == "__main__":
+    folder, target = map(Path, sys.argv[1:])
+    result = run(folder, callback=lambda _: (sys.stdout.write("epoch\n"), sys.stdout.flush()))
+    save(target, everything(result))

@@ -1,0 +1,103 @@
+"""A run that was interrupted ends bit-equal to one that was not."""
+
+import random
+import re
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from killed_run import CONFIG, everything, run, stream
+
+from swsjax.errors import CheckpointError
+from swsjax.files import load
+
+SCRIPT = Path(__file__).parent / "killed_run.py"
+EPOCHS = 10
+
+
+class PowerCutError(Exception):
+    """In place of a power cut, where a process of its own would take too long."""
+
+
+def interrupt_at(epoch):
+    def callback(progress):
+        if progress.epoch == epoch:
+            raise PowerCutError
+
+    return callback
+
+
+def assert_equal(ours, expected):
+    assert jax.tree.structure(ours) == jax.tree.structure(expected)
+    for x, y in zip(jax.tree.leaves(ours), jax.tree.leaves(expected), strict=True):
+        assert np.asarray(x).tobytes() == np.asarray(y).tobytes()
+
+
+@pytest.fixture(scope="module")
+def whole():
+    return everything(run())
+
+
+def test_killed_at_random_and_started_again(tmp_path, whole):
+    """With SIGKILL, in the midst of a step, several times in one run."""
+    random_delay = random.Random(0)
+    target, kills = tmp_path / "result.sws", 0
+    while not target.exists():
+        process = subprocess.Popen(
+            [sys.executable, SCRIPT, tmp_path / "state", target],
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=SCRIPT.parent,
+        )
+        # Steps take about a millisecond, and the first of a stage a second to compile.
+        for epochs_here, _ in enumerate(process.stdout, start=1):
+            if kills < 3 and epochs_here == random_delay.randint(1, 3):
+                time.sleep(random_delay.uniform(0, 0.3))
+                process.kill()
+                kills += 1
+                break
+        process.stdout.close()
+        process.wait(timeout=120)
+    assert kills == 3
+    assert_equal(load(target, like=whole), jax.tree.map(np.asarray, whole))
+
+
+@pytest.mark.parametrize("epoch", [1, 3, 7])  # within a stage, at its end, and while pruning
+def test_interrupted_after_an_epoch(tmp_path, whole, epoch):
+    with pytest.raises(PowerCutError):
+        run(tmp_path / "state", callback=interrupt_at(epoch))
+    seen = []
+    resumed = run(tmp_path / "state", callback=lambda progress: seen.append(progress.epoch))
+    assert seen == list(range(epoch + 1, EPOCHS + 1))  # nothing is done twice
+    assert [progress.epoch for progress in resumed.history] == list(range(1, EPOCHS + 1))
+    assert_equal(everything(resumed), whole)
+
+
+def test_a_stream_goes_on_where_it_was(tmp_path):
+    expected = everything(run(data=stream()))
+    with pytest.raises(PowerCutError):
+        run(tmp_path / "state", data=stream(), callback=interrupt_at(5))
+    assert_equal(everything(run(tmp_path / "state", data=stream())), expected)
+
+
+def test_a_run_that_is_done_is_not_done_again(tmp_path, whole):
+    run(tmp_path / "state")
+    again = run(tmp_path / "state", callback=interrupt_at(1))
+    assert_equal(everything(again), whole)
+
+
+def test_another_run_is_refused(tmp_path):
+    folder = tmp_path / "state"
+    with pytest.raises(PowerCutError):
+        run(folder, callback=interrupt_at(1))
+    message = (
+        f"{folder} holds a run with other settings, data or weights; give another folder, or "
+        "delete this one to start anew"
+    )
+    with pytest.raises(CheckpointError, match=f"^{re.escape(message)}$"):
+        run(folder, config=replace(CONFIG, tau=0.07))

@@ -10,7 +10,7 @@ from jax import Array
 
 from swsjax.config import TAU_PER_EXAMPLE, Config
 from swsjax.errors import ConfigError, RetrainingError, SwsjaxWarning
-from swsjax.losses import Loss
+from swsjax.losses import LossWithAux
 from swsjax.retrain import Info
 
 __all__ = ["check_epoch", "check_loss", "warn_before"]
@@ -23,7 +23,7 @@ _TOY = 1000  # weights, up to which there is no time to be lost
 _FAR = 10.0  # times as far out as all but a thousandth of the weights
 
 
-def check_loss(loss_fn: Loss, params: Any, carried: Any, batch: Any) -> None:
+def check_loss(loss_fn: LossWithAux, params: Any, carried: Any, batch: Any) -> None:
     """Try a loss on shapes alone.
 
     Args:

@@ -9,7 +9,7 @@ from pathlib import Path
 __all__ = ["write_bytes"]
 
 
-def write_bytes(path: str | PathLike, data: bytes) -> None:
+def write_bytes(path: str | PathLike[str], data: bytes) -> None:
     """Put ``data`` at ``path``: after a crash, a kill or a full disk the old file is still there.
 
     >>> import tempfile

@@ -12,7 +12,7 @@ from swsjax.losses import Params
 __all__ = ["load_checkpoint", "save_checkpoint"]
 
 
-def save_checkpoint(folder: str | PathLike, params: Params) -> None:
+def save_checkpoint(folder: str | PathLike[str], params: Params) -> None:
     """Write parameters as an Orbax checkpoint, atomically, in place of one that is there.
 
     >>> import tempfile
@@ -25,7 +25,7 @@ def save_checkpoint(folder: str | PathLike, params: Params) -> None:
         checkpointer.save(Path(folder).absolute(), params, force=True)
 
 
-def load_checkpoint(folder: str | PathLike, like: Params) -> Params:
+def load_checkpoint(folder: str | PathLike[str], like: Params) -> Params:
     """Read an Orbax checkpoint into the structure of ``like``.
 
     Raises:

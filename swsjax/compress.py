@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from swsjax.advice import check_loss, warn_before
 from swsjax.config import TAU_PER_EXAMPLE, Config
 from swsjax.errors import ConfigError, RetrainingError
-from swsjax.losses import Loss, Params
+from swsjax.losses import Loss, LossWithAux, Params
 from swsjax.nets import Net, take_apart
 from swsjax.prior import GaussianMixture, init_mixture
 from swsjax.quantize import non_zeros, quantize_each
@@ -45,18 +45,18 @@ class Result(NamedTuple):
 
 def compress(
     params: Any,
-    loss_fn: Loss,
+    loss_fn: Loss | LossWithAux,
     data: Any,
     config: Config = Config(),
     *,
     aux: Any = None,
     rules: Rules = (),
-    prune_loss_fn: Loss | None = None,
+    prune_loss_fn: Loss | LossWithAux | None = None,
     start: Result | None = None,
     mesh: Mesh | None = None,
     evaluate: Callable[..., float] | None = None,
     callback: Callable[[Progress], None] | None = None,
-    checkpoint: str | PathLike | None = None,
+    checkpoint: str | PathLike[str] | None = None,
 ) -> Result:
     """Retrain a pretrained net under the mixture prior and quantise it.
 

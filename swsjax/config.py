@@ -59,7 +59,7 @@ class Config:
     seed: int = 0
     """Seed of the order of the examples."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         """Check what can be checked before any time is spent."""
         if isinstance(self.tau, int | float) and not 0 < self.tau < float("inf"):
             raise ConfigError(f"tau must be positive, got {self.tau}")

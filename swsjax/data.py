@@ -24,7 +24,7 @@ from swsjax.errors import DataError
 
 __all__ = ["Dataset", "Split", "data_folder", "load_digits", "load_fashion_mnist", "load_mnist"]
 
-_Folder = str | os.PathLike | None
+_Folder = str | os.PathLike[str] | None
 _Mirrors = tuple[str, ...]
 _MNIST_MIRRORS = (
     "https://storage.googleapis.com/cvdf-datasets/mnist/",
@@ -225,10 +225,11 @@ def _decode(file: _File, data: bytes, where: str, *, packed: bool) -> np.ndarray
         raise DataError(
             f"{where} has the IDX header '{header.hex(' ')}', expected is '{file.header.hex(' ')}'."
         )
+    expected = file.sha256 or file.gz_md5
     if file.sha256:
-        kind, expected, found = "SHA-256 of the content", file.sha256, hashlib.sha256(content)
+        kind, found = "SHA-256 of the content", hashlib.sha256(content)
     else:
-        kind, expected, found = "MD5", file.gz_md5, hashlib.md5(data, usedforsecurity=False)
+        kind, found = "MD5", hashlib.md5(data, usedforsecurity=False)
     if found.hexdigest() != expected:
         raise DataError(f"{where}: the {kind} is {found.hexdigest()}, expected is {expected}.")
     return np.frombuffer(content, np.uint8, offset=len(header)).reshape(file.shape)

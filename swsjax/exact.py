@@ -5,6 +5,7 @@ one block and of the gradient, whatever the number of components.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -74,13 +75,13 @@ def _sum_over_leaf(mixture: GaussianMixture, weights: Array) -> Array:
     return _forward(mixture, weights)[0]
 
 
-def _forward(mixture: GaussianMixture, weights: Array):
+def _forward(mixture: GaussianMixture, weights: Array) -> tuple[Array, tuple[Any, Array]]:
     """The sum, and the gradients to mixture and weights, block by block."""
 
     def of_block(mixture: GaussianMixture, block: Array, valid: Array) -> Array:
         return jnp.sum(jnp.where(valid, log_prob(mixture, block), 0.0))
 
-    def body(carry, block: tuple[Array, Array]):
+    def body(carry: tuple[Array, Any], block: tuple[Array, Array]) -> tuple[Any, Array]:
         total, to_mixture = carry
         value, (more, to_block) = jax.value_and_grad(of_block, argnums=(0, 1))(mixture, *block)
         return (total + value, jax.tree.map(jnp.add, to_mixture, more)), to_block

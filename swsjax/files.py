@@ -92,7 +92,7 @@ def loads(data: bytes, *, like: Any = None, max_bytes: int = codec.MAX_BYTES) ->
 
 
 def save(
-    path: str | PathLike,
+    path: str | PathLike[str],
     tree: Any,
     *,
     metadata: Mapping[str, Any] | None = None,
@@ -110,12 +110,12 @@ def save(
     return len(data)
 
 
-def load(path: str | PathLike, *, like: Any = None, max_bytes: int = codec.MAX_BYTES) -> Any:
+def load(path: str | PathLike[str], *, like: Any = None, max_bytes: int = codec.MAX_BYTES) -> Any:
     """Return the pytree in a file; see :func:`loads`."""
     return loads(Path(path).read_bytes(), like=like, max_bytes=max_bytes)
 
 
-def read_metadata(source: str | PathLike | bytes) -> dict[str, Any]:
+def read_metadata(source: str | PathLike[str] | bytes) -> dict[str, Any]:
     """Return the metadata dictionary of a file, given by path or by its bytes.
 
     Raises:
@@ -180,7 +180,7 @@ def array_of(name: str, leaf: Any) -> np.ndarray:
     >>> array_of("fc1/bias", jnp.zeros(2))
     array([0., 0.], dtype=float32)
     """
-    if isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+    if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         raise TypeError(
             f"leaf {name} is a random key; leave it out or give jax.random.key_data(key)"
         )
@@ -201,7 +201,7 @@ def name_of(path: tuple[str | int, ...]) -> str:
 def _nested(arrays: dict[tuple[str | int, ...], np.ndarray]) -> Any:
     if list(arrays) == [()]:
         return arrays[()]
-    tree = {}
+    tree: dict[str | int, Any] = {}
     for path, array in arrays.items():
         node = tree
         for component in path[:-1]:

@@ -128,7 +128,7 @@ followed by a maximum over 2 x 2 windows and no other function, and ``nn.Linear`
 
 
 def from_safetensors(
-    path: str | PathLike,
+    path: str | PathLike[str],
     like: Any = None,
     *,
     sources: Sources | None = None,
@@ -176,7 +176,7 @@ def from_safetensors(
 
 
 def to_safetensors(
-    tree: Any, path: str | PathLike, *, metadata: Mapping[str, Any] | None = None
+    tree: Any, path: str | PathLike[str], *, metadata: Mapping[str, Any] | None = None
 ) -> None:
     """Write the arrays of a pytree as a safetensors file, dense, named like ``fc1/kernel``.
 
@@ -205,7 +205,7 @@ def to_safetensors(
     write_bytes(path, encode(arrays, texts or None))
 
 
-def safetensors_metadata(path: str | PathLike) -> dict[str, str]:
+def safetensors_metadata(path: str | PathLike[str]) -> dict[str, str]:
     """Return the metadata of a safetensors file, empty if it has none.
 
     Raises:
@@ -220,7 +220,7 @@ def safetensors_metadata(path: str | PathLike) -> dict[str, str]:
     return _read(path)[1]
 
 
-def _read(path: str | PathLike) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+def _read(path: str | PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """The tensors of a file by their names, and its metadata."""
     try:
         from safetensors import SafetensorError, deserialize
@@ -268,7 +268,7 @@ def _storable(name: str, leaf: Any) -> np.ndarray:
 
 
 def _fitted(
-    path: str | PathLike,
+    path: str | PathLike[str],
     tensors: dict[str, np.ndarray],
     like: Any,
     sources: Sources,
@@ -360,8 +360,8 @@ def _hint(source: str, came: tuple[int, ...], wanted: tuple[int, ...]) -> str:
     return f' (try ("{source}", lambda x: x.transpose{tuple(axes)}))'
 
 
-def _nested(path: str | PathLike, tensors: dict[str, np.ndarray]) -> dict[str | int, Any]:
-    tree = {}
+def _nested(path: str | PathLike[str], tensors: dict[str, np.ndarray]) -> dict[str | int, Any]:
+    tree: dict[str, Any] = {}
     for name, array in tensors.items():  # sorted: a tensor comes before what is under its name
         *folders, last = name.split("/")
         if len(folders) >= MAX_COMPONENTS:

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import Array
 
@@ -13,6 +14,7 @@ from swsjax.errors import ConfigError
 __all__ = [
     "Apply",
     "Loss",
+    "LossWithAux",
     "cross_entropy",
     "distillation",
     "error_rate",
@@ -26,6 +28,8 @@ Apply = Callable[[Params, Array], Array]
 """From parameters and a batch of inputs to logits (batch, classes), or other outputs."""
 Loss = Callable[[Params, Any], Array]
 """From parameters and a batch to the mean loss of its examples, a scalar (nats)."""
+LossWithAux = Callable[[Params, Any, Any], tuple[Array, Any]]
+"""The same from parameters, auxiliary state and batch, with the state after it."""
 
 
 def cross_entropy(apply: Apply) -> Loss:
@@ -144,7 +148,9 @@ def with_teacher(data: dict[str, Array], apply: Apply, params: Params) -> dict[s
     return data | {"teacher": logits_of(apply, params, data["inputs"])}
 
 
-def logits_of(apply: Apply, params: Params, inputs: Array, *, batch_size: int = 1000) -> Array:
+def logits_of(
+    apply: Apply, params: Params, inputs: Array | np.ndarray, *, batch_size: int = 1000
+) -> Array:
     """Logits of a whole data set, (N, classes), computed ``batch_size`` inputs at a time.
 
     >>> logits_of(lambda params, x: x @ params, jnp.ones((3, 2)), jnp.ones((5, 3))).shape
@@ -158,7 +164,9 @@ def logits_of(apply: Apply, params: Params, inputs: Array, *, batch_size: int = 
     return jnp.concatenate(batches)
 
 
-def error_rate(apply: Apply, params: Params, inputs: Array, labels: Array) -> float:
+def error_rate(
+    apply: Apply, params: Params, inputs: Array | np.ndarray, labels: Array | np.ndarray
+) -> float:
     """Share of inputs whose largest logit is not their label's, from 0 to 1.
 
     >>> error_rate(lambda params, x: x @ params, jnp.eye(2), jnp.eye(2), jnp.array([0, 0]))

@@ -15,7 +15,7 @@ from flax import nnx
 from jax import Array
 
 from swsjax.errors import ConfigError
-from swsjax.losses import Loss, Params
+from swsjax.losses import Loss, LossWithAux, Params
 from swsjax.select import FROZEN, Rules, select
 
 __all__ = ["Net", "take_apart"]
@@ -32,7 +32,7 @@ class Net(NamedTuple):
     """Name of the mixture of each trained leaf, in order, or None."""
     whole: Callable[[Params, Any], tuple[Any, Any]]
     """From trained and carried part to the caller's net and its auxiliary state."""
-    loss: Callable[[Loss], Loss]
+    loss: Callable[[Loss | LossWithAux], LossWithAux]
     """From the caller's loss to one on trained part, carried part and batch."""
 
 
@@ -81,7 +81,7 @@ def take_apart(net: Any, aux: Any = None, rules: Rules = ()) -> Net:
         ]
         return jax.tree.unflatten(structure, leaves), aux
 
-    def loss(loss_fn: Loss) -> Loss:
+    def loss(loss_fn: Callable[..., Any]) -> LossWithAux:
         def on_parts(params: Params, carried: Any, batch: Any) -> tuple[Array, Any]:
             net, aux = whole(params, carried)
             if aux is None:
@@ -101,14 +101,15 @@ def _of_module(module: nnx.Module, aux: Any, rules: Rules) -> Net:
         raise ConfigError(
             "aux is given with an NNX module, which carries its own variables; put it into one"
         )
-    graph, weights, others = nnx.split(module, nnx.Param, ...)
-    net = take_apart(nnx.to_pure_dict(weights), nnx.to_pure_dict(others), rules)
+    graph, *states = nnx.split(module, nnx.Param, ...)
+    weights, others = map(nnx.to_pure_dict, states)
+    net = take_apart(weights, others, rules)
 
     def merged(params: Params, carried: Any) -> nnx.Module:
         weights, others = net.whole(params, carried)
         return nnx.merge(graph, weights, others)
 
-    def loss(loss_fn: Loss) -> Loss:
+    def loss(loss_fn: Callable[..., Any]) -> LossWithAux:
         def on_parts(params: Params, carried: Any, batch: Any) -> tuple[Array, Any]:
             module = merged(params, carried)
             value = loss_fn(module, batch)

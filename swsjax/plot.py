@@ -45,7 +45,7 @@ def plot_weights(
     old, new = _flat(before, name, rules), _flat(result.retrained, name, rules)
     mixture = result.mixtures[name]
     low, high = min(old.min(), new.min()), max(old.max(), new.max())
-    bins = np.linspace(low, high, 201)
+    bins = np.linspace(low, high, 201).tolist()
     width = bins[1] - bins[0]
     left, right, scatter = axes
     left.hist(old, bins, color=_GREY)
@@ -87,8 +87,8 @@ def plot_components(
     """
     left, right = axes
     stages = [list(group) for _, group in groupby(history, key=lambda p: p.stage)]
-    for epochs in stages:
-        _draw_paths(left, [p.epoch for p in epochs], [p.mixtures[name] for p in epochs])
+    for stage in stages:
+        _draw_paths(left, [p.epoch for p in stage], [p.mixtures[name] for p in stage])
     left.set(title="Components: mean ± standard deviation", xlabel="epoch", ylabel="weight")
     epochs = [p.epoch for p in history]
     right.plot(epochs, [p.non_zeros for p in history], color=_BLUE, label="non-zero weights")
@@ -97,7 +97,8 @@ def plot_components(
     right.set_ylabel("non-zero weights", color=_BLUE)
     if history[0].error is not None:
         twin = right.twinx()
-        twin.plot(epochs, [100 * p.error for p in history], color=_ORANGE, linestyle="--")
+        errors = [np.nan if p.error is None else 100 * p.error for p in history]
+        twin.plot(epochs, errors, color=_ORANGE, linestyle="--")
         twin.set_yscale("symlog", linthresh=0.1)
         twin.set_ylabel("error once quantised (%)", color=_ORANGE)
     for stage in stages[1:]:
@@ -135,11 +136,11 @@ def save_figures(
     except ModuleNotFoundError as error:
         raise ImportError("figures need matplotlib: pip install 'swsjax[plot]'") from error
 
-    def figure(columns: int) -> tuple[Figure, np.ndarray]:
+    def figure(columns: int) -> "tuple[Figure, list[Axes]]":
         # No pyplot: it keeps global state and picks a backend, which a library should not.
         made = Figure(figsize=(4.2 * columns, 3.6), layout="constrained", dpi=150)
         FigureCanvasAgg(made)
-        return made, made.subplots(1, columns)
+        return made, list(made.subplots(1, columns))
 
     paths = []
     for name in result.mixtures:

@@ -59,7 +59,7 @@ class _Lines:
 
     interval = 5.0
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._next = 0.0
 
     def __call__(self, title: str, done: int, total: int, figures: str) -> None:

@@ -107,7 +107,7 @@ class Report:
     def __str__(self) -> str:
         header = ("layer", "shape", "weights", "non-zero", "", "levels", "bytes", "bound", "Han")
         rows = [_row(layer) for layer in self.layers]
-        total = ("total", "", f"{self.parameters:,}", f"{self.non_zeros:,}")
+        total: tuple[str, ...] = ("total", "", f"{self.parameters:,}", f"{self.non_zeros:,}")
         total += (_percent(self.non_zeros, self.parameters), "")
         coded_bits = sum(layer.coded_bits for layer in self.layers)
         total += tuple(
@@ -126,7 +126,9 @@ class Report:
         return "\n".join(lines)
 
 
-def report(source: str | PathLike | bytes, *, errors: Mapping[str, float] | None = None) -> Report:
+def report(
+    source: str | PathLike[str] | bytes, *, errors: Mapping[str, float] | None = None
+) -> Report:
     """Measure a compressed net from its file.
 
     Args:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
@@ -52,7 +53,7 @@ class Keeper(NamedTuple):
 
 
 @contextmanager
-def keeper(folder: str | PathLike, settings: str) -> Iterator[Keeper]:
+def keeper(folder: str | PathLike[str], settings: str) -> Iterator[Keeper]:
     """Open a folder to keep the state of a run in; the last two epochs stay.
 
     Args:
@@ -129,7 +130,7 @@ def _name(number: int) -> str:
 
 
 def _is_key(leaf: Any) -> bool:
-    return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
 def _data(leaf: Any) -> Any:

@@ -10,9 +10,10 @@ so that what is trained is what will be written; the paper has no such stage and
 when it quantises.
 """
 
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, reduce
 from typing import Any, NamedTuple
 
 import jax
@@ -21,7 +22,7 @@ import optax
 from jax import Array
 
 from swsjax import exact, table
-from swsjax.losses import Loss, Params
+from swsjax.losses import Loss, LossWithAux, Params
 from swsjax.prior import GaussianMixture, HyperPriors, hyper_log_prob
 from swsjax.select import WEIGHTS, by_mixture
 
@@ -96,9 +97,9 @@ class Rates:
             "precisions": adam(self.precisions),
             "mixing": adam(self.mixing),
         }
-        of_mixture = GaussianMixture("means", "precisions", "mixing", "mixing")
+        of_mixture = GaussianMixture._make(["means", "precisions", "mixing", "mixing"])
 
-        def labels(trained: tuple[Params, Mapping[str, GaussianMixture]]):
+        def labels(trained: tuple[Params, Mapping[str, GaussianMixture]]) -> tuple[str, Any]:
             return "weights", dict.fromkeys(trained[1], of_mixture)
 
         return optax.multi_transform(groups, labels)
@@ -158,7 +159,7 @@ def init(
 
 
 def make_step(
-    loss_fn: Loss,
+    loss_fn: Loss | LossWithAux,
     optimizer: optax.GradientTransformation,
     *,
     forward: Forward,
@@ -196,24 +197,27 @@ def make_step(
     Array(1., dtype=float32)
     """
     prior_weight = None if tau == 0 else tau if callable(tau) else optax.constant_schedule(tau)
+    either_form: Callable[..., Any] = loss_fn  # the state knows which
 
     def names(leaves: Sequence[Array]) -> Sequence[str | None]:
         return [WEIGHTS] * len(leaves) if labels is None else labels
 
-    def objective(trained: tuple[Params, dict[str, GaussianMixture]], state: State, batch: Any):
+    def objective(
+        trained: tuple[Params, dict[str, GaussianMixture]], state: State, batch: Any
+    ) -> tuple[Array, tuple[Info, Any]]:
         params, mixtures = trained
         if hyper.pi_zero is None:
             mixtures = {name: _held(mixture) for name, mixture in mixtures.items()}
         leaves, structure = jax.tree.flatten(params)
-        log_prior = sum(hyper_log_prob(mixture, hyper) for mixture in mixtures.values())
-        assign = {}
+        log_priors = [hyper_log_prob(mixture, hyper) for mixture in mixtures.values()]
+        assign: dict[str, Callable[[Sequence[Array]], list[Array]]] = {}
         for name, weights in by_mixture(leaves, names(leaves)).items():
             if nodes is None:
-                log_prior += exact.sum_log_prob(mixtures[name], weights)
+                log_priors.append(exact.sum_log_prob(mixtures[name], weights))
                 assign[name] = partial(exact.straight_through, mixtures[name])
             else:
                 grid = table.grid_over(weights, nodes if isinstance(nodes, int) else nodes[name])
-                log_prior += table.sum_log_prob(mixtures[name], weights, grid)
+                log_priors.append(table.sum_log_prob(mixtures[name], weights, grid))
                 assign[name] = partial(table.straight_through, mixtures[name], grid=grid)
 
         def assigned(params: Params) -> Params:
@@ -228,9 +232,10 @@ def make_step(
 
         computing = forward(params, assigned)
         if state.aux is None:
-            loss, aux = loss_fn(computing, batch), None
+            loss, aux = either_form(computing, batch), None
         else:
-            loss, aux = loss_fn(computing, state.aux, batch)
+            loss, aux = either_form(computing, state.aux, batch)
+        log_prior = reduce(operator.add, log_priors)
         info = Info(loss, log_prior)
         if prior_weight is None:  # saves the gradient of a prior that does not act
             return loss, (info, aux)

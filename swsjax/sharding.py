@@ -6,6 +6,7 @@ the step knows of this: the compiler divides the work by where its inputs lie. T
 over the weights of a table's entries, so devices exchange one table a step, not weights.
 """
 
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -57,7 +58,7 @@ def replicate(tree: Any, mesh: Mesh | None) -> Any:
     everywhere = NamedSharding(mesh, PartitionSpec())
 
     def put(leaf: Any) -> jax.Array:
-        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             # JAX does not put keys on the devices of other processes, but their data it does.
             data = jax.device_put(jax.random.key_data(leaf), everywhere)
             return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
@@ -123,7 +124,7 @@ def gather(tree: Any, mesh: Mesh | None) -> Any:
 
 
 @cache  # another function object would compile again
-def _everywhere(mesh: Mesh):
+def _everywhere(mesh: Mesh) -> Callable[[Any], Any]:
     return jax.jit(lambda x: x, out_shardings=NamedSharding(mesh, PartitionSpec()))
 
 

@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from swsjax.advice import check_epoch
 from swsjax.codec import entropy_bound
 from swsjax.config import Config
-from swsjax.losses import Loss, Params
+from swsjax.losses import LossWithAux, Params
 from swsjax.merge import merge
 from swsjax.nets import Net
 from swsjax.prior import GaussianMixture
@@ -66,7 +66,7 @@ class Stage(NamedTuple):
 
     name: str
     forward: Forward
-    loss_fn: Loss
+    loss_fn: LossWithAux
     rates: Rates
     epochs: int
     tau: float | optax.Schedule
@@ -140,7 +140,7 @@ def run_stages(
             aux=replicate(carried, run.mesh),
         )
         state = settle(state, run.mesh)
-        if place is None:
+        if place is None or kept is None:
             place = Place(_first_nodes(run, state), _non_zeros(params, run.net))
         else:
             state = kept.restore(state)
@@ -223,7 +223,7 @@ def _epoch(
     progress = _progress(run, stage, state, info, len(history) + 1, prior_error)
     check_epoch(progress, info, (state.params, state.mixtures))
     # In pruning no prior acts.
-    if stage.kept is None and prior_error > config.tolerance / 10:
+    if place.nodes and stage.kept is None and prior_error > config.tolerance / 10:
         place = place._replace(nodes=_refined(groups, state, place.nodes, config))
     return state, place, progress
 
@@ -303,7 +303,9 @@ def _cut(weights: Array, quantised: Array) -> Array:
     return jnp.where(quantised == 0, 0, weights)
 
 
-def _replaced(params: Params, groups: dict[str, list[Array]], labels: tuple) -> Params:
+def _replaced(
+    params: Params, groups: dict[str, list[Array]], labels: tuple[str | None, ...]
+) -> Params:
     """The params with other leaves under the mixtures."""
     leaves, structure = jax.tree.flatten(params)
     new = {name: iter(group) for name, group in groups.items()}
@@ -335,7 +337,9 @@ def _to_json(history: list[Progress], place: Place) -> dict[str, Any]:
 
 def _from_json(entry: dict[str, Any]) -> Progress:
     mixtures = {
-        name: GaussianMixture(**{key: np.asarray(x, np.float32) for key, x in mixture.items()})
+        name: GaussianMixture._make(
+            np.asarray(mixture[field], np.float32) for field in GaussianMixture._fields
+        )
         for name, mixture in entry["mixtures"].items()
     }
     return Progress(**entry | {"mixtures": mixtures})

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,9 @@ from swsjax.sharding import place_batch
 from swsjax.train import check_data
 
 __all__ = ["Stream", "stream_arrays", "stream_epoch"]
+
+StateT = TypeVar("StateT")
+InfoT = TypeVar("InfoT")
 
 
 class Stream(NamedTuple):
@@ -53,7 +56,13 @@ def stream_arrays(data: Any, *, batch_size: int, seed: int = 0) -> Stream:
     return Stream(size, batches)
 
 
-def stream_epoch(step: Callable, state: Any, batches: Iterable[Any], *, mesh: Mesh | None = None):
+def stream_epoch(
+    step: Callable[[StateT, Any], tuple[StateT, InfoT]],
+    state: StateT,
+    batches: Iterable[Any],
+    *,
+    mesh: Mesh | None = None,
+) -> tuple[StateT, InfoT]:
     """One pass over the batches of a stream, each step dispatched while the last one runs.
 
     Args:
@@ -86,5 +95,7 @@ def stream_epoch(step: Callable, state: Any, batches: Iterable[Any], *, mesh: Me
 
 
 @partial(jax.jit, static_argnames="step", donate_argnames="state")
-def _step(step: Callable, state: Any, batch: Any) -> tuple[Any, Any]:
+def _step(
+    step: Callable[[StateT, Any], tuple[StateT, InfoT]], state: StateT, batch: Any
+) -> tuple[StateT, InfoT]:
     return step(state, batch)

@@ -53,7 +53,7 @@ _NODES_PER_SIGMA = 4
 _LEAST_NODES, _MOST_NODES = 64, 2**16
 _SHARE_BITS = 20
 # `_position` clips: no second check of every index, and none of them is negative.
-_UNCHECKED = {"mode": "promise_in_bounds", "wrap_negative_indices": False}
+_UNCHECKED: dict[str, Any] = {"mode": "promise_in_bounds", "wrap_negative_indices": False}
 
 
 class Grid(NamedTuple):
@@ -232,7 +232,9 @@ def _cell_means(means: Array, rule: _Rule, leaves: Sequence[Array], grid: Grid) 
     return _cell_means_forward(means, rule, leaves, grid)[0]
 
 
-def _cell_means_forward(means: Array, rule: _Rule, leaves: Sequence[Array], grid: Grid):
+def _cell_means_forward(
+    means: Array, rule: _Rule, leaves: Sequence[Array], grid: Grid
+) -> tuple[list[Array], Any]:
     components = jnp.where(rule.before, rule.left[:, None], rule.right[:, None])
     of_cell = means[components.ravel()]
     assigned = [
@@ -242,7 +244,7 @@ def _cell_means_forward(means: Array, rule: _Rule, leaves: Sequence[Array], grid
     return assigned, (jnp.zeros_like(means), rule, leaves, grid, assigned)
 
 
-def _cell_means_backward(saved, cotangents: list[Array]):
+def _cell_means_backward(saved: Any, cotangents: list[Array]) -> tuple[Array, None, Any, None]:
     to_means, rule, leaves, grid, assigned = saved
     sums = jnp.zeros(rule.before.size, to_means.dtype)
     for leaf, cotangent, value in zip(leaves, cotangents, assigned, strict=True):
@@ -293,8 +295,12 @@ def _lookup_table(mixture: GaussianMixture, grid: Grid) -> tuple[Array, Array]:
     return values - LOG_SQRT_2PI, _hermite(*fixed)
 
 
+_Jet = tuple[Array, Array, Array, Array]
+"""A function and its first three derivatives at the nodes, (G,) each."""
+
+
 @jax.custom_vjp
-def _jet(means: Array, log_precisions: Array, log_scales: Array, nodes: Array):
+def _jet(means: Array, log_precisions: Array, log_scales: Array, nodes: Array) -> _Jet:
     """Log of a sum of exp(log_scales - deviation^2 / 2) and its first three derivatives, (G,) each.
 
     With shares r of the components and their pulls u = lambda (mu - w), the derivatives are the
@@ -305,7 +311,9 @@ def _jet(means: Array, log_precisions: Array, log_scales: Array, nodes: Array):
     return _jet_forward(means, log_precisions, log_scales, nodes)[0]
 
 
-def _jet_forward(means: Array, log_precisions: Array, log_scales: Array, nodes: Array):
+def _jet_forward(
+    means: Array, log_precisions: Array, log_scales: Array, nodes: Array
+) -> tuple[_Jet, Any]:
     # (J + 1, G), components first: sums over the components then run in vectors along the nodes.
     precisions = jnp.exp(log_precisions)[:, None]
     pulls = precisions * (means[:, None] - nodes)
@@ -322,7 +330,7 @@ def _jet_forward(means: Array, log_precisions: Array, log_scales: Array, nodes: 
     return jet, (shares, means, precisions, nodes, slope, curvature)
 
 
-def _jet_backward(saved, cotangents: tuple[Array, Array, Array, Array]):
+def _jet_backward(saved: Any, cotangents: _Jet) -> tuple[Array, Array, Array, None]:
     shares, means, precisions, nodes, slope, curvature = saved
     by_value, by_slope, by_curvature, _ = cotangents
     pulls = precisions * (means[:, None] - nodes)
@@ -368,12 +376,14 @@ def _sum_over(values: Array, slopes: Array, leaves: list[Array], grid: Grid) -> 
     return _sum_forward(values, slopes, leaves, grid)[0]
 
 
-def _sum_forward(values: Array, slopes: Array, leaves: list[Array], grid: Grid):
+def _sum_forward(
+    values: Array, slopes: Array, leaves: list[Array], grid: Grid
+) -> tuple[Array, Any]:
     histogram = _histogram(leaves, grid, values.size)
     return jnp.vdot(histogram, values), (slopes, leaves, grid, histogram)
 
 
-def _sum_backward(saved, cotangent: Array):
+def _sum_backward(saved: Any, cotangent: Array) -> tuple[Array, None, list[Array], None]:
     slopes, leaves, grid, histogram = saved
 
     # A slope and its change as one complex number: one gather is cheaper than two.

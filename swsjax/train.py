@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Protocol, Self, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,17 @@ from swsjax.sharding import place_batch
 
 __all__ = ["PretrainConfig", "PretrainProgress", "TrainState", "check_data", "epoch", "pretrain"]
 
-StateT = TypeVar("StateT", bound=NamedTuple)
+
+class _Keyed(Protocol):
+    """A NamedTuple with a random key."""
+
+    @property
+    def key(self) -> Array: ...
+
+    def _replace(self, **changes: Any) -> Self: ...
+
+
+StateT = TypeVar("StateT", bound=_Keyed)
 InfoT = TypeVar("InfoT")
 
 

@@ -16,7 +16,8 @@ _MAX_LEVELS = 2**16
 class EntropyBound(NamedTuple):
     """Bits below which no code with one density and one value distribution a leaf can go.
 
-    ``raw`` is set instead of the rest for a leaf that is smaller stored as it is.
+    Those of ``positions``, ``values`` and ``codebook``; or, for a leaf that is smaller stored as
+    it is, ``raw`` alone.
     """
 
     positions: float = 0.0

@@ -9,6 +9,7 @@ from swsjax.errors import FormatError
 __all__ = ["MAX_LEVELS", "code_codebook", "codebook_bits"]
 
 MAX_LEVELS = 2048
+"""Levels of a codebook at most; the values of a leaf with more are stored as they are."""
 _COUNT_BITS = 12
 _SHIFT_BITS = 6
 
@@ -40,8 +41,18 @@ def code_codebook(coder: Coder, levels: np.ndarray | None, dtype: npt.DTypeLike)
         levels: increasing bit patterns; ignored when decoding.
         dtype: unsigned type of the patterns.
 
+    Returns:
+        The levels, in that type.
+
     Raises:
         FormatError: the levels do not fit the type.
+
+    Example:
+        >>> from swsjax.codec.rangecoder import Decoder, Encoder
+        >>> encoder = Encoder()
+        >>> levels = code_codebook(encoder, np.array([16256, 16384], np.uint16), np.uint16)
+        >>> code_codebook(Decoder(encoder.getvalue()), None, np.uint16)
+        array([16256, 16384], dtype=uint16)
     """
     width = 8 * np.dtype(dtype).itemsize
     known = np.zeros(0, dtype) if levels is None else levels

@@ -28,13 +28,15 @@ __all__ = ["ENCODINGS", "MAX_BYTES", "Contents", "leaf_bits", "pack", "read_meta
 MAGIC = b"sws"
 VERSION = 1
 MAX_BYTES = 2**32
-ENCODINGS = ("entropy", "han", "han-huffman")  # the position is the code in the file
+"""Bytes that the arrays of a file may take together, by default."""
+ENCODINGS = ("entropy", "han", "han-huffman")
+"""Names of the encodings; the position is the code in the file."""
 _HAS_METADATA, _HAS_RAW = 4, 8
 _CHECKSUM_BYTES = 4
 
 
 class Contents(NamedTuple):
-    """A decoded file: leaf specs, their flat bit patterns in the same order, the metadata."""
+    """A decoded file: leaf specs, their ``bits`` (flat patterns) in the same order, metadata."""
 
     specs: list[Spec]
     bits: list[np.ndarray]
@@ -128,6 +130,11 @@ def unpack(data: bytes, max_bytes: int = MAX_BYTES) -> Contents:
 
     Raises:
         FormatError: ``data`` is no undamaged file of this format, or is larger than allowed.
+
+    Example:
+        >>> contents = unpack(pack([(("w",), np.array([0.0, 1.0], np.float32))]))
+        >>> contents.bits[0].view(contents.specs[0].dtype)
+        array([0., 1.], dtype=float32)
     """
     reader, encoding, has_raw, metadata = _open(data)
     specs = read_specs(reader, max_bytes)
@@ -153,6 +160,10 @@ def read_metadata(data: bytes) -> dict[str, Any]:
 
     Raises:
         FormatError: ``data`` is no undamaged file of this format.
+
+    Example:
+        >>> read_metadata(pack([], {"seed": 3}))
+        {'seed': 3}
     """
     return _open(data)[-1]
 

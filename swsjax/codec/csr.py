@@ -18,10 +18,11 @@ __all__ = ["MAX_SPAN_BITS", "Layout", "LayoutBits", "Nonzeros", "read_matrix", "
 
 _SPAN_FIELD, _POINTER_FIELD = 4, 6
 MAX_SPAN_BITS = 2**_SPAN_FIELD - 1
+"""The largest p."""
 
 
 class LayoutBits(NamedTuple):
-    """Bits of a layout, by what they are for."""
+    """Bits of a layout: header, row pointers, positions, fillers (whole entries), values."""
 
     header: int
     pointers: int
@@ -36,11 +37,13 @@ class Layout(NamedTuple):
     span_bits: int
     """p: a difference field says 1 to 2**p columns."""
     differences: np.ndarray
+    """Columns from the entry before, or from the left edge, less one."""
     level_index: np.ndarray
     """Index into the codebook; with fillers, one more than that, and 0 for a filler."""
     row_ends: np.ndarray
     """Number of entries in the rows up to and including each."""
     has_fillers: bool
+    """Whether there are any."""
 
     def size(self, level_count: int, huffman: bool) -> LayoutBits:
         """Bits that :func:`write_layout` writes."""
@@ -64,6 +67,12 @@ class Nonzeros:
     Args:
         matrix: (rows, columns) bit patterns.
         levels: the codebook, increasing; holds every non-zero of the matrix.
+
+    Example:
+        >>> matrix = np.array([[0, 5, 0], [0, 0, 7]], np.uint8)
+        >>> layout = Nonzeros(matrix, np.array([5, 7], np.uint8)).lay_out(span_bits=2)
+        >>> layout.differences.tolist(), layout.level_index.tolist(), layout.row_ends.tolist()
+        ([1, 2], [0, 1], [1, 2])
     """
 
     def __init__(self, matrix: np.ndarray, levels: np.ndarray) -> None:
@@ -108,7 +117,21 @@ def _index_width(level_count: int, has_fillers: bool) -> int:
 
 
 def write_layout(writer: BitWriter, layout: Layout, level_count: int, huffman: bool) -> None:
-    """Append a layout to a bit string."""
+    """Append a layout to a bit string.
+
+    Args:
+        writer: what to append to.
+        layout: of a matrix.
+        level_count: number of levels of the codebook.
+        huffman: Huffman code differences and indexes.
+
+    Example:
+        >>> levels, writer = np.array([7], np.uint8), BitWriter()
+        >>> layout = Nonzeros(7 * np.eye(2, dtype=np.uint8), levels).lay_out(span_bits=1)
+        >>> write_layout(writer, layout, 1, huffman=False)
+        >>> writer.bit_count == sum(layout.size(1, huffman=False))
+        True
+    """
     writer.write(layout.span_bits, _SPAN_FIELD)
     writer.write(layout.has_fillers, 1)
     pointer_width = bit_width(layout.differences.size)
@@ -127,8 +150,25 @@ def read_matrix(
 ) -> np.ndarray:
     """Return the bit patterns of a matrix whose layout is next in a bit string.
 
+    Args:
+        reader: the bit string.
+        rows: of the matrix.
+        columns: of the matrix.
+        levels: the codebook, increasing bit patterns.
+        huffman: whether differences and indexes are Huffman coded.
+
+    Returns:
+        (rows, columns) in the type of the levels.
+
     Raises:
         FormatError: the layout does not fit the matrix or the codebook, or is cut off.
+
+    Example:
+        >>> levels, writer = np.array([7], np.uint8), BitWriter()
+        >>> layout = Nonzeros(7 * np.eye(2, dtype=np.uint8), levels).lay_out(span_bits=1)
+        >>> write_layout(writer, layout, 1, huffman=False)
+        >>> read_matrix(BitReader(writer.getvalue()), 2, 2, levels, huffman=False).tolist()
+        [[7, 0], [0, 7]]
     """
     start = reader.offset
     matrix = np.zeros((rows, columns), levels.dtype)

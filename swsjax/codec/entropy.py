@@ -31,8 +31,9 @@ _CHUNK = 1 << 20
 class Encoded(NamedTuple):
     """What :func:`encode_entropy` returns.
 
-    ``leaf_bits`` has the bits of every leaf, in fractions; those of the codebooks that leaves
-    share are charged to the first of their element width.
+    ``coded`` is the range-coded string, ``raw`` the bytes stored as they are. ``leaf_bits`` has
+    the bits of every leaf, in fractions; those of the codebooks that leaves share are charged to
+    the first of their element width.
     """
 
     coded: bytes
@@ -79,6 +80,11 @@ def decode_entropy(
 
     Raises:
         FormatError: the bytes are damaged.
+
+    Example:
+        >>> coded, raw, _ = encode_entropy([(3,)], [np.array([0, 9, 9], np.uint8)])
+        >>> decode_entropy(coded, raw, [(3,)], ["u1"])
+        [array([0, 9, 9], dtype=uint8)]
     """
     section = RawSection(raw, where + len(coded))
     bits = [np.zeros(math.prod(s), t) for s, t in zip(shapes, dtypes, strict=True)]

@@ -29,10 +29,12 @@ _MAX_LEVELS = 2**_LEVEL_COUNT_BITS - 1
 
 
 class HanBits(NamedTuple):
-    """Bits that one leaf takes in the Han format.
+    """Bits that one leaf takes in the Han format, by what they are for.
 
-    A codebook level is charged to the first leaf that uses it when the codebook is shared.
-    ``raw`` counts the leaves that are stored as they are, having too many distinct values.
+    ``header`` is fields of fixed size, ``pointers`` the ends of rows, ``positions`` and ``values``
+    the entries, ``fillers`` those that stand for no weight. A ``codebook`` level is charged to the
+    first leaf that uses it when the codebook is shared. ``raw`` counts the leaves that are stored
+    as they are, having too many distinct values.
     """
 
     header: int = 0
@@ -144,6 +146,11 @@ def decode_han(
 
     Raises:
         FormatError: the stream is damaged.
+
+    Example:
+        >>> stream = encode_han([(3,)], [np.array([0, 9, 9], np.uint8)], huffman=True)
+        >>> decode_han(stream, [(3,)], ["u1"], huffman=True)
+        [array([0, 9, 9], dtype=uint8)]
     """
     reader = BitReader(data, where)
     patterns = [np.dtype(dtype) for dtype in dtypes]

@@ -20,7 +20,6 @@ __all__ = [
     "specs_bytes",
 ]
 
-# The position in this table is the code in the file; new types are added at the end.
 DTYPES = {
     "float32": 4,
     "bfloat16": 2,
@@ -40,6 +39,7 @@ DTYPES = {
     "float8_e4m3fn": 1,
     "float8_e5m2": 1,
 }
+"""Bytes of an element of each type; the position is its code in the file, new types come last."""
 
 # Path components that cost one byte. Part of the format: never changed, never reordered.
 NAMES = (
@@ -53,14 +53,16 @@ _NEW_NAME, _INTEGER, _FIRST_NAME = 0, 1, 2
 _MANY_AXES = 7
 _MAX_AXES = 64  # NumPy's own limit
 MAX_COMPONENTS = 64
-
+"""Components of a path at most."""
 
 Path = tuple[str | int, ...]
+"""Where a leaf is in its tree: names, and non-negative positions in lists."""
 Shape = tuple[int, ...]
+"""Of an array."""
 
 
 class Spec(NamedTuple):
-    """One leaf's path (strings and non-negative integers), element type by name, and shape."""
+    """One leaf's path, shape and ``dtype``, the name of its element type."""
 
     path: Path
     dtype: str
@@ -155,6 +157,11 @@ def read_specs(reader: ByteReader, max_bytes: int) -> list[Spec]:
 
     Raises:
         FormatError: the header is damaged, or asks for more than ``max_bytes``.
+
+    Example:
+        >>> header = specs_bytes([Spec(("w", 0), "bfloat16", (3,))])
+        >>> read_specs(ByteReader(header), max_bytes=6)
+        [Spec(path=('w', 0), dtype='bfloat16', shape=(3,))]
     """
     count = reader.varint("number of leaves")
     if 2 * count > reader.remaining:  # a leaf takes two bytes at least

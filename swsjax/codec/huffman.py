@@ -85,7 +85,14 @@ def huffman_bits(counts: np.ndarray) -> tuple[int, int]:
 
 
 def write_huffman(writer: BitWriter, symbols: np.ndarray, alphabet: int) -> None:
-    """Append the code table and the codes of ``symbols`` (integers below ``alphabet``)."""
+    """Append the code table and the codes of ``symbols`` (integers below ``alphabet``).
+
+    Example:
+        >>> writer, symbols = BitWriter(), np.array([2, 0, 2, 2, 3])
+        >>> write_huffman(writer, symbols, alphabet=4)
+        >>> writer.bit_count == sum(huffman_bits(np.bincount(symbols)))
+        True
+    """
     lengths = code_lengths(np.bincount(symbols, minlength=alphabet))
     used = np.flatnonzero(lengths)
     size = int(used[-1]) + 1 if used.size else 0
@@ -108,6 +115,12 @@ def read_huffman(reader: BitReader, count: int, alphabet: int) -> np.ndarray:
 
     Raises:
         FormatError: the table is no prefix code, or the stream ends early.
+
+    Example:
+        >>> writer = BitWriter()
+        >>> write_huffman(writer, np.array([2, 0, 2, 2, 3]), alphabet=4)
+        >>> read_huffman(BitReader(writer.getvalue()), 5, alphabet=4).tolist()
+        [2, 0, 2, 2, 3]
     """
     start = reader.offset
     size = reader.read_int(_SYMBOL_COUNT_BITS)

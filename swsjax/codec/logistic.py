@@ -16,7 +16,9 @@ import numpy.typing as npt
 __all__ = ["LOGIT_LIMIT", "ONE", "Mixer", "ln_q16", "rate_logit", "squash_table"]
 
 ONE = 1 << 16
-LOGIT_LIMIT = 2839  # the last logit whose probability is not 0 or 1 when rounded
+"""A probability of 1."""
+LOGIT_LIMIT = 2839
+"""The last logit whose probability is not 0 or 1 when rounded."""
 _LN_BITS = 10
 _STEP = 26843546  # 1.6 * 2**24
 _WEIGHT_LIMIT = 16 * ONE
@@ -38,9 +40,13 @@ def _ln_table() -> tuple[np.ndarray, int]:
 
 @functools.cache
 def squash_table() -> np.ndarray:
-    """Return ``round(2**16 / (1 + exp(-z / 256)))`` for z = -LOGIT_LIMIT ... LOGIT_LIMIT.
+    """Return ``round(2**16 / (1 + exp(-z / 256)))`` for z from -LOGIT_LIMIT to LOGIT_LIMIT.
 
     The values are integers from 1 to 65535 held in ``float64``, which the range coder wants.
+
+    Example:
+        >>> squash_table()[[0, LOGIT_LIMIT, -1]].tolist()
+        [1.0, 32768.0, 65535.0]
     """
     with localcontext(_EXACT):
         upper = [_rounded(ONE / (1 + (-Decimal(z) / 256).exp())) for z in range(LOGIT_LIMIT + 1)]
@@ -97,6 +103,13 @@ class Mixer:
         weights: starting weights; rounded to multiples of 2**-16.
         patience: how much curvature the starting weights are worth.
         sets: number of sets of weights.
+
+    Example:
+        >>> mixer, inputs = Mixer([0.5, 0.5], patience=50), np.array([[512.0] * 9, [-512.0] * 9])
+        >>> before = mixer.mix(inputs)
+        >>> mixer.learn(inputs, before, np.ones(9))  # the first input was right
+        >>> float(before[0]), float(mixer.mix(inputs)[0])
+        (32768.0, 47556.0)
 
     References:
         Mahoney: Adaptive weighing of context models for lossless data compression. Florida Tech

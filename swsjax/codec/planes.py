@@ -19,6 +19,11 @@ class RawSection:
     Args:
         data: the bytes to take from; none when writing.
         where: their offset in the file, for messages.
+
+    Example:
+        >>> section = RawSection(b"abc")
+        >>> section.take(2).tobytes(), section.left
+        (b'ab', 1)
     """
 
     def __init__(self, data: bytes = b"", where: int = 0) -> None:
@@ -79,6 +84,15 @@ def code_planes(coder: Coder, raw: RawSection, values: np.ndarray) -> None:
         coder: an Encoder or Decoder.
         raw: the :class:`RawSection` to append to or to take from.
         values: flat array of bit patterns; filled in when decoding.
+
+    Example:
+        >>> from swsjax.codec.rangecoder import Decoder, Encoder
+        >>> encoder, section = Encoder(), RawSection()
+        >>> code_planes(encoder, section, np.array([258, 3], np.uint16))
+        >>> values = np.zeros(2, np.uint16)
+        >>> code_planes(Decoder(encoder.getvalue()), RawSection(b"".join(section.parts)), values)
+        >>> values.tolist()
+        [258, 3]
     """
     width = values.dtype.itemsize
     for place in range(width):

@@ -47,6 +47,16 @@ def code_positions(
         even: whether all rows, and all columns, are about equally dense.
         neighbours: which rows are next to each other, or None.
         link: (R,) logits that say how much denser than the layer each row is expected to be.
+
+    Example:
+        >>> from swsjax.codec.rangecoder import Decoder, Encoder
+        >>> encoder, mask = Encoder(), np.zeros((30, 40), np.uint8)
+        >>> mask[:, 7] = 1  # one row of the matrix
+        >>> code_positions(encoder, mask)
+        >>> decoded = np.zeros_like(mask)
+        >>> code_positions(Decoder(encoder.getvalue()), decoded)
+        >>> len(encoder.getvalue()), bool((decoded == mask).all())
+        (6, True)
     """
     model = _MaskModel(mask, even, neighbours, link)
     columns, rows = mask.shape

@@ -86,6 +86,12 @@ class Decoder:
     Args:
         data: the coded bytes.
         where: their offset in the file, for messages.
+
+    Example:
+        >>> encoder = Encoder()
+        >>> number = encoder.integer(5, width=3)
+        >>> Decoder(encoder.getvalue()).integer(None, width=3)
+        5
     """
 
     writes: Literal[False] = False
@@ -130,3 +136,4 @@ class Decoder:
 
 
 Coder = Encoder | Decoder
+"""What a model is written for, once for both directions."""

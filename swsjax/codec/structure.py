@@ -49,8 +49,9 @@ class Neighbours:
 class Structure(NamedTuple):
     """How a matrix is looked at.
 
-    ``link`` 0 is none, n the n-th of the profiles that fit; ``even`` says that all rows are about
-    equally dense, and all columns, so that there is little to learn about each.
+    ``transposed`` or as it is, and which of its rows are ``neighbours`` then. ``link`` 0 is none, n
+    the n-th of the profiles that fit; ``even`` says that all rows are about equally dense, and all
+    columns, so that there is little to learn about each.
     """
 
     transposed: bool = False
@@ -64,6 +65,12 @@ class Profiles:
 
     An output that few weights lead to has few weights leading on from it, and no bias: the
     columns of one layer's kernel tell about the rows of the next.
+
+    Example:
+        >>> profiles = Profiles()
+        >>> profiles.add(np.array([0, 50]), rows=100)  # a kernel (100, 2)
+        >>> profiles.logits(2, link=1)
+        array([-1079,   276], dtype=int16)
     """
 
     def __init__(self) -> None:
@@ -111,6 +118,10 @@ def find_structure(mask: np.ndarray, shape: Shape, profiles: Profiles) -> Struct
         mask: (rows, columns) zeros and ones.
         shape: shape of the array that the matrix was.
         profiles: :class:`Profiles` of the leaves coded before.
+
+    Example:
+        >>> find_structure(np.ones((3, 100), np.uint8), (3, 100), Profiles()).transposed
+        True
     """
     transposed, neighbours = _find_neighbours(mask, shape)
     counts = mask.sum(axis=0 if transposed else 1, dtype=np.int64)
@@ -140,6 +151,15 @@ def code_structure(
 
     Raises:
         FormatError: the structure does not fit the matrix.
+
+    Example:
+        >>> from swsjax.codec.rangecoder import Decoder, Encoder
+        >>> encoder, matrix = Encoder(), (784, 300)
+        >>> given = Structure(neighbours=Neighbours(1, 28))
+        >>> structure = code_structure(encoder, given, matrix, matrix, Profiles())
+        >>> decoder = Decoder(encoder.getvalue())
+        >>> code_structure(decoder, None, matrix, matrix, Profiles()).neighbours.line
+        28
     """
     given = structure or Structure()
     neighbours = None

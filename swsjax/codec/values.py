@@ -31,6 +31,11 @@ class LevelModel:
 
     Args:
         levels: (count,) bit patterns, increasing.
+
+    Example:
+        >>> model = LevelModel(np.array([1.0, 2.0, -1.0], np.float32).view(np.uint32))
+        >>> model.positive, model.rank.tolist()
+        (2, [1, 2, -1])
     """
 
     def __init__(self, levels: np.ndarray) -> None:
@@ -143,6 +148,18 @@ def code_levels(
         matrix: (R, C) bit patterns; filled in when decoding.
         diagonals: (C, R) where the non-zeros are, as wrapped diagonals.
         neighbours: which rows are next to each other, or None.
+
+    Example:
+        >>> from swsjax.codec.diagonals import to_diagonals
+        >>> from swsjax.codec.rangecoder import Decoder, Encoder
+        >>> encoder, levels = Encoder(), np.array([3, 5], np.uint8)
+        >>> matrix = np.array([[3, 0], [5, 3]], np.uint8)
+        >>> diagonals = to_diagonals((matrix > 0).astype(np.uint8))
+        >>> code_levels(encoder, LevelModel(levels), levels, matrix, diagonals)
+        >>> decoder, decoded = Decoder(encoder.getvalue()), np.zeros_like(matrix)
+        >>> code_levels(decoder, LevelModel(levels), levels, decoded, diagonals)
+        >>> decoded.tolist()
+        [[3, 0], [5, 3]]
     """
     model.sign.fade()
     model.magnitude.fade()

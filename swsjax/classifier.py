@@ -5,6 +5,7 @@ validation images, report the test images.
 """
 
 from collections.abc import Callable
+from os import PathLike
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -93,6 +94,7 @@ def compress_classifier(
     start: Result | None = None,
     mesh: Mesh | None = None,
     callback: Callable[[Progress], None] | None = None,
+    checkpoint: str | PathLike | None = None,
 ) -> Result:
     """Compress a pretrained classifier, which teaches its own compressed version; see ``compress``.
 
@@ -112,6 +114,7 @@ def compress_classifier(
         mesh=mesh,
         evaluate=lambda params: classifier._replace(params=params).error(dataset.validation),
         callback=callback,
+        checkpoint=checkpoint,
     )
 
 

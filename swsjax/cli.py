@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -122,6 +123,7 @@ def _compress(options: argparse.Namespace) -> None:
         seed=options.seed,
     )
     dataset = _DATASETS[options.data]()
+    state = folder / "state"  # an interrupted command, given again, goes on from there
     with reporter() as show:
         if options.checkpoint is None:
             pretrained = _pretrained(options, dataset, show)
@@ -129,10 +131,11 @@ def _compress(options: argparse.Namespace) -> None:
             like = build(_MODELS[options.model], dataset, seed=options.seed)
             pretrained = like._replace(params=load_checkpoint(options.checkpoint, like.params))
         result = compress_classifier(
-            pretrained, dataset, config, share=share, callback=show.retraining
+            pretrained, dataset, config, share=share, callback=show.retraining, checkpoint=state
         )
     metadata = {"model": options.model, "data": options.data}
     _write(folder, options.model, pretrained, result, dataset, metadata)
+    shutil.rmtree(state)
 
 
 def _evaluate(options: argparse.Namespace) -> None:

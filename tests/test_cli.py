@@ -109,14 +109,45 @@ def test_encode_a_net_pruned_elsewhere(tmp_path, capsys):
     np.testing.assert_array_equal(swsjax.load(encoded)["model.0.weight"], kernel)
 
 
+def quick_recipe(monkeypatch):
+    config = swsjax.Config(
+        soft_epochs=9, soft_rates=swsjax.Rates(precisions=0.1), hard_epochs=1, least_steps=1
+    )
+    settings = Settings(*3 * [Recipe(config)])
+    recipes = {"lenet-300-100": settings, "lenet-5-caffe": settings}
+    monkeypatch.setattr("swsjax.cli._RECIPES", recipes)
+
+
+def test_the_same_command_goes_on_from_where_it_was_interrupted(tmp_path, capsys, monkeypatch):
+    quick_recipe(monkeypatch)
+    monkeypatch.setattr("swsjax.cli._PRETRAINING", {"lenet-300-100": swsjax.PretrainConfig(8)})
+    seen, interrupted = [], tmp_path / "interrupted"
+
+    def retraining(self, progress):
+        seen.append(progress.epoch)
+        if len(seen) == 4:
+            raise KeyboardInterrupt
+
+    def run(folder):
+        arguments = ["compress", "lenet-300-100", "--data", "digits", "--tau", "0.001"]
+        return main([*arguments, "--out", str(folder)])
+
+    monkeypatch.setattr("swsjax.progress.Reporter.retraining", retraining)
+    assert run(interrupted) == 130
+    assert run(interrupted) == 0
+    assert seen == list(range(1, 11))
+    assert run(tmp_path / "whole") == 0
+    files = [folder / "lenet-300-100.sws" for folder in (interrupted, tmp_path / "whole")]
+    assert files[0].read_bytes() == files[1].read_bytes()
+    assert not (interrupted / "state").exists()
+    capsys.readouterr()
+
+
 def test_pretrain_then_compress_from_its_checkpoint(tmp_path, capsys, monkeypatch):
     # A few epochs: what is tested is that the pieces fit, not how well they do.
     pretraining = swsjax.PretrainConfig(epochs=8)
     monkeypatch.setattr("swsjax.cli._PRETRAINING", {"lenet-300-100": pretraining})
-    recipe = swsjax.Config(soft_epochs=9, soft_rates=swsjax.Rates(precisions=0.1), hard_epochs=1)
-    settings = Settings(*3 * [Recipe(recipe)])
-    recipes = {"lenet-300-100": settings, "lenet-5-caffe": settings}
-    monkeypatch.setattr("swsjax.cli._RECIPES", recipes)
+    quick_recipe(monkeypatch)
     net = tmp_path / "net"
     assert main(["pretrain", "lenet-300-100", "--data", "digits", "--out", str(net)]) == 0
     written = json.loads((net / "pretrain.json").read_text())
@@ -266,7 +297,7 @@ def test_digits_default_is_what_the_demo_uses(demo):
     ],
 )
 def test_setting(given, recipe, tmp_path, capsys, monkeypatch):
-    def compress(pretrained, dataset, config, *, share, callback):
+    def compress(pretrained, dataset, config, *, share, callback, checkpoint):
         raise swsjax.ConfigError(repr((config, share)))
 
     monkeypatch.setattr("swsjax.cli._PRETRAINING", {"lenet-300-100": swsjax.PretrainConfig(1)})

@@ -28,8 +28,19 @@ def save_checkpoint(folder: str | PathLike[str], params: Params) -> None:
 def load_checkpoint(folder: str | PathLike[str], like: Params) -> Params:
     """Read an Orbax checkpoint into the structure of ``like``.
 
+    Args:
+        folder: what ``save_checkpoint`` or Orbax's ``StandardCheckpointer`` wrote.
+        like: a net with the same names and shapes.
+
     Raises:
         CheckpointError: there is no checkpoint, or one of another net.
+
+    >>> save_checkpoint("net", {"w": jnp.ones(2)})
+    >>> load_checkpoint("net", {"w": jnp.zeros(3)})
+    Traceback (most recent call last):
+        ...
+    swsjax.errors.CheckpointError: the checkpoint net is of another net: w has shape (2,), \
+expected (3,)
     """
     path = Path(folder).absolute()
     with ocp.StandardCheckpointer() as checkpointer:

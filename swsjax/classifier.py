@@ -58,8 +58,8 @@ def build(model: ModelClass, dataset: Dataset, *, seed: int = 0) -> Classifier:
     >>> from swsjax.data import load_digits
     >>> from swsjax.models import LeNet300100
     >>> digits = load_digits()
-    >>> build(LeNet300100, digits).apply(build(LeNet300100, digits).params,
-    ...                                  digits.test.images[:2]).shape
+    >>> net = build(LeNet300100, digits)
+    >>> net.apply(net.params, digits.test.images[:2]).shape
     (2, 10)
     """
     images, labels = dataset.train
@@ -79,7 +79,16 @@ def pretrain_classifier(
     *,
     callback: Callable[[PretrainProgress], None] | None = None,
 ) -> Classifier:
-    """Train on the training images with cross-entropy; see ``pretrain``."""
+    """Train on the training images with cross-entropy; see ``pretrain``.
+
+    >>> from swsjax.data import load_digits
+    >>> digits = load_digits()
+    >>> apply = lambda params, images: images.reshape(len(images), -1) / 255.0 @ params
+    >>> net = pretrain_classifier(Classifier(jnp.zeros((64, 10)), apply), digits,
+    ...                           PretrainConfig(epochs=20, learning_rate=0.1))
+    >>> net.error(digits.validation) < 0.1
+    True
+    """
     loss = cross_entropy(classifier.apply)
     params = pretrain(classifier.params, loss, _batchable(dataset.train), config, callback=callback)
     return classifier._replace(params=params)
@@ -94,7 +103,7 @@ def compress_classifier(
     start: Result | None = None,
     mesh: Mesh | None = None,
     callback: Callable[[Progress], None] | None = None,
-    checkpoint: str | PathLike | None = None,
+    checkpoint: str | PathLike[str] | None = None,
 ) -> Result:
     """Compress a pretrained classifier, which teaches its own compressed version; see ``compress``.
 
@@ -102,6 +111,16 @@ def compress_classifier(
     rest, on the training images as they are (no augmentation), at ``TEMPERATURE``, and
     ``PRUNE_TEMPERATURE`` in the pruning stage. The error in the history is that of the validation
     images.
+
+    >>> from swsjax.data import load_digits
+    >>> digits = load_digits()
+    >>> apply = lambda params, images: images.reshape(len(images), -1) / 255.0 @ params
+    >>> net = pretrain_classifier(Classifier(jnp.zeros((64, 10)), apply), digits,
+    ...                           PretrainConfig(epochs=20, learning_rate=0.1))
+    >>> config = Config(components=8, pi_zero=0.5, soft_epochs=0, hard_epochs=1, method="exact")
+    >>> result = compress_classifier(net, digits, config)
+    >>> result.history[-1].levels < 10, result.history[-1].error < 0.1
+    (True, True)
     """
     apply = classifier.apply
     return compress(
@@ -119,14 +138,31 @@ def compress_classifier(
 
 
 def distillation_data(classifier: Classifier, split: Split) -> dict[str, Array]:
-    """Images, labels and the net's own logits of them: what ``losses.distillation`` takes."""
+    """Images, labels and the net's own logits of them: what ``losses.distillation`` takes.
+
+    >>> from swsjax.data import load_digits
+    >>> apply = lambda params, images: images.reshape(len(images), -1) / 255.0 @ params
+    >>> net = Classifier(jnp.ones((64, 10)), apply)
+    >>> data = distillation_data(net, load_digits().test)
+    >>> data["inputs"].shape, data["labels"].shape, data["teacher"].shape
+    ((300, 8, 8), (300,), (300, 10))
+    """
     return with_teacher(_batchable(split), classifier.apply, classifier.params)
 
 
 def errors_of(
     pretrained: Classifier, result: Result, decoded: Params, dataset: Dataset
 ) -> dict[str, float]:
-    """Errors for a report: before, retrained but not quantised, and of what the file gives back."""
+    """Errors for a report: before, retrained but not quantised, and of what the file gives back.
+
+    >>> from swsjax.data import load_digits
+    >>> apply = lambda params, images: images.reshape(len(images), -1) / 255.0 @ params
+    >>> net = Classifier(jnp.ones((64, 10)), apply)
+    >>> result = Result(net.params, net.params, {}, [])
+    >>> errors = errors_of(net, result, net.params, load_digits())
+    >>> errors["decoded file (test)"] > 0.8  # the net is not trained
+    True
+    """
     retrained = pretrained._replace(params=result.retrained)
     compressed = pretrained._replace(params=decoded)
     return {

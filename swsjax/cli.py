@@ -65,7 +65,14 @@ _PRETRAINING = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit code: 0 done, 1 failed, 2 misused, 130 interrupted."""
+    """Run a command and return its exit code: 0 done, 1 failed, 2 misused, 130 interrupted.
+
+    Args:
+        arguments: of the command line; those of the process by default.
+
+    >>> main(["decode", "no-such-file.sws", "--out", "net.safetensors"])  # says why on stderr
+    1
+    """
     options = _parser().parse_args(arguments)
     try:
         options.run(options)

@@ -37,18 +37,25 @@ class Config:
     initial_std: float = 0.25
     """Standard deviation of every component at the start."""
     hyper_priors: HyperPriors = HyperPriors()
+    """What keeps the mixture from collapsing onto single weights."""
     soft_epochs: int = 30
+    """Epochs of the first stage, in which the net computes with the weights themselves."""
     soft_rates: Rates = Rates(precisions=7e-4)
+    """Learning rates of that stage."""
     hard_epochs: int = 20
+    """Epochs of the second, in which it computes with each weight's assigned mean."""
     hard_rates: Rates = Rates(precisions=5e-4, warmup_epochs=1.0, final=0.0, epsilon=1e-5)
+    """Learning rates of that stage."""
     prune_epochs: int = 0
     """Epochs of a last stage, of which the first half prunes: for nets with weights to spare."""
     prune_rates: Rates = Rates(warmup_epochs=0.5, final=0.0, epsilon=1e-5)
+    """Learning rates of that stage."""
     kept: float = 0.6
     """Share of the weights that are not zero after the hard stage which pruning leaves so."""
     merge_threshold: float = 0.5
     """Symmetric KL divergence (nats) under which two components become one."""
     batch_size: int = 128
+    """Examples a step."""
     method: Literal["tabulated", "exact"] = "tabulated"
     """How the prior is evaluated: looked up in a table, or weight by weight (slow; reference)."""
     tolerance: float = 1e-4

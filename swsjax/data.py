@@ -25,7 +25,7 @@ from swsjax.errors import DataError
 __all__ = ["Dataset", "Split", "data_folder", "load_digits", "load_fashion_mnist", "load_mnist"]
 
 _Folder = str | os.PathLike[str] | None
-_Mirrors = tuple[str, ...]
+_Mirrors = Sequence[str]
 _MNIST_MIRRORS = (
     "https://storage.googleapis.com/cvdf-datasets/mnist/",
     "https://ossci-datasets.s3.amazonaws.com/mnist/",
@@ -45,7 +45,7 @@ class Split(NamedTuple):
 
 
 class Dataset(NamedTuple):
-    """A named data set: fit on `train`, choose on `validation`, and only report `test`."""
+    """A data set with its `name`: fit on `train`, choose on `validation`, only report `test`."""
 
     name: str
     train: Split
@@ -111,11 +111,17 @@ def load_mnist(
     ``*-ubyte.gz``; missing ones are downloaded from the `mirrors`, tried in turn. All of them are
     checked by SHA-256. See `data_folder` for `folder`.
 
-    Raises `DataError` for a file that is damaged, cannot be downloaded or cannot be written, and
-    `ValueError` for a `validation` that leaves no training image.
+    Raises:
+        DataError: a file is damaged, cannot be downloaded or cannot be written.
+        ValueError: `validation` leaves no training image.
 
     >>> load_mnist().train.images.shape  # doctest: +SKIP
     (50000, 28, 28)
+    >>> load_mnist("no-data", mirrors=[])  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+        ...
+    swsjax.errors.DataError: no-data/mnist/train-images-idx3-ubyte.gz is missing and cannot be \
+downloaded: no mirror given. ...
     """
     return _load("mnist", _MNIST, folder, validation, mirrors)
 
@@ -130,6 +136,11 @@ def load_fashion_mnist(
 
     >>> load_fashion_mnist().test.labels.shape  # doctest: +SKIP
     (10000,)
+    >>> load_fashion_mnist("no-data", mirrors=[])  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+        ...
+    swsjax.errors.DataError: no-data/fashion-mnist/train-images-idx3-ubyte.gz is missing and \
+cannot be downloaded: no mirror given. ...
     """
     return _load("fashion-mnist", _FASHION_MNIST, folder, validation, mirrors)
 
@@ -140,7 +151,9 @@ def load_digits(*, validation: int = 300) -> Dataset:
     They are shuffled once and for all: the last 300 are the test split, the last `validation` of
     the others the validation split. The grey levels 0..16 are scaled to 0..255 and rounded.
 
-    Raises `DataError` when scikit-learn is missing, and `ValueError` as `load_mnist` does.
+    Raises:
+        DataError: scikit-learn is missing; the message names the extra that brings it.
+        ValueError: `validation` leaves no training image.
 
     >>> digits = load_digits()
     >>> [len(split.labels) for split in (digits.train, digits.validation, digits.test)]

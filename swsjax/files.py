@@ -104,6 +104,10 @@ def save(
 
     Returns:
         The size of the file in bytes.
+
+    Example:
+        >>> save("net.sws", {"w": np.zeros((100, 100), np.float32)})
+        16
     """
     data = dumps(tree, metadata=metadata, encoding=encoding)
     write_bytes(path, data)
@@ -111,7 +115,13 @@ def save(
 
 
 def load(path: str | PathLike[str], *, like: Any = None, max_bytes: int = codec.MAX_BYTES) -> Any:
-    """Return the pytree in a file; see :func:`loads`."""
+    """Return the pytree in a file; see :func:`loads`.
+
+    Example:
+        >>> size = save("net.sws", {"w": np.arange(3)})
+        >>> load("net.sws")
+        {'w': array([0, 1, 2])}
+    """
     return loads(Path(path).read_bytes(), like=like, max_bytes=max_bytes)
 
 
@@ -120,6 +130,10 @@ def read_metadata(source: str | PathLike[str] | bytes) -> dict[str, Any]:
 
     Raises:
         FormatError: the file is damaged.
+
+    Example:
+        >>> read_metadata(dumps({"w": np.zeros(2)}, metadata={"seed": 3}))
+        {'seed': 3}
     """
     data = source if isinstance(source, bytes) else Path(source).read_bytes()
     return codec.read_metadata(data)
@@ -175,7 +189,10 @@ def _component(key: Any) -> str | int:
 
 
 def array_of(name: str, leaf: Any) -> np.ndarray:
-    """Return the leaf of that name as a NumPy array; a TypeError if it is none.
+    """Return the leaf of that name as a NumPy array.
+
+    Raises:
+        TypeError: it is no array.
 
     >>> array_of("fc1/bias", jnp.zeros(2))
     array([0., 0.], dtype=float32)

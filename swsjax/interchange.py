@@ -35,7 +35,9 @@ __all__ = [
 ]
 
 Convert = Callable[[np.ndarray], np.ndarray]
+"""From a tensor of the file to a leaf of the tree."""
 Sources = Mapping[str, str | tuple[str, Convert]]
+"""By the name of a leaf the name of its tensor, or a pair of it and what converts it."""
 
 _MISSING = "safetensors files need safetensors: pip install 'swsjax[safetensors]'"
 # safetensors.numpy reads bfloat16 in some of its versions and from some sources only.

@@ -41,6 +41,12 @@ def plot_weights(
         name: of the mixture whose weights are drawn.
         rules: as given to ``compress``.
         most: weights drawn in the scatter at most, evenly picked.
+
+    >>> from matplotlib.figure import Figure
+    >>> from swsjax.prior import init_mixture
+    >>> net = {"w": jnp.linspace(-1.0, 1.0, 100)}
+    >>> result = Result(net, net, {"weights": init_mixture(-1.0, 1.0)}, [])
+    >>> plot_weights(Figure().subplots(1, 3), net, result)
     """
     old, new = _flat(before, name, rules), _flat(result.retrained, name, rules)
     mixture = result.mixtures[name]
@@ -84,6 +90,12 @@ def plot_components(
         axes: two axes: components, and non-zero weights with the error where it was measured.
         history: the history of a result of ``compress``.
         name: of the mixture whose components are drawn.
+
+    >>> from matplotlib.figure import Figure
+    >>> from swsjax.prior import init_mixture
+    >>> mixtures = {"weights": init_mixture(-1.0, 1.0)}
+    >>> history = [Progress("soft", 1, 1, 0.5, 100, 17, 90.0, 16, 0.25, None, 0.0, mixtures)]
+    >>> plot_components(Figure().subplots(1, 2), history)
     """
     left, right = axes
     stages = [list(group) for _, group in groupby(history, key=lambda p: p.stage)]
@@ -127,8 +139,20 @@ def save_figures(
 
     Of several mixtures each has its own, ``weights-NAME.png``.
 
+    Args:
+        folder: where to write, made already.
+        before: the pretrained net.
+        result: what ``compress`` made of it.
+        rules: as given to ``compress``.
+
     Raises:
         ImportError: matplotlib is not installed; the message names the extra that brings it.
+
+    >>> from swsjax.prior import init_mixture
+    >>> net, mixtures = {"w": jnp.linspace(-1.0, 1.0, 100)}, {"weights": init_mixture(-1.0, 1.0)}
+    >>> history = [Progress("soft", 1, 1, 0.5, 100, 17, 90.0, 16, 0.25, None, 0.0, mixtures)]
+    >>> [path.name for path in save_figures(".", net, Result(net, net, mixtures, history))]
+    ['weights.png', 'components.png']
     """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg

@@ -72,13 +72,15 @@ class HyperPriors(NamedTuple):
     """What keeps the mixture from collapsing onto single weights.
 
     The defaults are those of the authors' tutorial: both modes lie near a standard deviation of
-    0.02, more firmly so for the zero component, which sees most of the weights. ``pi_zero=None``
-    holds the share of the zero component where it starts.
+    0.02, more firmly so for the zero component, which sees most of the weights.
     """
 
     zero_precision: Gamma = Gamma(5000.0, 2.0)
+    """On the precision of the zero component."""
     precision: Gamma = Gamma(250.0, 0.1)
+    """On that of each free one."""
     pi_zero: Beta | None = None
+    """On the share of the zero component; None holds it where it starts."""
 
 
 def init_mixture(

@@ -15,7 +15,14 @@ __all__ = ["Reporter", "reporter"]
 
 
 class Reporter:
-    """Callbacks for ``pretrain`` and ``compress`` that pass on a title, the state and figures."""
+    """Callbacks for ``pretrain`` and ``compress`` that pass on a title, the state and figures.
+
+    Args:
+        show: called with a title, the epochs done, those there will be, and the figures as text.
+
+    >>> Reporter(print).pretraining(PretrainProgress(epoch=1, epochs=2, loss=0.5))
+    pretrain 1 2 loss 0.5000
+    """
 
     def __init__(self, show: Callable[[str, int, int, str], None]):
         self._show = show
@@ -34,7 +41,11 @@ class Reporter:
 
 @contextlib.contextmanager
 def reporter() -> Iterator[Reporter]:
-    """Report on stderr: one bar a task on a terminal, a line every few seconds when piped."""
+    """Report on stderr: one bar a task on a terminal, a line every few seconds when piped.
+
+    >>> with reporter() as show:
+    ...     show.pretraining(PretrainProgress(epoch=1, epochs=2, loss=0.5))
+    """
     if not sys.stderr.isatty():
         yield Reporter(_Lines())
         return

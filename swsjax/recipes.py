@@ -29,6 +29,7 @@ class Recipe(NamedTuple):
     """What ``compress_classifier`` takes."""
 
     config: Config
+    """Settings of ``compress``."""
     share: float = 0.5
     """Of distillation in the loss; the rest is cross-entropy."""
 
@@ -37,8 +38,11 @@ class Settings(NamedTuple):
     """Three settings for a net, from a small error to a small file."""
 
     small_loss: Recipe
+    """Prunes nothing: an error near that of the pretrained net."""
     balanced: Recipe
+    """The default of the command line."""
     smallest: Recipe
+    """Prunes most."""
 
     def by_name(self) -> dict[str, Recipe]:
         """From the name of a setting, as the command line and the results spell it."""
@@ -46,7 +50,9 @@ class Settings(NamedTuple):
 
 
 LENET_300_100_PRETRAINING = PretrainConfig(epochs=40)
+"""Of ``models.LeNet300100``."""
 LENET_5_CAFFE_PRETRAINING = PretrainConfig(epochs=20)
+"""Of ``models.LeNet5Caffe``."""
 
 _LENET_300_100 = Config(tau=0.05, prune_epochs=60, kept=0.5)
 _LENET_5_CAFFE = Config(tau=0.1, prune_epochs=40, kept=0.7)

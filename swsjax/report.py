@@ -22,7 +22,7 @@ __all__ = ["Layer", "Report", "report"]
 
 @dataclass(frozen=True)
 class Layer:
-    """One array of the file."""
+    """One array of the file, its shape and what it costs."""
 
     name: str
     """Path in the tree, ``fc1/kernel``."""
@@ -30,6 +30,7 @@ class Layer:
     size: int
     """Number of parameters."""
     non_zeros: int
+    """Those that are not zero; -0.0 is zero."""
     levels: int
     """Distinct values, zero included."""
     coded_bits: float
@@ -46,10 +47,13 @@ class Report:
     """Error and size of a compressed net, from its file; ``str`` gives the table."""
 
     layers: tuple[Layer, ...]
+    """The arrays, in the order of the file."""
     file_bytes: int
+    """Size of the file, header and checksum included."""
     errors: Mapping[str, float] = field(default_factory=dict)
     """Error rates from 0 to 1 by what they were measured on."""
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    """What the file says of itself."""
 
     @property
     def parameters(self) -> int:

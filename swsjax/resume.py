@@ -27,6 +27,7 @@ class Keeper(NamedTuple):
     """A folder in which a run keeps its state; see ``keeper``."""
 
     manager: ocp.CheckpointManager
+    """Orbax's own, on that folder."""
     progress: Any
     """What the run had written beside the arrays of its last epoch; None if there is none."""
 

@@ -32,6 +32,7 @@ Forward = Callable[[Params, Callable[[Params], Params]], Params]
 """From weights, and a function that replaces them by their assigned means, to the parameters that
 the net computes with: ``soft`` or ``hard``."""
 Step = Callable[["State", Any], tuple["State", "Info"]]
+"""From state and batch to the state after a step and what it reports."""
 
 
 def soft(params: Params, assigned: Callable[[Params], Params]) -> Params:
@@ -66,8 +67,10 @@ class Rates:
     weights: float | optax.GradientTransformation = 1e-3
     """A rate for Adam, or any optimiser, with a schedule of its own."""
     means: float = 1e-4
+    """Of the components; that of the zero one does not move."""
     precisions: float = 1e-3
     mixing: float = 3e-3
+    """Of the logits of the components' shares."""
     warmup_epochs: float = 0.0
     final: float = 1.0
     epsilon: float = 1e-8
@@ -109,9 +112,11 @@ class State(NamedTuple):
     """Everything a stage of retraining carries from step to step."""
 
     params: Params
+    """The weights: a pytree of floating arrays."""
     mixtures: dict[str, GaussianMixture]
     """By name; ``{"weights": mixture}`` where there is one over all weights."""
     opt_state: optax.OptState
+    """Of the optimiser over ``(params, mixtures)``."""
     step: Array
     """() int32 steps taken in this stage."""
     key: Array

@@ -51,7 +51,7 @@ Rules = Sequence[tuple[str, str | Frozen | None]]
 
 
 class Leaf(NamedTuple):
-    """What will happen to one leaf of a net."""
+    """What will happen to one leaf of a net, with its type and shape."""
 
     path: str
     """``fc1/kernel``."""
@@ -59,6 +59,7 @@ class Leaf(NamedTuple):
     """Its element type, or the Python type of what is no array."""
     shape: tuple[int, ...]
     size: int
+    """Number of entries; 0 for what is no array, as its shape is ()."""
     label: str | Frozen | None
     """Name of its mixture, None (trained, not compressed) or ``FROZEN``."""
 

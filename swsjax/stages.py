@@ -62,28 +62,36 @@ class Progress(NamedTuple):
 
 
 class Stage(NamedTuple):
-    """A stage of retraining: what the net computes with, and for how long."""
+    """A stage of retraining: its name, what the net computes with, rates, number of epochs."""
 
     name: str
     forward: Forward
+    """``soft`` or ``hard``."""
     loss_fn: LossWithAux
+    """Of trained part, carried part and batch, as ``Net.loss`` makes it."""
     rates: Rates
     epochs: int
     tau: float | optax.Schedule
+    """Weight of the prior; 0: none acts."""
     kept: float | None = None
     """Share of the weights not zero at its start that pruning leaves; None: no pruning."""
 
 
 class Run(NamedTuple):
-    """What the stages of a run have in common."""
+    """What the stages of a run have in common: the arguments of ``compress``, looked through."""
 
     net: Net
+    """The net in its parts, as it was given."""
     data: Any
+    """Arrays on the devices, or a ``Stream``."""
     train_size: int
+    """Number of training examples."""
     config: Config
     epochs: int
+    """Epochs of all stages."""
     mesh: Mesh | None
     has_aux: bool
+    """Whether ``evaluate`` takes auxiliary state."""
     evaluate: Callable[..., float] | None
     callback: Callable[[Progress], None] | None
 
@@ -110,7 +118,29 @@ class Place(NamedTuple):
 def run_stages(
     run: Run, stages: list[Stage], mixtures: dict[str, GaussianMixture], kept: Keeper | None
 ) -> tuple[State, list[Progress]]:
-    """Run what is left of the stages; the state after them, its mixtures merged."""
+    """Run what is left of the stages; the state after them, its mixtures merged.
+
+    Args:
+        run: what they have in common.
+        stages: one after another.
+        mixtures: the priors by name, at the start.
+        kept: where the state is written after each epoch, and may lie already.
+
+    Returns:
+        The state, and the history of all epochs.
+
+    >>> from swsjax.nets import take_apart
+    >>> from swsjax.prior import init_mixture
+    >>> from swsjax.retrain import soft
+    >>> net = take_apart({"w": jnp.array([0.9, 1.1, 0.0])})
+    >>> loss = net.loss(lambda params, batch: jnp.mean((params["w"] - batch) ** 2))
+    >>> stages = [Stage("soft", soft, loss, Rates(), epochs=1, tau=0.01)]
+    >>> config = Config(batch_size=2, method="exact", least_steps=1)
+    >>> run = Run(net, jnp.ones((4, 3)), 4, config, 1, None, False, None, None)
+    >>> state, history = run_stages(run, stages, {"weights": init_mixture(-1.0, 1.0)}, None)
+    >>> len(history), history[0].loss < 1
+    (1, True)
+    """
     history, place = [], None
     if kept is not None and kept.progress is not None:
         history = [_from_json(entry) for entry in kept.progress["history"]]

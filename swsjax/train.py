@@ -102,20 +102,25 @@ class TrainState(NamedTuple):
     """What ordinary training carries from step to step."""
 
     params: Params
+    """The weights: a pytree of floating arrays."""
     opt_state: optax.OptState
+    """Of the optimiser over them."""
     key: Array
     """Key of the order in which examples are drawn."""
 
 
 @dataclass(frozen=True)
 class PretrainConfig:
-    """Settings of ``pretrain``: AdamW with a half cosine to zero."""
+    """Settings of ``pretrain``: epochs and batch size of AdamW with a half cosine to zero."""
 
     epochs: int = 40
     learning_rate: float = 1e-3
+    """At the start."""
     weight_decay: float = 1e-4
+    """Decoupled: a share of each weight, times the rate, goes in every step."""
     batch_size: int = 128
     seed: int = 0
+    """Of the order of the examples."""
 
 
 class PretrainProgress(NamedTuple):

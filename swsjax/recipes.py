@@ -63,8 +63,10 @@ LENET_300_100 = Settings(
     balanced=Recipe(_LENET_300_100),
     smallest=Recipe(replace(_LENET_300_100, kept=0.3)),
 )
+"""Of ``models.LeNet300100``."""
 LENET_5_CAFFE = Settings(
     small_loss=Recipe(Config(tau=0.05, pi_zero=0.9, hard_epochs=40, hard_rates=_CALM), share=1.0),
     balanced=Recipe(_LENET_5_CAFFE),
     smallest=Recipe(replace(_LENET_5_CAFFE, kept=0.35)),
 )
+"""Of ``models.LeNet5Caffe``."""

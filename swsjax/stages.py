@@ -78,7 +78,11 @@ class Stage(NamedTuple):
 
 
 class Run(NamedTuple):
-    """What the stages of a run have in common: the arguments of ``compress``, looked through."""
+    """What the stages of a run have in common.
+
+    The ``config``, ``mesh``, ``evaluate`` and ``callback`` of ``compress``, and what it made of its
+    other arguments.
+    """
 
     net: Net
     """The net in its parts, as it was given."""

@@ -1,0 +1,154 @@
+"""Every public name says what it is, shows how it is used, and names the errors it raises."""
+
+import ast
+import doctest
+import re
+from pathlib import Path
+
+import pytest
+
+import swsjax
+
+PACKAGE = Path(swsjax.__file__).parent
+TREES = {
+    ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts): ast.parse(path.read_text())
+    for path in sorted(PACKAGE.rglob("*.py"))
+}
+
+
+def public(tree):
+    """The names in a module's ``__all__``."""
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and node.targets[0].id == "__all__":
+            return ast.literal_eval(node.value)
+    return []
+
+
+def text_after(body):
+    """Each statement of a body, with the string literal that follows it, or None."""
+    for node, after in zip(body, [*body[1:], None], strict=True):
+        is_text = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
+        yield node, after.value.value if is_text else None
+
+
+def name_of(node):
+    target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", node)
+    return getattr(target, "name", getattr(target, "id", None))
+
+
+def definitions():
+    """What defines each public name, and its documentation."""
+    for module, tree in TREES.items():
+        names = public(tree)
+        for node, after in text_after(tree.body):
+            if name_of(node) in names:
+                is_named = isinstance(node, ast.FunctionDef | ast.ClassDef)
+                text = ast.get_docstring(node) if is_named else after
+                yield pytest.param(node, text or "", id=f"{module}.{name_of(node)}")
+
+
+DEFINITIONS = list(definitions())
+FUNCTIONS = [given for given in DEFINITIONS if isinstance(given.values[0], ast.FunctionDef)]
+CONSTANTS = [
+    given for given in DEFINITIONS if isinstance(given.values[0], ast.Assign | ast.AnnAssign)
+]
+CLASSES = [given for given in DEFINITIONS if isinstance(given.values[0], ast.ClassDef)]
+
+
+def methods(node):
+    return [child for child in node.body if isinstance(child, ast.FunctionDef)]
+
+
+def parents(node):
+    """Base classes and decorators of a class, as text."""
+    return " ".join(map(ast.unparse, [*node.bases, *node.decorator_list]))
+
+
+def is_record(node):
+    return re.search("NamedTuple|dataclass", parents(node))
+
+
+def is_plain(node):
+    """Whether there is nothing to show in an example."""
+    return is_record(node) or re.search("Error|Exception|Warning|Enum", parents(node))
+
+
+def has_example(text):
+    examples = doctest.DocTestParser().get_examples(text)
+    return any(not example.options.get(doctest.SKIP) for example in examples)
+
+
+def raised(node):
+    """The errors that a function raises itself, not through others."""
+    pending, found = list(node.body), set()
+    while pending:
+        child = pending.pop()
+        if isinstance(child, ast.Raise) and isinstance(child.exc, ast.Call):
+            found.add(ast.unparse(child.exc.func))
+        if not isinstance(child, ast.FunctionDef | ast.Lambda):
+            pending += ast.iter_child_nodes(child)
+    return found
+
+
+@pytest.mark.parametrize("module", TREES)
+def test_public_names_are_defined_here_or_public_elsewhere(module):
+    tree = TREES[module]
+    defined = {name_of(node) for node in tree.body}
+    if module.endswith("__init__"):
+        for node in tree.body:
+            if isinstance(node, ast.ImportFrom):
+                defined.update(alias.name for alias in node.names)
+                assert {alias.name for alias in node.names} <= set(public(TREES[node.module]))
+    assert public(tree)
+    assert set(public(tree)) <= defined
+
+
+@pytest.mark.parametrize(("node", "text"), FUNCTIONS + CLASSES)
+def test_first_line_is_a_sentence(node, text):
+    first, *rest = text.split("\n")
+    assert first.endswith(".")
+    assert not re.search(r"[.!?] [A-Z]", first)
+    assert not any(rest[:1])
+
+
+@pytest.mark.parametrize(("node", "text"), CONSTANTS)
+def test_constant_is_explained(node, text):
+    assert text.rstrip().endswith(".")
+
+
+@pytest.mark.parametrize(("node", "text"), FUNCTIONS)
+def test_function_has_an_example(node, text):
+    assert has_example(text)
+
+
+@pytest.mark.parametrize(
+    ("node", "text"), [given for given in CLASSES if not is_plain(given.values[0])]
+)
+def test_class_has_an_example(node, text):
+    assert any(map(has_example, [text, *(ast.get_docstring(m) or "" for m in methods(node))]))
+
+
+@pytest.mark.parametrize(
+    ("node", "text"), [given for given in CLASSES if is_record(given.values[0])]
+)
+def test_fields_are_explained(node, text):
+    """By a text after the field, or by its name in that of the class."""
+    for field, after in text_after(node.body):
+        if isinstance(field, ast.AnnAssign) and not after:
+            name = name_of(field)
+            assert re.search(rf"\b({name}|{name.replace('_', ' ')})\b", text, re.IGNORECASE)
+
+
+@pytest.mark.parametrize(("node", "text"), FUNCTIONS)
+def test_arguments_are_annotated(node, text):
+    given = node.args
+    named = [*given.posonlyargs, *given.args, *given.kwonlyargs, given.vararg, given.kwarg]
+    assert all(argument.annotation for argument in named if argument)
+    assert node.returns
+
+
+@pytest.mark.parametrize(("node", "text"), FUNCTIONS)
+def test_raised_errors_are_listed(node, text):
+    _, _, listed = text.partition("Raises:\n")
+    for name in raised(node):
+        assert f"{name}: " in listed, name

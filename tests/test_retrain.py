@@ -10,8 +10,9 @@ import pytest
 from jax.flatten_util import ravel_pytree
 from scipy import stats
 
-from swsjax.prior import Beta, Gamma, GaussianMixture, HyperPriors
-from swsjax.quantize import quantize
+from swsjax import exact
+from swsjax.prior import Beta, Gamma, GaussianMixture, HyperPriors, hyper_log_prob
+from swsjax.quantize import quantize, quantize_each
 from swsjax.retrain import Rates, hard, init, make_step, soft
 
 RNG = np.random.default_rng(0)
@@ -278,3 +279,72 @@ def _gradients(mixture, **settings):
     state, info = step_of(**settings)(start(mixture), BATCH)
     params, mixtures = state.opt_state
     return (params, mixtures["weights"]), info
+
+
+def test_any_optimiser_for_the_weights():
+    ours = updates_of(Rates(optax.sgd(0.5), *PEAKS[1:]), 3, 4, gradient=2.0)
+    np.testing.assert_allclose(ours[0], np.ones(12), rtol=1e-6)
+    np.testing.assert_allclose(ours[1:], np.repeat(PEAKS[1:, None], 12, axis=1), rtol=1e-4)
+
+
+@pytest.mark.parametrize("forward", [soft, hard])
+def test_each_leaf_is_under_its_own_mixture_or_none(forward, mixture):
+    """What two mixtures do to two leaves is what each does to its own; the third moves freely."""
+    other = mixture._replace(means=mixture.means + 0.05, log_precisions=mixture.log_precisions + 1)
+    mixtures = {"weights": mixture, "other": other}
+    given = params() | {"free": jnp.float32([0.1, 0.2])}
+
+    def loss(params, batch):
+        return loss_fn(params, batch) + jnp.sum(params["free"])
+
+    labels = {"b": "other", "w": "weights", "free": None}
+    labels = [labels[name] for name in sorted(given)]
+    for nodes in (4096, {"weights": 4096, "other": 4096}, None):
+        step = make_step(
+            loss,
+            RECORDER,
+            forward=forward,
+            tau=TAU,
+            train_size=SIZE,
+            hyper=HYPER,
+            nodes=nodes,
+            labels=labels,
+        )
+        state = init(given, mixtures, RECORDER, jax.random.key(0))
+        (to_params, to_mixtures), info = _recorded(step, state)
+        at = forward(given, lambda p: quantize_each(mixtures, p, tuple(labels)))
+        of_loss = jax.grad(loss)(at, BATCH)
+        total = 0.0
+        for name, leaf in (("weights", "w"), ("other", "b")):
+            prior = jax.grad(
+                lambda w, m: exact.sum_log_prob(m, [w]) + hyper_log_prob(m, HYPER), argnums=(0, 1)
+            )
+            to_leaf, to_mixture = prior(given[leaf], mixtures[name])
+            expected = of_loss[leaf] - TAU / SIZE * to_leaf
+            assert_close(to_params[leaf], expected, rtol=2e-3, atol=1e-3)
+            expected = jax.tree.map(lambda x: -TAU / SIZE * x, to_mixture)
+            if forward is hard:
+                sums = [of_loss[leaf][at[leaf] == mean].sum() for mean in mixtures[name].means]
+                expected = expected._replace(means=expected.means + jnp.stack(sums))
+            assert_close(to_mixtures[name], expected, rtol=2e-3, atol=1e-3)
+            total += exact.sum_log_prob(mixtures[name], [given[leaf]])
+            total += hyper_log_prob(mixtures[name], HYPER)
+        np.testing.assert_array_equal(to_params["free"], [1, 1])
+        np.testing.assert_allclose(info.log_prior, total, rtol=1e-5)
+
+
+def test_what_the_loss_carries(mixture):
+    def loss(params, aux, batch):
+        return loss_fn(params, batch) * aux["scale"], {"scale": aux["scale"] + 1}
+
+    aux = {"scale": jnp.float32(2)}
+    state = init(params(), {"weights": mixture}, RECORDER, jax.random.key(0), aux=aux)
+    state, info = step_of(loss=loss)(state, BATCH)
+    _, plain = step_of()(start(mixture), BATCH)
+    np.testing.assert_allclose(info.loss, 2 * plain.loss, rtol=1e-6)
+    assert state.aux == {"scale": 3}
+
+
+def _recorded(step, state):
+    state, info = step(state, BATCH)
+    return state.opt_state, info

@@ -1,10 +1,16 @@
 """Settings and fixtures of the whole test suite."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from swsjax.prior import GaussianMixture
+
+if not hasattr(jax, "enable_x64"):  # where the oldest supported JAX has it
+    from jax.experimental import enable_x64
+
+    jax.enable_x64 = enable_x64
 
 
 @pytest.fixture(scope="session")

@@ -124,8 +124,9 @@ def test_hyper_priors_up_to_a_constant(hyper, mixture_of):
     with jax.enable_x64(True):
         first = prior.hyper_log_prob(mixture_of(MEANS, STDS, SHARES), hyper)
         second = prior.hyper_log_prob(mixture_of(MEANS, 2 * STDS, [9, 1, 2, 3]), hyper)
+        difference = first - second
     expected = reference(STDS, 0.6) - reference(2 * STDS, 9 / 15)
-    np.testing.assert_allclose(first - second, expected, rtol=1e-10)
+    np.testing.assert_allclose(difference, expected, rtol=1e-10)
 
 
 @pytest.mark.parametrize("hyper", [HYPER, HyperPriors(pi_zero=Beta(50.0, 3.0))])

@@ -6,8 +6,9 @@ from typing import Literal
 import optax
 
 from swsjax.errors import ConfigError
-from swsjax.prior import HyperPriors
+from swsjax.prior import Beta, Gamma, HyperPriors
 from swsjax.retrain import Rates
+from swsjax.settings import check_numbers, is_number
 
 __all__ = ["TAU_PER_EXAMPLE", "Config"]
 
@@ -68,14 +69,38 @@ class Config:
 
     def __post_init__(self) -> None:
         """Check what can be checked before any time is spent."""
-        if isinstance(self.tau, int | float) and not 0 < self.tau < float("inf"):
+        check_numbers(self)
+        if not (self.tau is None or is_number(self.tau) or callable(self.tau)):
+            raise ConfigError(f"tau must be a number or an optax schedule, got {self.tau!r}")
+        if is_number(self.tau) and not 0 < self.tau < float("inf"):
             raise ConfigError(f"tau must be positive, got {self.tau}")
+        if self.components < 1:
+            raise ConfigError(f"components must be at least 1, got {self.components}")
+        if not 0 < self.pi_zero < 1:
+            raise ConfigError(f"pi_zero must lie strictly between 0 and 1, got {self.pi_zero}")
+        if not 0 < self.initial_std < float("inf"):
+            raise ConfigError(f"initial_std must be positive and finite, got {self.initial_std}")
+        if not isinstance(self.hyper_priors, HyperPriors):
+            raise ConfigError(f"hyper_priors must be a HyperPriors, got {self.hyper_priors!r}")
+        for name, gamma in zip(HyperPriors._fields[:2], self.hyper_priors[:2], strict=True):
+            if not _is_positive(gamma, Gamma):
+                raise ConfigError(
+                    f"hyper_priors.{name} must be a Gamma of positive shape and rate, got {gamma!r}"
+                )
+        beta = self.hyper_priors.pi_zero
+        if beta is not None and not _is_positive(beta, Beta):
+            raise ConfigError(
+                f"hyper_priors.pi_zero must be a Beta of positive a and b, or None, got {beta!r}"
+            )
         epochs = (self.soft_epochs, self.hard_epochs, self.prune_epochs)
         if min(epochs) < 0 or max(epochs) < 1:
             raise ConfigError(
                 "soft_epochs, hard_epochs and prune_epochs must be at least 0 and not all 0, got "
                 f"{self.soft_epochs}, {self.hard_epochs} and {self.prune_epochs}"
             )
+        for name in ("soft_rates", "hard_rates", "prune_rates"):
+            if not isinstance(getattr(self, name), Rates):
+                raise ConfigError(f"{name} must be a Rates, got {getattr(self, name)!r}")
         if not 0 < self.kept <= 1:
             raise ConfigError(f"kept must be over 0 and at most 1, got {self.kept}")
         if self.batch_size < 1:
@@ -88,3 +113,7 @@ class Config:
             raise ConfigError(f"tolerance must be positive, got {self.tolerance}")
         if not self.merge_threshold >= 0:
             raise ConfigError(f"merge_threshold must not be negative, got {self.merge_threshold}")
+
+
+def _is_positive(prior: object, kind: type[Gamma] | type[Beta]) -> bool:
+    return isinstance(prior, kind) and all(is_number(x) and 0 < x < float("inf") for x in prior)

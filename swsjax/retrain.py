@@ -22,9 +22,11 @@ import optax
 from jax import Array
 
 from swsjax import exact, table
+from swsjax.errors import ConfigError
 from swsjax.losses import Loss, LossWithAux, Params
 from swsjax.prior import GaussianMixture, HyperPriors, hyper_log_prob
 from swsjax.select import WEIGHTS, by_mixture
+from swsjax.settings import check_numbers, is_number
 
 __all__ = ["Forward", "Info", "Rates", "State", "Step", "hard", "init", "make_step", "soft"]
 
@@ -76,6 +78,20 @@ class Rates:
     epsilon: float = 1e-8
     """Added to Adam's root mean square for the weights; a larger value calms its first steps,
     which otherwise move every weight by its full rate whatever the gradient."""
+
+    def __post_init__(self) -> None:
+        """Check what can be checked before any time is spent."""
+        check_numbers(self)
+        if not (is_number(self.weights) or isinstance(self.weights, optax.GradientTransformation)):
+            raise ConfigError(
+                f"Rates.weights must be a learning rate or an optax optimiser, got {self.weights!r}"
+            )
+        for name in ("weights", "means", "precisions", "mixing", "warmup_epochs", "final"):
+            value = getattr(self, name)
+            if is_number(value) and not 0 <= value < float("inf"):
+                raise ConfigError(f"Rates.{name} must be finite and not negative, got {value}")
+        if not 0 < self.epsilon < float("inf"):
+            raise ConfigError(f"Rates.epsilon must be positive and finite, got {self.epsilon}")
 
     def optimizer(self, epochs: int, steps_per_epoch: int) -> optax.GradientTransformation:
         """Optimiser over ``(params, mixtures)`` with these rates, for a stage of that length.

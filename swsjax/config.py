@@ -5,10 +5,10 @@ from typing import Literal
 
 import optax
 
+from swsjax.checks import check_numbers, is_number
 from swsjax.errors import ConfigError
 from swsjax.prior import Beta, Gamma, HyperPriors
 from swsjax.retrain import Rates
-from swsjax.settings import check_numbers, is_number
 
 __all__ = ["TAU_PER_EXAMPLE", "Config"]
 

@@ -22,11 +22,11 @@ import optax
 from jax import Array
 
 from swsjax import exact, table
+from swsjax.checks import check_numbers, is_number
 from swsjax.errors import ConfigError
 from swsjax.losses import Loss, LossWithAux, Params
 from swsjax.prior import GaussianMixture, HyperPriors, hyper_log_prob
 from swsjax.select import WEIGHTS, by_mixture
-from swsjax.settings import check_numbers, is_number
 
 __all__ = ["Forward", "Info", "Rates", "State", "Step", "hard", "init", "make_step", "soft"]
 

@@ -11,7 +11,8 @@ import optax
 from jax import Array
 from jax.sharding import Mesh
 
-from swsjax.errors import ConfigError
+from swsjax.checks import check_numbers, first_axes, holds_numbers, is_number
+from swsjax.errors import ConfigError, RetrainingError
 from swsjax.losses import Loss, Params
 from swsjax.sharding import place_batch
 
@@ -78,18 +79,25 @@ def check_data(data: Any, batch_size: int) -> int:
     """Return the number of examples in the data, having checked that they make up a batch.
 
     Raises:
-        ConfigError: the arrays disagree on the number of examples, or are fewer than a batch.
+        ConfigError: the arrays disagree on the number of examples, hold fewer than a batch, or
+            no numbers.
 
     >>> check_data({"x": jnp.zeros((10, 3)), "y": jnp.zeros(10)}, batch_size=5)
     10
     """
-    sizes = {jax.tree_util.keystr(p): jnp.shape(x)[:1] for p, x in jax.tree.leaves_with_path(data)}
-    if not sizes or len(set(sizes.values())) > 1 or () in sizes.values():
+    if batch_size < 1:
+        raise ConfigError(f"batch_size must be at least 1, got {batch_size}")
+    axes = first_axes(data)
+    if len(axes) != 1 or () in axes.values():
         raise ConfigError(
             "data must be a pytree of arrays with the same number of examples along the first "
-            f"axis, got first axes {sizes or 'of no arrays'}"
+            f"axis, got first axes {axes or 'of no arrays'}"
         )
-    (train_size,) = next(iter(sizes.values()))
+    for path, leaf in jax.tree.leaves_with_path(data):
+        if not holds_numbers(leaf):
+            name = jax.tree_util.keystr(path)
+            raise ConfigError(f"data must be of numbers, got {name} of type {leaf.dtype}")
+    ((train_size,),) = axes.values()
     if train_size < batch_size:
         raise ConfigError(
             f"data hold {train_size} examples, fewer than a batch of {batch_size}; "
@@ -111,7 +119,10 @@ class TrainState(NamedTuple):
 
 @dataclass(frozen=True)
 class PretrainConfig:
-    """Settings of ``pretrain``: epochs and batch size of AdamW with a half cosine to zero."""
+    """Settings of ``pretrain``: epochs and batch size of AdamW with a half cosine to zero.
+
+    Raises ``ConfigError`` for a setting out of its range.
+    """
 
     epochs: int = 40
     learning_rate: float = 1e-3
@@ -121,6 +132,17 @@ class PretrainConfig:
     batch_size: int = 128
     seed: int = 0
     """Of the order of the examples."""
+
+    def __post_init__(self) -> None:
+        """Check what can be checked before any time is spent."""
+        check_numbers(self)
+        for name in ("epochs", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("learning_rate", "weight_decay"):
+            value = getattr(self, name)
+            if not 0 <= value < float("inf"):
+                raise ConfigError(f"{name} must be finite and not negative, got {value}")
 
 
 class PretrainProgress(NamedTuple):
@@ -155,7 +177,8 @@ def pretrain(
         The trained parameters after the last epoch.
 
     Raises:
-        ConfigError: no epochs, or data that do not make up a batch.
+        ConfigError: params that cannot be trained, or data that do not make up a batch.
+        RetrainingError: the loss is not finite.
 
     >>> loss = lambda params, batch: jnp.mean((params - batch) ** 2)
     >>> trained = pretrain(jnp.zeros(()), loss, jnp.ones(64),
@@ -163,10 +186,16 @@ def pretrain(
     >>> print(np.asarray(trained).round(1))
     1.0
     """
-    if config.epochs < 1:
-        raise ConfigError(f"epochs must be at least 1, got {config.epochs}")
-    data = jax.tree.map(jnp.asarray, data)
+    for path, leaf in jax.tree.leaves_with_path(params):
+        is_array = is_number(leaf) or holds_numbers(leaf)
+        if not is_array or not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
+            name = jax.tree_util.keystr(path, simple=True, separator="/")
+            raise ConfigError(
+                f"params must be floating arrays, got {name} of type "
+                f"{getattr(leaf, 'dtype', type(leaf).__name__)}; give it to the loss in another way"
+            )
     steps_per_epoch = check_data(data, config.batch_size) // config.batch_size
+    data = jax.tree.map(jnp.asarray, data)
     schedule = optax.cosine_decay_schedule(config.learning_rate, config.epochs * steps_per_epoch)
     optimizer = optax.adamw(schedule, weight_decay=config.weight_decay)
 
@@ -180,6 +209,11 @@ def pretrain(
     state = TrainState(params, optimizer.init(params), jax.random.key(config.seed))
     for done in range(1, config.epochs + 1):
         state, loss = epoch(step, state, data, batch_size=config.batch_size)
+        if not jnp.isfinite(loss):
+            raise RetrainingError(
+                f"the loss is {loss.item()} after epoch {done} of {config.epochs} of pretraining; "
+                "lower PretrainConfig.learning_rate, or see whether all data are finite"
+            )
         if callback is not None:
             callback(PretrainProgress(done, config.epochs, loss.item()))
     return state.params

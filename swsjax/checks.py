@@ -1,14 +1,16 @@
-"""Checks that all settings share: a number where there should be one, when it is given."""
+"""Checks that several modules share, of settings and of data."""
 
 from dataclasses import fields
 from numbers import Integral, Real
 from typing import Any, TypeGuard
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from swsjax.errors import ConfigError
 
-__all__ = ["check_numbers", "is_number"]
+__all__ = ["check_numbers", "first_axes", "holds_numbers", "is_number"]
 
 
 def check_numbers(settings: Any) -> None:
@@ -38,3 +40,26 @@ def is_number(value: Any) -> TypeGuard[float]:
     (True, True, False)
     """
     return isinstance(value, Real) or (isinstance(value, jax.Array) and value.ndim == 0)
+
+
+def holds_numbers(leaf: Any) -> bool:
+    """Whether a leaf is an array that JAX can hold: of numbers, truth values or random keys.
+
+    >>> holds_numbers(np.ones(2)), holds_numbers(np.array(["a"])), holds_numbers("a")
+    (True, False, False)
+    """
+    dtype = getattr(leaf, "dtype", None)
+    kinds = (jnp.number, jnp.bool_, jax.dtypes.prng_key)
+    return dtype is not None and any(jnp.issubdtype(dtype, kind) for kind in kinds)
+
+
+def first_axes(tree: Any) -> dict[str, tuple[int, ...]]:
+    """Lengths of the first axes in a pytree, each with the path of one array that has it.
+
+    >>> first_axes({"x": np.ones((5, 2)), "y": np.ones(5), "z": np.ones(4), "rate": 0.1})
+    {"['rate']": (), "['x']": (5,), "['z']": (4,)}
+    """
+    found: dict[tuple[int, ...], str] = {}
+    for path, leaf in jax.tree.leaves_with_path(tree):
+        found.setdefault(np.shape(leaf)[:1], jax.tree_util.keystr(path))
+    return {path: axis for axis, path in found.items()}

@@ -1,6 +1,7 @@
 """What is wrong with a run, in words: before it starts, and after every epoch."""
 
 import warnings
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -8,12 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from swsjax.checks import holds_numbers, is_number
 from swsjax.config import TAU_PER_EXAMPLE, Config
 from swsjax.errors import ConfigError, RetrainingError, SwsjaxWarning
 from swsjax.losses import LossWithAux
+from swsjax.prior import GaussianMixture, log_prob
 from swsjax.retrain import Info
 
-__all__ = ["check_epoch", "check_loss", "warn_before"]
+__all__ = ["all_zero", "check_epoch", "check_mixtures", "checked", "warn_before"]
 
 # Times the default tau. LeNets work from a quarter of it to twice; eight times cost a small net on
 # digits 2 % of error, and 45 times all of it.
@@ -21,42 +24,57 @@ _WEAK, _STRONG = 1 / 30, 20.0
 _FEW_COMPONENTS = 4
 _TOY = 1000  # weights, up to which there is no time to be lost
 _FAR = 10.0  # times as far out as all but a thousandth of the weights
+_WIDE = 3.0  # times the standard deviation that the hyper-prior asks for
+_WIDER = 1.2  # times that at the start; a merge widens it a little
+# Nats a weight, under one Gaussian. Where precisions are held firmly the weights may lie far out,
+# as many nats in all as the shapes of their hyper-priors; runs that end well were seen to be at 5
+# beyond that, those with a hundred times the learning rate at 50 and over.
+_MISFIT, _MISFIT_HELD = 20.0, 2.0
+_SAMPLE = 2**14  # weights to tell it from
 
 
-def check_loss(loss_fn: LossWithAux, params: Any, carried: Any, batch: Any) -> None:
-    """Try a loss on shapes alone.
+def checked(loss_fn: LossWithAux) -> LossWithAux:
+    """Let a loss say, when it is traced, what is wrong with what it returns.
 
     Args:
-        loss_fn: of trained part, carried part and batch, as ``nets.Net.loss`` makes it.
-        params: the trained part.
-        carried: the carried part.
-        batch: pytree of arrays, or of their shapes.
+        loss_fn: of trained part, carried part and batch, as ``nets.Net.loss`` makes it; the
+            carried part is ``(aux, frozen arrays)``.
 
-    Raises:
-        ConfigError: the loss is no scalar, or what it carries changes its form.
+    Returns:
+        The same loss, which raises ``ConfigError`` if it returns no floating scalar, or changes
+        the form of what it carries.
 
-    >>> loss = lambda params, carried, batch: (params * batch, carried)
-    >>> check_loss(loss, jnp.ones(()), (), jnp.ones(()))
-    >>> check_loss(loss, jnp.ones(()), (), jnp.ones(3))
+    >>> loss = checked(lambda params, carried, batch: (params * batch, carried))
+    >>> loss(jnp.ones(()), (None, ()), jnp.ones(3))
     Traceback (most recent call last):
         ...
     swsjax.errors.ConfigError: loss_fn must return a scalar, got an array of shape (3,); take \
 the mean over the batch
     """
-    loss, after = jax.eval_shape(loss_fn, params, carried, batch)
-    if jnp.shape(loss) != ():
-        raise ConfigError(
-            f"loss_fn must return a scalar, got an array of shape {jnp.shape(loss)}; take the mean "
-            "over the batch"
-        )
-    if not jnp.issubdtype(loss.dtype, jnp.floating):
-        raise ConfigError(f"loss_fn must return a floating number, got {loss.dtype}")
-    before = jax.eval_shape(lambda: carried)
-    if _form(before) != _form(after):
-        raise ConfigError(
-            "loss_fn must return aux in the form it got it; it got "
-            f"{_form(before)} and returned {_form(after)}"
-        )
+
+    def loss(params: Any, carried: Any, batch: Any) -> tuple[Array, Any]:
+        value, after = loss_fn(params, carried, batch)
+        if not (is_number(value) or holds_numbers(value)):
+            aux = "; give what it carries as aux" if isinstance(value, tuple | list) else ""
+            raise ConfigError(f"loss_fn must return a scalar, got a {type(value).__name__}{aux}")
+        if jnp.shape(value) != ():
+            raise ConfigError(
+                f"loss_fn must return a scalar, got an array of shape {jnp.shape(value)}; take the "
+                "mean over the batch"
+            )
+        if not jnp.issubdtype(jnp.result_type(value), jnp.floating):
+            raise ConfigError(
+                f"loss_fn must return a floating number, got {jnp.result_type(value)}"
+            )
+        came, returned = _form(carried[0]), _form(after[0])
+        if came != returned:
+            raise ConfigError(
+                f"loss_fn must return aux in the form it got it; it got {came} and returned "
+                f"{returned}"
+            )
+        return value, after
+
+    return loss
 
 
 def warn_before(config: Config, groups: dict[str, list[Array]], train_size: int) -> None:
@@ -75,7 +93,7 @@ def warn_before(config: Config, groups: dict[str, list[Array]], train_size: int)
 suit most nets
     """
     weights = sum(leaf.size for leaves in groups.values() for leaf in leaves)
-    if isinstance(config.tau, int | float) and weights > _TOY:
+    if is_number(config.tau) and weights > _TOY:
         default = TAU_PER_EXAMPLE * train_size
         balance, advised = config.tau / default, f"{default:.1g}, the default"
         if balance > _STRONG:
@@ -107,7 +125,7 @@ suit most nets
 
 
 def check_epoch(progress: Any, info: Info, state: Any) -> None:
-    """Stop a run that has gone wrong.
+    """Stop a run whose figures are lost.
 
     Args:
         progress: what ``compress`` reports of the epoch.
@@ -115,41 +133,147 @@ def check_epoch(progress: Any, info: Info, state: Any) -> None:
         state: weights and mixtures after it, a pytree of arrays.
 
     Raises:
-        RetrainingError: loss, prior, weights or mixtures are not finite, or every weight is zero
-            after the soft stage.
+        RetrainingError: loss, prior, weights or mixtures are not finite.
 
     >>> from types import SimpleNamespace
-    >>> progress = SimpleNamespace(stage="hard", epoch=3, epochs=4, non_zeros=0)
-    >>> check_epoch(progress, Info(jnp.ones(()), jnp.ones(())), {"w": jnp.zeros(2)})
+    >>> progress = SimpleNamespace(stage="hard", epoch=3, epochs=4)
+    >>> check_epoch(progress, Info(jnp.ones(()), jnp.ones(())), {"w": jnp.array([0.1, jnp.nan])})
     Traceback (most recent call last):
         ...
-    swsjax.errors.RetrainingError: every weight is zero after epoch 3 of 4 (hard stage): the prior \
-outweighs the loss; lower tau
+    swsjax.errors.RetrainingError: weights or mixture are not finite after epoch 3 of 4 (hard \
+stage); lower the learning rates of that stage, Config.hard_rates
     """
-    where = f"after epoch {progress.epoch} of {progress.epochs} ({progress.stage} stage)"
     if not (jnp.isfinite(info.loss) and jnp.isfinite(info.log_prior)):
+        data = "" if jnp.isfinite(info.loss) else ", or see whether all data are finite"
         raise RetrainingError(
-            f"loss or prior is not finite {where}: loss {info.loss.item()}, log-prior "
+            f"loss or prior is not finite {_where(progress)}: loss {info.loss.item()}, log-prior "
             f"{info.log_prior.item()}; lower the learning rates of that stage, "
-            f"Config.{progress.stage}_rates"
+            f"Config.{progress.stage}_rates{data}"
         )
     # The info is of before the last update.
     if not all(jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(state)):
         raise RetrainingError(
-            f"weights or mixture are not finite {where}; lower the learning rates of that stage, "
-            f"Config.{progress.stage}_rates"
+            f"weights or mixture are not finite {_where(progress)}; lower the learning rates of "
+            f"that stage, Config.{progress.stage}_rates"
         )
+
+
+def check_mixtures(
+    progress: Any,
+    groups: Mapping[str, Sequence[Array]],
+    mixtures: Mapping[str, GaussianMixture],
+    config: Config,
+) -> None:
+    """Stop a run whose mixtures have lost the weights.
+
+    Args:
+        progress: what ``compress`` reports of the epoch.
+        groups: the weights under each mixture, by its name.
+        mixtures: after the epoch, by name.
+        config: settings.
+
+    Raises:
+        RetrainingError: the weights lie where a mixture has no density to speak of, or all are
+            zero after the soft stage.
+
+    >>> from types import SimpleNamespace
+    >>> from swsjax.prior import init_mixture
+    >>> progress = SimpleNamespace(stage="soft", epoch=1, epochs=4)
+    >>> mixtures, weights = {"weights": init_mixture(-1.0, 1.0)}, jnp.linspace(-9.0, 9.0, 1000)
+    >>> check_mixtures(progress, {"weights": [weights]}, mixtures, Config())
+    Traceback (most recent call last):
+        ...
+    swsjax.errors.RetrainingError: the mixture 'weights' no longer matches the weights after \
+epoch 1 of 4 (soft stage): their mean log-density is -160, of one Gaussian over them all -3.07. \
+They have moved faster than its components follow; lower weights, or raise means, in \
+Config.soft_rates
+    """
     if progress.stage != "soft" and progress.non_zeros == 0:
-        raise RetrainingError(
-            f"every weight is zero {where}: the prior outweighs the loss; lower tau"
+        raise all_zero(_where(progress), mixtures, config)
+    if progress.stage == "prune":  # no prior holds the weights where the mixture is
+        return
+    for name, leaves in groups.items():
+        mixture, size = mixtures[name], sum(leaf.size for leaf in leaves)
+        held = config.hyper_priors.zero_precision.shape
+        held += mixture.means.size * config.hyper_priors.precision.shape
+        ours, gaussian = map(float, _fit(mixture, leaves))
+        if gaussian - ours > _MISFIT + _MISFIT_HELD * held / size:
+            rates = f"Config.{progress.stage}_rates"
+            raise RetrainingError(
+                f"the mixture {name!r} no longer matches the weights {_where(progress)}: their "
+                f"mean log-density is {ours:.3g}, of one Gaussian over them all {gaussian:.3g}. "
+                "They have moved faster than its components follow; lower weights, or raise means, "
+                f"in {rates}"
+            )
+
+
+def all_zero(
+    where: str, mixtures: Mapping[str, GaussianMixture], config: Config
+) -> RetrainingError:
+    """Say why every weight may have become zero, as an error to raise.
+
+    Args:
+        where: in the run, as ``"after quantisation"``.
+        mixtures: by name.
+        config: settings.
+
+    >>> from swsjax.prior import init_mixture
+    >>> print(all_zero("after quantisation", {"weights": init_mixture(-1, 1, std=0.02)}, Config()))
+    every weight is zero after quantisation: the prior outweighs the loss; lower tau
+    """
+    gamma = config.hyper_priors.zero_precision
+    wide = max(float(jnp.exp(-0.5 * mixture.log_precisions[0])) for mixture in mixtures.values())
+    asked = (gamma.rate / gamma.shape) ** 0.5
+    if wide > _WIDER * config.initial_std:
+        why = (
+            f"the zero component has widened from {config.initial_std:g} to {wide:.3g} to hold "
+            "them all; lower weights in Config.soft_rates"
         )
+    elif wide > _WIDE * asked:
+        why = (
+            f"the zero component is still {wide:.3g} wide, where hyper_priors ask for {asked:.3g}, "
+            "and holds them all; raise soft_epochs, or precisions in Config.soft_rates, or lower "
+            "tau"
+        )
+    else:
+        why = "the prior outweighs the loss; lower tau"
+    return RetrainingError(f"every weight is zero {where}: {why}")
+
+
+@jax.jit
+def _fit(mixture: GaussianMixture, leaves: Sequence[Array]) -> tuple[Array, Array]:
+    """Mean log-density of a sample of the weights, and what one Gaussian over them would give."""
+    stride = max(1, -(-sum(leaf.size for leaf in leaves) // _SAMPLE))
+    # Leaf by leaf: they may lie on devices in different ways.
+    picked = [leaf.ravel()[::stride].astype(jnp.float32) for leaf in leaves if leaf.size]
+
+    def mean(function: Callable[[Array], Array]) -> Array:
+        total = sum((jnp.sum(function(x)) for x in picked), jnp.zeros(()))
+        return total / sum(x.size for x in picked)
+
+    centre = mean(lambda x: x)
+    # Not narrower than the components: weights that are all alike are no misfit.
+    least = jnp.exp(-jnp.max(mixture.log_precisions))
+    variance = jnp.maximum(mean(lambda x: (x - centre) ** 2), least)
+    gaussian = -0.5 * jnp.log(2 * jnp.pi * jnp.e * variance)
+    return mean(lambda x: log_prob(mixture, x)), gaussian
+
+
+def _where(progress: Any) -> str:
+    return f"after epoch {progress.epoch} of {progress.epochs} ({progress.stage} stage)"
 
 
 def _form(tree: Any) -> dict[str, str]:
     return {
-        jax.tree_util.keystr(path, simple=True, separator="/"): f"{leaf.dtype}{list(leaf.shape)}"
+        jax.tree_util.keystr(path, simple=True, separator="/"): _kind(leaf)
         for path, leaf in jax.tree.leaves_with_path(tree)
     }
+
+
+def _kind(leaf: Any) -> str:
+    if not (is_number(leaf) or holds_numbers(leaf)):
+        return type(leaf).__name__
+    return f"{jnp.result_type(leaf)}{list(jnp.shape(leaf))}"
 
 
 def _warn(message: str) -> None:

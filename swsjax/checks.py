@@ -5,7 +5,6 @@ from numbers import Integral, Real
 from typing import Any, TypeGuard
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from swsjax.errors import ConfigError
@@ -43,14 +42,15 @@ def is_number(value: Any) -> TypeGuard[float]:
 
 
 def holds_numbers(leaf: Any) -> bool:
-    """Whether a leaf is an array that JAX can hold: of numbers, truth values or random keys.
+    """Whether a leaf is an array that JAX can hold, as of numbers or random keys, or another's.
 
     >>> holds_numbers(np.ones(2)), holds_numbers(np.array(["a"])), holds_numbers("a")
     (True, False, False)
     """
     dtype = getattr(leaf, "dtype", None)
-    kinds = (jnp.number, jnp.bool_, jax.dtypes.prng_key)
-    return dtype is not None and any(jnp.issubdtype(dtype, kind) for kind in kinds)
+    # What is no NumPy type at all (keys, other packages' tensors) is for JAX to say.
+    known = isinstance(dtype, np.dtype)
+    return dtype is not None and not (known and (dtype.kind in "OSUMm" or dtype.names))
 
 
 def first_axes(tree: Any) -> dict[str, tuple[int, ...]]:

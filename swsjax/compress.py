@@ -2,17 +2,20 @@
 
 from collections.abc import Callable
 from contextlib import nullcontext
+from numbers import Integral
 from os import PathLike
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 from jax import Array
 from jax.sharding import Mesh
 
-from swsjax.advice import check_loss, warn_before
+from swsjax.advice import all_zero, checked, warn_before
+from swsjax.checks import is_number
 from swsjax.config import TAU_PER_EXAMPLE, Config
-from swsjax.errors import ConfigError, RetrainingError
+from swsjax.errors import ConfigError
 from swsjax.losses import Loss, LossWithAux, Params
 from swsjax.nets import Net, take_apart
 from swsjax.prior import GaussianMixture, init_mixture
@@ -93,7 +96,8 @@ def compress(
         ConfigError: params or data hold nothing to train on, or not what they should; a rule
             decides nothing; the loss is no scalar.
         CheckpointError: the folder holds another run.
-        RetrainingError: the loss or a mixture is no longer finite, or every weight is zero.
+        RetrainingError: the loss or a mixture is no longer finite, a mixture no longer matches
+            the weights, or every weight is zero.
 
     Warns:
         SwsjaxWarning: settings that will hardly serve, with others to try.
@@ -112,24 +116,25 @@ def compress(
     >>> print(np.asarray(result.params["w"]).round(1))
     [ 1.  1.  0. -1.]
     """
+    _check_kinds(config, start, loss_fn, prune_loss_fn, evaluate, callback)
     net = take_apart(params, aux, rules)
     mesh = None if mesh is None else check_mesh(mesh, config.batch_size)
     train_size = _train_size(data, config)
-    losses = [net.loss(loss_fn), net.loss(prune_loss_fn or loss_fn)]
+    losses = [checked(net.loss(loss)) for loss in (loss_fn, prune_loss_fn or loss_fn)]
+    tau = _tau(config, train_size)
     if not isinstance(data, Stream):
         data = replicate(jax.tree.map(jnp.asarray, data), mesh)
     groups = by_mixture(net.params, net.labels)
     if start is None:
         warn_before(config, groups, train_size)
-        mixtures = {name: _first_mixture(leaves, config) for name, leaves in groups.items()}
+        mixtures = {name: _first_mixture(name, leaves, config) for name, leaves in groups.items()}
     else:
         started = take_apart(start.retrained, start.aux, rules)
         _check_start(net, started, set(groups), set(start.mixtures))
         net, mixtures = started._replace(whole=net.whole), start.mixtures
     if not isinstance(data, Stream):
         for loss in losses[: 1 if prune_loss_fn is None else 2]:
-            check_loss(loss, net.params, net.carried, _batch_of(data, config.batch_size))
-    tau = TAU_PER_EXAMPLE * train_size if config.tau is None else config.tau
+            jax.eval_shape(loss, net.params, net.carried, _batch_of(data, config.batch_size))
     stages = [
         Stage("soft", soft, losses[0], config.soft_rates, config.soft_epochs, tau),
         Stage("hard", hard, losses[0], config.hard_rates, config.hard_epochs, tau),
@@ -143,16 +148,50 @@ def compress(
     retrained, carried = gather((state.params, state.aux), mesh)
     quantised = quantize_each(state.mixtures, retrained, net.labels)
     if non_zeros(by_mixture(quantised, net.labels)) == 0:
-        raise RetrainingError(
-            "every weight is zero after quantisation: the prior outweighs the loss; lower tau"
-        )
+        raise all_zero("after quantisation", state.mixtures, config)
     compressed, aux = net.whole(quantised, carried)
     return Result(compressed, net.whole(retrained, carried)[0], state.mixtures, history, aux)
+
+
+def _check_kinds(
+    config: Config,
+    start: Result | None,
+    loss_fn: Loss | LossWithAux,
+    *functions: Callable[..., Any] | None,
+) -> None:
+    """Find arguments of another kind, given in another order, before they fail elsewhere."""
+    if not isinstance(config, Config):
+        raise ConfigError(f"config must be a Config, got a {type(config).__name__}")
+    if not (start is None or isinstance(start, Result)):
+        raise ConfigError(f"start must be a result of compress, got a {type(start).__name__}")
+    if not callable(loss_fn):
+        raise ConfigError(
+            f"loss_fn must be a function, got a {type(loss_fn).__name__}; compress takes params, "
+            "loss_fn and data in this order"
+        )
+    for name, function in zip(("prune_loss_fn", "evaluate", "callback"), functions, strict=True):
+        if not (function is None or callable(function)):
+            raise ConfigError(f"{name} must be a function, got a {type(function).__name__}")
+
+
+def _tau(config: Config, train_size: int) -> float | optax.Schedule:
+    if config.tau is None:
+        return TAU_PER_EXAMPLE * train_size
+    if callable(config.tau):
+        first = config.tau(jnp.zeros((), jnp.int32))
+        if not (is_number(first) and 0 <= first < float("inf")):
+            raise ConfigError(f"tau must give numbers that are not negative, got {first!r}")
+    return config.tau
 
 
 def _train_size(data: Any, config: Config) -> int:
     if not isinstance(data, Stream):
         return check_data(data, config.batch_size)
+    if not isinstance(data.size, Integral) or not callable(data.batches):
+        raise ConfigError(
+            "a Stream has the number of examples and a function from the number of an epoch to "
+            f"its batches, got a {type(data.size).__name__} and a {type(data.batches).__name__}"
+        )
     if data.size < config.batch_size:
         raise ConfigError(
             f"the stream holds {data.size} examples, fewer than a batch of "
@@ -168,9 +207,18 @@ def _batch_of(data: Any, batch_size: int) -> Any:
     )
 
 
-def _first_mixture(leaves: list[Array], config: Config) -> GaussianMixture:
+def _first_mixture(name: str, leaves: list[Array], config: Config) -> GaussianMixture:
+    if not any(leaf.size for leaf in leaves):
+        raise ConfigError(f"the mixture {name!r} has no weights: leave its empty leaves out")
+    low, high = range_of(leaves)
+    if low == high:
+        raise ConfigError(
+            f"the weights of the mixture {name!r} are all {low:g}, so there is nothing to share: "
+            "pretrain the net, or leave them out by a rule"
+        )
     return init_mixture(
-        *range_of(leaves),
+        low,
+        high,
         components=config.components,
         pi_zero=config.pi_zero,
         std=config.initial_std,
@@ -189,10 +237,13 @@ def _check_start(net: Net, started: Net, names: set[str], came_names: set[str]) 
         raise ConfigError(
             f"start has the mixtures {sorted(came_names)}, but the rules ask for {sorted(names)}"
         )
+    expected, came = _shapes(net.carried[0]), _shapes(started.carried[0])
+    if expected != came:
+        raise ConfigError(f"start carries the aux {came}, but here it is {expected}; give the same")
 
 
-def _shapes(params: Params) -> dict[str, str]:
+def _shapes(tree: Params) -> dict[str, str]:
     return {
         jax.tree_util.keystr(path): f"{jnp.result_type(leaf)}{list(jnp.shape(leaf))}"
-        for path, leaf in jax.tree.leaves_with_path(params)
+        for path, leaf in jax.tree.leaves_with_path(tree)
     }

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
+from swsjax.checks import holds_numbers, is_number
 from swsjax.errors import ConfigError
 from swsjax.losses import Loss, LossWithAux, Params
 from swsjax.select import FROZEN, Rules, select
@@ -46,7 +47,8 @@ def take_apart(net: Any, aux: Any = None, rules: Rules = ()) -> Net:
         rules: see ``select``.
 
     Raises:
-        ConfigError: as ``select``; or a weight is not finite, or aux is given with an NNX module.
+        ConfigError: as ``select``; or a weight is not finite, or aux holds what is no array, or
+            is given with an NNX module.
 
     >>> net = take_apart({"w": jnp.ones(2), "steps": jnp.array(3), "activation": jax.nn.relu})
     >>> net.params, net.labels
@@ -58,6 +60,10 @@ def take_apart(net: Any, aux: Any = None, rules: Rules = ()) -> Net:
     if isinstance(net, nnx.Module):
         return _of_module(net, aux, rules)
     labels = [leaf.label for leaf in select(net, rules).leaves]
+    for path, leaf in jax.tree.leaves_with_path(aux):
+        if not (is_number(leaf) or holds_numbers(leaf)):
+            name = jax.tree_util.keystr(path, simple=True, separator="/")
+            raise ConfigError(f"aux must be of arrays, got {name} of type {type(leaf).__name__}")
     found, structure = jax.tree.flatten(net)
     _check_finite(net, labels)
     trained = [
@@ -65,8 +71,7 @@ def take_apart(net: Any, aux: Any = None, rules: Rules = ()) -> Net:
         for leaf, label in zip(found, labels, strict=True)
     ]
     is_carried = [
-        label is FROZEN and hasattr(leaf, "dtype")
-        for leaf, label in zip(found, labels, strict=True)
+        label is FROZEN and holds_numbers(leaf) for leaf, label in zip(found, labels, strict=True)
     ]
     frozen = tuple(
         jnp.asarray(leaf) for leaf, carried in zip(found, is_carried, strict=True) if carried
@@ -86,7 +91,13 @@ def take_apart(net: Any, aux: Any = None, rules: Rules = ()) -> Net:
             net, aux = whole(params, carried)
             if aux is None:
                 return loss_fn(net, batch), carried
-            value, aux = loss_fn(net, aux, batch)
+            returned = loss_fn(net, aux, batch)
+            if not (isinstance(returned, tuple | list) and len(returned) == 2):
+                raise ConfigError(
+                    "loss_fn must return (scalar, aux), as aux is given to compress, got a "
+                    f"{type(returned).__name__}"
+                )
+            value, aux = returned
             return value, (aux, carried[1])
 
         return on_parts

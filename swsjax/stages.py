@@ -11,7 +11,7 @@ import optax
 from jax import Array
 from jax.sharding import Mesh
 
-from swsjax.advice import check_epoch
+from swsjax.advice import check_epoch, check_mixtures
 from swsjax.codec import entropy_bound
 from swsjax.config import Config
 from swsjax.losses import LossWithAux, Params
@@ -256,6 +256,7 @@ def _epoch(
         )
     progress = _progress(run, stage, state, info, len(history) + 1, prior_error)
     check_epoch(progress, info, (state.params, state.mixtures))
+    check_mixtures(progress, groups, state.mixtures, config)
     # In pruning no prior acts.
     if place.nodes and stage.kept is None and prior_error > config.tolerance / 10:
         place = place._replace(nodes=_refined(groups, state, place.nodes, config))

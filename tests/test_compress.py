@@ -300,8 +300,8 @@ NOTHING = (
     "leave some under a mixture"
 )
 ALIKE = (
-    "the range of the weights must be finite with low < high, got low=0.5, high=0.5; "
-    "a net whose weights are all equal or not finite has nothing to share"
+    "the weights of the mixture 'weights' are all 0.5, so there is nothing to share: pretrain the "
+    "net, or leave them out by a rule"
 )
 
 
@@ -348,7 +348,8 @@ def test_data_that_cannot_be_used(data, message):
 def test_loss_that_is_not_finite():
     message = (
         "loss or prior is not finite after epoch 1 of 4 (soft stage): loss nan, log-prior nan; "
-        "lower the learning rates of that stage, Config.soft_rates"
+        "lower the learning rates of that stage, Config.soft_rates, or see whether all data are "
+        "finite"
     )
     fails(RetrainingError, message, PARAMS, lambda p, b: jnp.nan * p["w"].sum(), DATA, **QUICK)
 
@@ -373,7 +374,11 @@ NEAR_ZERO = {"w": np.float32([-0.01, 0.0, 0.01])}
     [(0, "after quantisation"), (3, "after epoch 2 of 4 (hard stage)")],
 )
 def test_every_weight_is_zero(hard_epochs, where):
-    message = f"every weight is zero {where}: the prior outweighs the loss; lower tau"
+    message = (
+        f"every weight is zero {where}: the zero component is still 0.25 wide, where hyper_priors "
+        "ask for 0.02, and holds them all; raise soft_epochs, or precisions in Config.soft_rates, "
+        "or lower tau"
+    )
     settings = ONE_STEP | {"hard_epochs": hard_epochs}
     fails(RetrainingError, message, NEAR_ZERO, lambda p, _: (p["w"] ** 2).sum(), DATA, **settings)
 

@@ -26,7 +26,10 @@ def write_bytes(path: str | PathLike[str], data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:  # an interrupt must not leave the temporary file behind either
-        with contextlib.suppress(FileNotFoundError):
+    except BaseException as error:  # an interrupt must not leave the temporary file behind either
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             temporary.unlink()
+        if isinstance(error, OSError) and error.filename is not None:
+            # The name that the caller knows.
+            raise type(error)(error.errno, error.strerror, str(path)) from error
         raise

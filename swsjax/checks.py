@@ -5,11 +5,12 @@ from numbers import Integral, Real
 from typing import Any, TypeGuard
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from swsjax.errors import ConfigError
 
-__all__ = ["check_numbers", "first_axes", "holds_numbers", "is_number"]
+__all__ = ["check_floating", "check_numbers", "first_axes", "holds_numbers", "is_number"]
 
 
 def check_numbers(settings: Any) -> None:
@@ -30,6 +31,28 @@ def check_numbers(settings: Any) -> None:
             raise ConfigError(f"{field.name} must be an integer, got {value!r}")
         if field.type is float and not is_number(value):
             raise ConfigError(f"{field.name} must be a number, got {value!r}")
+
+
+def check_floating(what: str, tree: Any) -> None:
+    """Check that all leaves of a pytree are floating arrays or numbers.
+
+    Raises:
+        ConfigError: one is not; the message begins with ``what``.
+
+    >>> check_floating("weights", {"w": jnp.ones(2), "steps": jnp.array(3)})
+    Traceback (most recent call last):
+        ...
+    swsjax.errors.ConfigError: weights must be floating arrays, got steps of type int32; leave it \
+out
+    """
+    for path, leaf in jax.tree.leaves_with_path(tree):
+        is_known = is_number(leaf) or holds_numbers(leaf)
+        if not is_known or not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
+            name = jax.tree_util.keystr(path, simple=True, separator="/")
+            kind = getattr(leaf, "dtype", type(leaf).__name__)
+            raise ConfigError(
+                f"{what} must be floating arrays, got {name} of type {kind}; leave it out"
+            )
 
 
 def is_number(value: Any) -> TypeGuard[float]:

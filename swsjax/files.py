@@ -52,6 +52,8 @@ def dumps(
         >>> loads(data)["w"].shape, read_metadata(data)
         ((2, 3), {'model': 'toy'})
     """
+    if not (metadata is None or isinstance(metadata, Mapping)):
+        raise TypeError(f"metadata must be a dictionary, got a {type(metadata).__name__}")
     leaves = [(path, array_of(name_of(path), leaf)) for path, leaf in leaves_of(tree)]
     paths = {path for path, _ in leaves}
     if len(paths) < len(leaves):

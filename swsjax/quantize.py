@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from swsjax.checks import check_floating
+from swsjax.errors import ConfigError
 from swsjax.exact import assigned_means
 from swsjax.losses import Params
 from swsjax.prior import GaussianMixture
@@ -14,7 +16,6 @@ from swsjax.prior import GaussianMixture
 __all__ = ["codebook", "non_zeros", "quantize", "quantize_each"]
 
 
-@jax.jit
 def quantize(mixture: GaussianMixture, params: Params) -> Params:
     """Set each weight to the mean of its most responsible component, exactly zero for the zero one.
 
@@ -25,10 +26,24 @@ def quantize(mixture: GaussianMixture, params: Params) -> Params:
     Returns:
         The same pytree with at most J + 1 distinct values.
 
+    Raises:
+        ConfigError: the mixture is none, or a leaf is no floating array.
+
     >>> mixture = GaussianMixture(jnp.ones(1), jnp.zeros(2), jnp.zeros(1), jnp.zeros(()))
     >>> quantize(mixture, {"w": jnp.array([0.1, 0.8, 1.3])})
     {'w': Array([0., 1., 1.], dtype=float32)}
     """
+    if not isinstance(mixture, GaussianMixture):
+        raise ConfigError(
+            f"quantize takes one GaussianMixture, got a {type(mixture).__name__}; of a result that "
+            "is result.mixtures['weights']"
+        )
+    check_floating("weights to quantise", params)
+    return _quantize(mixture, params)
+
+
+@jax.jit
+def _quantize(mixture: GaussianMixture, params: Params) -> Params:
     return jax.tree.map(lambda weights: assigned_means(mixture, weights), params)
 
 

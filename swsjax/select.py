@@ -93,8 +93,8 @@ def select(params: Params, rules: Rules = ()) -> Selection:
             ``fc1/kernel``; the first pattern that matches decides.
 
     Raises:
-        ConfigError: a rule matches no leaf, or none that an earlier rule has left to it; a value
-            is no name; or nothing is left to compress.
+        ConfigError: the rules are no pairs; one matches no leaf, or none that an earlier one has
+            left to it; a value is no name; or nothing is left to compress.
 
     >>> net = {"fc1": {"kernel": jnp.ones((4, 3)), "bias": jnp.ones(3)}, "scale": jnp.ones(3)}
     >>> print(select(net, [("*/bias", None), ("scale", FROZEN)]))
@@ -103,7 +103,18 @@ def select(params: Params, rules: Rules = ()) -> Selection:
     fc1/kernel  float32  4x3         12  compressed under the mixture 'weights'
     scale       float32  3            3  frozen
     """
+    is_sequence = isinstance(rules, Sequence) and not isinstance(rules, str)
+    if not is_sequence or not all(
+        isinstance(rule, tuple | list) and len(rule) == 2 and isinstance(rule[0], str)
+        for rule in rules
+    ):
+        raise ConfigError(f"rules must be a list of pairs like ('*/bias', None), got {rules!r}")
     for pattern, label in rules:
+        if isinstance(label, str) and label.lower() in ("frozen", "none"):
+            raise ConfigError(
+                f"rule {pattern!r} maps to {label!r}, which would be a mixture's name; expected "
+                "swsjax.FROZEN or None, without quotes"
+            )
         if not (label is None or label is FROZEN or (isinstance(label, str) and label)):
             raise ConfigError(
                 f"rule {pattern!r} maps to {label!r}; expected a mixture's name, None or FROZEN"

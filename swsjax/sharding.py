@@ -26,12 +26,17 @@ def check_mesh(mesh: Mesh, batch_size: int) -> Mesh:
     """Return the mesh with axes that the compiler may use as it sees fit.
 
     Raises:
-        ConfigError: the axes are not ``"data"`` or ``"data"`` and ``"model"``, or the batch does
-            not divide by the devices along ``"data"``.
+        ConfigError: it is no mesh, its axes are not ``"data"`` or ``"data"`` and ``"model"``, or
+            the batch does not divide by the devices along ``"data"``.
 
     >>> check_mesh(Mesh(jax.devices(), ("data",)), 128).axis_names
     ('data',)
     """
+    if not isinstance(mesh, Mesh):
+        raise ConfigError(
+            f"mesh must be a jax.sharding.Mesh, got a {type(mesh).__name__}; "
+            "Mesh(jax.devices(), ('data',)) is one"
+        )
     if set(mesh.axis_names) not in ({_DATA}, {_DATA, _MODEL}):
         raise ConfigError(
             f"mesh has axes {mesh.axis_names}; expected 'data', over which batches are divided, "

@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 from swsjax.advice import check_epoch, check_mixtures
 from swsjax.codec import entropy_bound
 from swsjax.config import Config
+from swsjax.errors import ConfigError
 from swsjax.losses import LossWithAux, Params
 from swsjax.merge import merge
 from swsjax.nets import Net
@@ -24,7 +25,7 @@ from swsjax.resume import Keeper
 from swsjax.retrain import Forward, Info, Rates, State, Step, init, make_step
 from swsjax.select import by_mixture
 from swsjax.sharding import gather, place_weights, replicate, settle
-from swsjax.stream import Stream, stream_epoch
+from swsjax.stream import Stream, batches_of, stream_epoch
 from swsjax.table import error_with, node_count, refined
 from swsjax.train import epoch
 
@@ -239,7 +240,8 @@ def _epoch(
     infos = []
     for turn in range(run.passes):
         if isinstance(run.data, Stream):
-            batches = run.data.batches(len(history) * run.passes + turn)
+            number_of_pass = len(history) * run.passes + turn
+            batches = batches_of(run.data, number_of_pass, config.batch_size)
             state, info = stream_epoch(step_on(nodes), state, batches, mesh=run.mesh)
         else:
             state, info = epoch(
@@ -273,7 +275,7 @@ def _progress(
     error = None
     if run.evaluate is not None:
         whole, aux = run.net.whole(quantised, carried)
-        error = run.evaluate(whole, aux) if run.has_aux else run.evaluate(whole)
+        error = _number(run.evaluate(whole, aux) if run.has_aux else run.evaluate(whole))
     arrays = [np.asarray(leaf) for leaf in jax.tree.leaves(quantised)]
     mixtures = jax.tree.map(np.asarray, state.mixtures)
     return Progress(
@@ -292,6 +294,17 @@ def _progress(
         prior_error=prior_error,
         mixtures=mixtures,
     )
+
+
+def _number(error: Any) -> float:
+    """What ``evaluate`` returned, as a number that JSON knows."""
+    try:
+        return float(error)
+    except (TypeError, ValueError):
+        raise ConfigError(
+            f"evaluate must return a number, got a {type(error).__name__} of shape "
+            f"{np.shape(error)}"
+        ) from None
 
 
 def _first_nodes(run: Run, state: State) -> dict[str, int] | None:

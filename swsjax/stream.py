@@ -9,11 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from swsjax.checks import first_axes
 from swsjax.errors import ConfigError
 from swsjax.sharding import place_batch
 from swsjax.train import check_data
 
-__all__ = ["Stream", "stream_arrays", "stream_epoch"]
+__all__ = ["Stream", "batches_of", "stream_arrays", "stream_epoch"]
 
 StateT = TypeVar("StateT")
 InfoT = TypeVar("InfoT")
@@ -54,6 +55,40 @@ def stream_arrays(data: Any, *, batch_size: int, seed: int = 0) -> Stream:
             yield jax.tree.map(lambda array, chosen=chosen: array[chosen], data)
 
     return Stream(size, batches)
+
+
+def batches_of(stream: Stream, number: int, batch_size: int) -> Iterator[Any]:
+    """Give the batches of one epoch of a stream, each checked as it comes.
+
+    Args:
+        stream: gives batches.
+        number: of the epoch.
+        batch_size: examples that each batch is to have.
+
+    Raises:
+        ConfigError: a batch has another size, or there are more or fewer than ``stream.size`` says.
+
+    >>> list(batches_of(Stream(7, lambda number: [np.arange(3), np.arange(3)]), 0, 3))
+    [array([0, 1, 2]), array([0, 1, 2])]
+    """
+    expected, came = stream.size // batch_size, 0
+    for came, batch in enumerate(stream.batches(number), 1):
+        axes = first_axes(batch)
+        if set(axes.values()) != {(batch_size,)}:
+            raise ConfigError(
+                f"batch {came} of the stream has first axes {axes or 'of no arrays'}, expected "
+                f"{batch_size} examples; set batch_size in the config, and leave out a batch that "
+                "is incomplete"
+            )
+        if came > expected:
+            break
+        yield batch
+    if came not in (0, expected):
+        raise ConfigError(
+            f"the stream gave {'more than ' if came > expected else ''}{min(came, expected)} "
+            f"batches of {batch_size}, but its size, {stream.size}, makes {expected}; set its size "
+            "to the number of examples that it gives in an epoch"
+        )
 
 
 def stream_epoch(

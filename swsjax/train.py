@@ -11,7 +11,7 @@ import optax
 from jax import Array
 from jax.sharding import Mesh
 
-from swsjax.checks import check_numbers, first_axes, holds_numbers, is_number
+from swsjax.checks import check_floating, check_numbers, first_axes, holds_numbers
 from swsjax.errors import ConfigError, RetrainingError
 from swsjax.losses import Loss, Params
 from swsjax.sharding import place_batch
@@ -186,14 +186,7 @@ def pretrain(
     >>> print(np.asarray(trained).round(1))
     1.0
     """
-    for path, leaf in jax.tree.leaves_with_path(params):
-        is_array = is_number(leaf) or holds_numbers(leaf)
-        if not is_array or not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
-            name = jax.tree_util.keystr(path, simple=True, separator="/")
-            raise ConfigError(
-                f"params must be floating arrays, got {name} of type "
-                f"{getattr(leaf, 'dtype', type(leaf).__name__)}; give it to the loss in another way"
-            )
+    check_floating("params", params)
     steps_per_epoch = check_data(data, config.batch_size) // config.batch_size
     data = jax.tree.map(jnp.asarray, data)
     schedule = optax.cosine_decay_schedule(config.learning_rate, config.epochs * steps_per_epoch)

@@ -79,9 +79,14 @@ def pack(
     flags = ENCODINGS.index(encoding)
     head = b""
     if metadata:
-        text = json.dumps(
-            metadata, ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":")
-        ).encode()
+        try:
+            text = json.dumps(
+                metadata, ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":")
+            ).encode()
+        except TypeError as error:
+            raise TypeError(f"the metadata is not JSON: {error}") from None
+        except ValueError as error:
+            raise ValueError(f"the metadata is not JSON: {error}") from None
         flags |= _HAS_METADATA
         head = varint(len(text)) + text
     head += specs_bytes(specs)

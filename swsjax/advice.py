@@ -16,7 +16,7 @@ from swsjax.losses import LossWithAux
 from swsjax.prior import GaussianMixture, log_prob
 from swsjax.retrain import Info
 
-__all__ = ["all_zero", "check_epoch", "check_mixtures", "checked", "warn_before"]
+__all__ = ["check_epoch", "check_mixtures", "checked", "warn_before", "why_zero"]
 
 # Times the default tau. LeNets work from a quarter of it to twice; eight times cost a small net on
 # digits 2 % of error, and 45 times all of it.
@@ -189,7 +189,9 @@ They have moved faster than its components follow; lower weights, or raise means
 Config.soft_rates
     """
     if progress.stage != "soft" and progress.non_zeros == 0:
-        raise all_zero(_where(progress), mixtures, config)
+        raise RetrainingError(
+            f"every weight is zero {_where(progress)}: {why_zero(mixtures, config)}"
+        )
     if progress.stage == "prune":  # no prior holds the weights where the mixture is
         return
     for name, leaves in groups.items():
@@ -207,37 +209,32 @@ Config.soft_rates
             )
 
 
-def all_zero(
-    where: str, mixtures: Mapping[str, GaussianMixture], config: Config
-) -> RetrainingError:
-    """Say why every weight may have become zero, as an error to raise.
+def why_zero(mixtures: Mapping[str, GaussianMixture], config: Config) -> str:
+    """Say why every weight may have become zero, and what to set.
 
     Args:
-        where: in the run, as ``"after quantisation"``.
         mixtures: by name.
         config: settings.
 
     >>> from swsjax.prior import init_mixture
-    >>> print(all_zero("after quantisation", {"weights": init_mixture(-1, 1, std=0.02)}, Config()))
-    every weight is zero after quantisation: the prior outweighs the loss; lower tau
+    >>> print(why_zero({"weights": init_mixture(-1.0, 1.0, std=0.02)}, Config()))
+    the prior outweighs the loss; lower tau
     """
     gamma = config.hyper_priors.zero_precision
     wide = max(float(jnp.exp(-0.5 * mixture.log_precisions[0])) for mixture in mixtures.values())
     asked = (gamma.rate / gamma.shape) ** 0.5
     if wide > _WIDER * config.initial_std:
-        why = (
+        return (
             f"the zero component has widened from {config.initial_std:g} to {wide:.3g} to hold "
             "them all; lower weights in Config.soft_rates"
         )
-    elif wide > _WIDE * asked:
-        why = (
+    if wide > _WIDE * asked:
+        return (
             f"the zero component is still {wide:.3g} wide, where hyper_priors ask for {asked:.3g}, "
             "and holds them all; raise soft_epochs, or precisions in Config.soft_rates, or lower "
             "tau"
         )
-    else:
-        why = "the prior outweighs the loss; lower tau"
-    return RetrainingError(f"every weight is zero {where}: {why}")
+    return "the prior outweighs the loss; lower tau"
 
 
 @jax.jit

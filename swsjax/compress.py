@@ -12,10 +12,10 @@ import optax
 from jax import Array
 from jax.sharding import Mesh
 
-from swsjax.advice import all_zero, checked, warn_before
+from swsjax.advice import checked, warn_before, why_zero
 from swsjax.checks import is_number
 from swsjax.config import TAU_PER_EXAMPLE, Config
-from swsjax.errors import ConfigError
+from swsjax.errors import ConfigError, RetrainingError
 from swsjax.losses import Loss, LossWithAux, Params
 from swsjax.nets import Net, take_apart
 from swsjax.prior import GaussianMixture, init_mixture
@@ -148,7 +148,9 @@ def compress(
     retrained, carried = gather((state.params, state.aux), mesh)
     quantised = quantize_each(state.mixtures, retrained, net.labels)
     if non_zeros(by_mixture(quantised, net.labels)) == 0:
-        raise all_zero("after quantisation", state.mixtures, config)
+        raise RetrainingError(
+            f"every weight is zero after quantisation: {why_zero(state.mixtures, config)}"
+        )
     compressed, aux = net.whole(quantised, carried)
     return Result(compressed, net.whole(retrained, carried)[0], state.mixtures, history, aux)
 

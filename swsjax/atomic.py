@@ -12,6 +12,9 @@ __all__ = ["write_bytes"]
 def write_bytes(path: str | PathLike[str], data: bytes) -> None:
     """Put ``data`` at ``path``: after a crash, a kill or a full disk the old file is still there.
 
+    Raises:
+        OSError: the file cannot be written.
+
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     write_bytes(folder + "/file", b"data")
@@ -30,6 +33,6 @@ def write_bytes(path: str | PathLike[str], data: bytes) -> None:
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             temporary.unlink()
         if isinstance(error, OSError) and error.filename is not None:
-            # The name that the caller knows.
-            raise type(error)(error.errno, error.strerror, str(path)) from error
+            # The name that the caller knows; Python makes it a FileNotFoundError or the like.
+            raise OSError(error.errno, error.strerror, str(path)) from error
         raise

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
+from textwrap import shorten
 from typing import Any, NamedTuple
 
 import jax
@@ -42,9 +43,7 @@ class Keeper(NamedTuple):
     def restore(self, like: Any) -> Any:
         """Return the state of the last epoch, on the devices on which ``like`` lies."""
         abstract = ocp.args.StandardRestore(jax.tree.map(_abstract, _arrays(like)))
-        found = self.manager.restore(
-            self.manager.latest_step(), args=ocp.args.Composite(state=abstract)
-        ).state
+        found = _restored(self.manager, state=abstract)
         leaves, structure = jax.tree.flatten(like)
         restored = [
             _as(found[_name(number)], leaf) if leaf.size else leaf
@@ -62,7 +61,8 @@ def keeper(folder: str | PathLike[str], settings: str) -> Iterator[Keeper]:
         settings: text that is the same for the same run only, as ``digest`` makes.
 
     Raises:
-        CheckpointError: the folder holds a run with other settings.
+        CheckpointError: the folder holds a run with other settings, a damaged one, or a checkpoint
+            that is none of a retraining.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -72,9 +72,17 @@ def keeper(folder: str | PathLike[str], settings: str) -> Iterator[Keeper]:
     ...         print(kept.progress["loss"], kept.restore({"w": np.zeros(2)}))
     0.5 {'w': array([1., 1.])}
     """
+    path = Path(folder).absolute()
+    others = [path / "_CHECKPOINT_METADATA"]
+    if not (path / "metadata").exists():
+        others += [child for child in path.glob("*") if child.is_dir() and child.name.isdigit()]
+    if any(other.exists() for other in others):
+        raise CheckpointError(
+            f"{folder} holds a checkpoint that is none of a retraining; give another folder"
+        )
     options = ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=False)
     with ocp.CheckpointManager(
-        Path(folder).absolute(),
+        path,
         options=options,
         item_names=("state", "progress"),
         metadata={"settings": settings},
@@ -83,16 +91,35 @@ def keeper(folder: str | PathLike[str], settings: str) -> Iterator[Keeper]:
         if last is None:
             yield Keeper(manager, None)
             return
-        came = manager.metadata().custom_metadata
-        if came.get("settings") != settings:
+        with _damage_named(f"metadata in {folder}", "delete the folder to start anew"):
+            came = manager.metadata().custom_metadata["settings"]
+        if came != settings:
             raise CheckpointError(
                 f"{folder} holds a run with other settings, data or weights; give another folder, "
                 "or delete this one to start anew"
             )
-        progress = manager.restore(
-            last, args=ocp.args.Composite(progress=ocp.args.JsonRestore())
-        ).progress
+        progress = _restored(manager, progress=ocp.args.JsonRestore())
         yield Keeper(manager, progress)
+
+
+def _restored(manager: ocp.CheckpointManager, **item: Any) -> Any:
+    """One item of the last epoch."""
+    last = manager.latest_step()
+    folder = manager.directory / str(last)
+    advice = f"delete {folder} to go on from the epoch before, or the folder above to start anew"
+    with _damage_named(f"state of epoch {last} in {folder}", advice):
+        (found,) = manager.restore(last, args=ocp.args.Composite(**item)).values()
+    return found
+
+
+@contextmanager
+def _damage_named(what: str, advice: str) -> Iterator[None]:
+    """Let what Orbax, TensorStore and JSON raise of damaged files be said in one line."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = shorten(str(error), 100)
+        raise CheckpointError(f"the {what} is damaged; {advice} ({reason})") from error
 
 
 def digest(*parts: Any) -> str:

@@ -74,7 +74,7 @@ def keeper(folder: str | PathLike[str], settings: str) -> Iterator[Keeper]:
     """
     path = Path(folder).absolute()
     others = [path / "_CHECKPOINT_METADATA"]
-    if not (path / "metadata").exists():
+    if not any((path / "metadata").glob("*")):  # else Orbax would write that of this run
         others += [child for child in path.glob("*") if child.is_dir() and child.name.isdigit()]
     if any(other.exists() for other in others):
         raise CheckpointError(

@@ -8,7 +8,6 @@ test images are not looked at. Writes ``results/experiments.json``, from which `
 the tables of ``docs/experiments.md``. One to three minutes an experiment and seed on two cores.
 """
 
-import importlib
 import json
 import sys
 import tempfile
@@ -27,7 +26,7 @@ import optax
 from row import RESULTS, start_of
 
 import swsjax
-from swsjax import Config
+from swsjax import Config, stages
 from swsjax.atomic import write_bytes
 from swsjax.classifier import (
     PRUNE_TEMPERATURE,
@@ -45,7 +44,6 @@ from swsjax.recipes import LENET_300_100, LENET_300_100_PRETRAINING
 NET = "lenet-300-100"
 SEEDS = (0, 1)
 OUT = RESULTS / "experiments.json"
-COMPRESS = importlib.import_module("swsjax.compress")  # the name in swsjax is the function
 
 # Without pruning, so that what the mixture does by itself shows.
 RECIPE = LENET_300_100.balanced.config
@@ -239,7 +237,7 @@ def run(experiment: Experiment, seed: int, dataset: Dataset) -> dict[str, Any]:
     try:
         for config in experiment.stages:
             config = replace(config, seed=seed)
-            with patch.object(COMPRESS, "saliency", partial(saliency, experiment.exponent)):
+            with patch.object(stages, "saliency", partial(saliency, experiment.exponent)):
                 result = swsjax.compress(
                     net.params, loss, data, config, prune_loss_fn=pruning_loss, start=result
                 )

@@ -3,6 +3,7 @@
 import ast
 import doctest
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -152,3 +153,14 @@ def test_raised_errors_are_listed(node, text):
     _, _, listed = text.partition("Raises:\n")
     for name in raised(node):
         assert f"{name}: " in listed, name
+
+
+def test_the_readme_says_the_oldest_versions():
+    root = PACKAGE.parent
+    settings = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    oldest = dict(item.split(">=") for item in settings["dependencies"][:2])
+    versions = settings["requires-python"][2:], oldest["jax"], oldest["flax"]
+    assert (
+        "Python {}, JAX {} and Flax {} or newer".format(*versions)
+        in (root / "README.md").read_text()
+    )

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from swsjax.checks import holds_numbers, is_number
+from swsjax.checks import check_scalar, holds_numbers, is_number
 from swsjax.config import TAU_PER_EXAMPLE, Config
-from swsjax.errors import ConfigError, RetrainingError, SwsjaxWarning
+from swsjax.errors import ConfigError, RetrainingError, SwsjaxError, SwsjaxWarning
 from swsjax.losses import LossWithAux
 from swsjax.prior import GaussianMixture, log_prob
 from swsjax.retrain import Info
@@ -41,31 +41,27 @@ def checked(loss_fn: LossWithAux) -> LossWithAux:
             carried part is ``(aux, frozen arrays)``.
 
     Returns:
-        The same loss, which raises ``ConfigError`` if it returns no floating scalar, or changes
-        the form of what it carries.
+        The same loss, which raises ``ConfigError`` if it fails, returns no floating scalar, or
+        changes the form of what it carries.
 
-    >>> loss = checked(lambda params, carried, batch: (params * batch, carried))
-    >>> loss(jnp.ones(()), (None, ()), jnp.ones(3))
+    >>> loss = checked(lambda params, carried, batch: (batch["y"].mean(), carried))
+    >>> loss(jnp.ones(()), (None, ()), {"x": jnp.ones(3)})
     Traceback (most recent call last):
         ...
-    swsjax.errors.ConfigError: loss_fn must return a scalar, got an array of shape (3,); take \
-the mean over the batch
+    swsjax.errors.ConfigError: loss_fn fails on a batch of {'x': 'float32[3]'}: KeyError: 'y'
     """
 
     def loss(params: Any, carried: Any, batch: Any) -> tuple[Array, Any]:
-        value, after = loss_fn(params, carried, batch)
-        if not (is_number(value) or holds_numbers(value)):
-            aux = "; give what it carries as aux" if isinstance(value, tuple | list) else ""
-            raise ConfigError(f"loss_fn must return a scalar, got a {type(value).__name__}{aux}")
-        if jnp.shape(value) != ():
+        try:
+            value, after = loss_fn(params, carried, batch)
+        except SwsjaxError:
+            raise
+        except Exception as error:
+            first = str(error).strip().split("\n")[0]
             raise ConfigError(
-                f"loss_fn must return a scalar, got an array of shape {jnp.shape(value)}; take the "
-                "mean over the batch"
-            )
-        if not jnp.issubdtype(jnp.result_type(value), jnp.floating):
-            raise ConfigError(
-                f"loss_fn must return a floating number, got {jnp.result_type(value)}"
-            )
+                f"loss_fn fails on a batch of {_form(batch)}: {type(error).__name__}: {first}"
+            ) from error
+        check_scalar(value)
         came, returned = _form(carried[0]), _form(after[0])
         if came != returned:
             raise ConfigError(
@@ -144,10 +140,11 @@ def check_epoch(progress: Any, info: Info, state: Any) -> None:
 stage); lower the learning rates of that stage, Config.hard_rates
     """
     if not (jnp.isfinite(info.loss) and jnp.isfinite(info.log_prior)):
-        data = "" if jnp.isfinite(info.loss) else ", or see whether all data are finite"
+        see = ", or see whether all data are finite and all labels in range"
+        data = "" if jnp.isfinite(info.loss) else see
         raise RetrainingError(
-            f"loss or prior is not finite {_where(progress)}: loss {info.loss.item()}, log-prior "
-            f"{info.log_prior.item()}; lower the learning rates of that stage, "
+            f"loss or prior is not finite {_where(progress)}: loss {info.loss.item():.4g}, "
+            f"log-prior {info.log_prior.item():.4g}; lower the learning rates of that stage, "
             f"Config.{progress.stage}_rates{data}"
         )
     # The info is of before the last update.

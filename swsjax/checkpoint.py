@@ -1,11 +1,11 @@
 """Pretrained parameters as Orbax checkpoints."""
 
 from os import PathLike
-from pathlib import Path
 
 import jax
 import orbax.checkpoint as ocp
 
+from swsjax.checks import path_of
 from swsjax.errors import CheckpointError
 from swsjax.losses import Params
 
@@ -21,8 +21,11 @@ def save_checkpoint(folder: str | PathLike[str], params: Params) -> None:
     ...     load_checkpoint(temporary + "/net", {"w": jnp.zeros(2)})
     {'w': Array([1., 1.], dtype=float32)}
     """
+    path = path_of(folder, "save_checkpoint takes the folder first")
+    # Here, for where it fails Orbax's threads would print their tracebacks.
+    path.parent.mkdir(parents=True, exist_ok=True)
     with ocp.StandardCheckpointer() as checkpointer:
-        checkpointer.save(Path(folder).absolute(), params, force=True)
+        checkpointer.save(path.absolute(), params, force=True)
 
 
 def load_checkpoint(folder: str | PathLike[str], like: Params) -> Params:
@@ -42,7 +45,7 @@ def load_checkpoint(folder: str | PathLike[str], like: Params) -> Params:
     swsjax.errors.CheckpointError: the checkpoint net is of another net: w has shape (2,), \
 expected (3,)
     """
-    path = Path(folder).absolute()
+    path = path_of(folder, "load_checkpoint takes the folder first").absolute()
     with ocp.StandardCheckpointer() as checkpointer:
         there = (path / "_CHECKPOINT_METADATA").is_file()
         found = checkpointer.metadata(path).item_metadata if there else None

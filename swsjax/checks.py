@@ -2,6 +2,8 @@
 
 from dataclasses import fields
 from numbers import Integral, Real
+from os import PathLike
+from pathlib import Path
 from typing import Any, TypeGuard
 
 import jax
@@ -10,7 +12,15 @@ import numpy as np
 
 from swsjax.errors import ConfigError
 
-__all__ = ["check_floating", "check_numbers", "first_axes", "holds_numbers", "is_number"]
+__all__ = [
+    "check_floating",
+    "check_numbers",
+    "check_scalar",
+    "first_axes",
+    "holds_numbers",
+    "is_number",
+    "path_of",
+]
 
 
 def check_numbers(settings: Any) -> None:
@@ -55,6 +65,31 @@ out
             )
 
 
+def check_scalar(value: Any) -> Any:
+    """Return what a loss returned, having checked that it is a floating scalar.
+
+    Raises:
+        ConfigError: it is none.
+
+    >>> check_scalar(jnp.ones(3))
+    Traceback (most recent call last):
+        ...
+    swsjax.errors.ConfigError: loss_fn must return a scalar, got an array of shape (3,); take \
+the mean over the batch
+    """
+    if not (is_number(value) or holds_numbers(value)):
+        aux = "; give what it carries as aux" if isinstance(value, tuple | list) else ""
+        raise ConfigError(f"loss_fn must return a scalar, got a {type(value).__name__}{aux}")
+    if jnp.shape(value) != ():
+        raise ConfigError(
+            f"loss_fn must return a scalar, got an array of shape {jnp.shape(value)}; take the "
+            "mean over the batch"
+        )
+    if not jnp.issubdtype(jnp.result_type(value), jnp.floating):
+        raise ConfigError(f"loss_fn must return a floating number, got {jnp.result_type(value)}")
+    return value
+
+
 def is_number(value: Any) -> TypeGuard[float]:
     """Whether a value is a real number, or an array that holds one.
 
@@ -86,3 +121,23 @@ def first_axes(tree: Any) -> dict[str, tuple[int, ...]]:
     for path, leaf in jax.tree.leaves_with_path(tree):
         found.setdefault(np.shape(leaf)[:1], jax.tree_util.keystr(path))
     return {path: axis for axis, path in found.items()}
+
+
+def path_of(given: str | PathLike[str], advice: str) -> Path:
+    """Return a path as one, having checked that it is not what goes beside it.
+
+    Args:
+        given: path of a file or folder.
+        advice: what to do if it is none.
+
+    Raises:
+        TypeError: it is none.
+
+    >>> path_of({"w": 1}, "save takes the path first")
+    Traceback (most recent call last):
+        ...
+    TypeError: expected a path, got a dict; save takes the path first
+    """
+    if not isinstance(given, str | PathLike):
+        raise TypeError(f"expected a path, got a {type(given).__name__}; {advice}")
+    return Path(given)

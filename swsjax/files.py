@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -13,9 +12,11 @@ from flax import nnx
 
 from swsjax import codec
 from swsjax.atomic import write_bytes
+from swsjax.checks import is_number, path_of
 
 __all__ = [
     "array_of",
+    "bytes_of",
     "dumps",
     "leaves_of",
     "load",
@@ -111,6 +112,7 @@ def save(
         >>> save("net.sws", {"w": np.zeros((100, 100), np.float32)})
         16
     """
+    path = path_of(path, "save takes the path first and then the tree")
     data = dumps(tree, metadata=metadata, encoding=encoding)
     write_bytes(path, data)
     return len(data)
@@ -124,7 +126,8 @@ def load(path: str | PathLike[str], *, like: Any = None, max_bytes: int = codec.
         >>> load("net.sws")
         {'w': array([0, 1, 2])}
     """
-    return loads(Path(path).read_bytes(), like=like, max_bytes=max_bytes)
+    data = path_of(path, "loads takes bytes").read_bytes()
+    return loads(data, like=like, max_bytes=max_bytes)
 
 
 def read_metadata(source: str | PathLike[str] | bytes) -> dict[str, Any]:
@@ -137,8 +140,17 @@ def read_metadata(source: str | PathLike[str] | bytes) -> dict[str, Any]:
         >>> read_metadata(dumps({"w": np.zeros(2)}, metadata={"seed": 3}))
         {'seed': 3}
     """
-    data = source if isinstance(source, bytes) else Path(source).read_bytes()
-    return codec.read_metadata(data)
+    return codec.read_metadata(bytes_of(source))
+
+
+def bytes_of(source: str | PathLike[str] | bytes) -> bytes:
+    """Return the bytes of a file, given by path or by themselves.
+
+    >>> bytes_of(b"sws")
+    b'sws'
+    """
+    advice = "save writes one, dumps makes its bytes"
+    return source if isinstance(source, bytes) else path_of(source, advice).read_bytes()
 
 
 def to_sparse(array: Any) -> scipy.sparse.csr_array:
@@ -204,7 +216,8 @@ def array_of(name: str, leaf: Any) -> np.ndarray:
             f"leaf {name} is a random key; leave it out or give jax.random.key_data(key)"
         )
     if not isinstance(leaf, np.ndarray | np.generic | jax.Array):
-        raise TypeError(f"leaf {name} is a {type(leaf).__name__}, not an array; use numpy.asarray")
+        advice = "use numpy.asarray" if is_number(leaf) else "leave it out"
+        raise TypeError(f"leaf {name} is a {type(leaf).__name__}, not an array; {advice}")
     return np.asarray(leaf)
 
 

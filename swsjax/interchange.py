@@ -10,7 +10,6 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -18,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from swsjax.atomic import write_bytes
+from swsjax.checks import path_of
 from swsjax.codec.header import MAX_COMPONENTS
 from swsjax.errors import ConfigError, FormatError
 from swsjax.files import array_of, leaves_of, name_of
@@ -158,7 +158,8 @@ def from_safetensors(
         FormatError: the file is no undamaged safetensors file.
         ConfigError: the file does not fit ``like`` and ``sources``; the message names everything
             that does not. It is a ValueError.
-        TypeError: an entry of ``sources`` is neither a name nor a pair of name and function.
+        TypeError: an entry of ``sources`` is neither a name nor a pair of name and function, or
+            ``unused`` is no list.
 
     Example:
         >>> state = {"fc.weight": np.ones((3, 2), np.float32), "fc.steps": np.array(7)}
@@ -169,6 +170,8 @@ def from_safetensors(
         {'dense': {'kernel': Array([[1., 1., 1.],
                [1., 1., 1.]], dtype=float32)}}
     """
+    if isinstance(unused, str):
+        raise TypeError(f"unused must be a list of names, got {unused!r}")
     tensors, _ = _read(path)
     if like is not None:
         return _fitted(path, tensors, like, sources or {}, unused)
@@ -202,6 +205,7 @@ def to_safetensors(
     except ModuleNotFoundError as error:
         raise ImportError(_MISSING) from error
 
+    path = path_of(path, "to_safetensors takes the tree first and then the path")
     arrays = {name: _storable(name, leaf) for name, leaf in _named(tree).items()}
     texts = {key: str(value) for key, value in (metadata or {}).items()}
     write_bytes(path, encode(arrays, texts or None))
@@ -229,7 +233,7 @@ def _read(path: str | PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str, s
     except ModuleNotFoundError as error:
         raise ImportError(_MISSING) from error
 
-    data = Path(path).read_bytes()
+    data = path_of(path, "the path comes first").read_bytes()
     try:
         entries = dict(deserialize(data))
     except SafetensorError as error:

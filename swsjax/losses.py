@@ -42,8 +42,7 @@ def cross_entropy(apply: Apply) -> Loss:
     """
 
     def loss(params: Params, batch: dict[str, Array]) -> Array:
-        logits = apply(params, batch["inputs"])
-        return optax.softmax_cross_entropy_with_integer_labels(logits, batch["labels"]).mean()
+        return _surprise(apply(params, batch["inputs"]), batch).mean()
 
     return loss
 
@@ -83,10 +82,7 @@ def distillation(
         taught = jax.nn.log_softmax(teacher / temperature)
         return temperature**2 * jnp.sum(jnp.exp(taught) * (taught - student), axis=-1)
 
-    def surprise(outputs: Array, batch: dict[str, Array]) -> Array:
-        return optax.softmax_cross_entropy_with_integer_labels(outputs, batch["labels"])
-
-    return _mixed(apply, share, divergence, surprise, loss)
+    return _mixed(apply, share, divergence, _surprise, loss)
 
 
 def output_matching(apply: Apply, *, share: float = 0.5, loss: Loss | None = None) -> Loss:
@@ -113,6 +109,25 @@ def output_matching(apply: Apply, *, share: float = 0.5, loss: Loss | None = Non
         return (outputs - batch["targets"]) ** 2
 
     return _mixed(apply, share, lambda outputs, teacher: (outputs - teacher) ** 2, error, loss)
+
+
+def _surprise(logits: Array, batch: dict[str, Array]) -> Array:
+    """Cross-entropy of each label in a batch."""
+    labels = _class_numbers(batch["labels"], logits)
+    return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+
+
+def _class_numbers(labels: Array | np.ndarray, logits: Array) -> Array:
+    """The labels, having checked that there is the number of a class for each row of logits."""
+    labels = jnp.asarray(labels)
+    if not jnp.issubdtype(labels.dtype, jnp.integer) or labels.shape != logits.shape[:-1]:
+        one_hot = "; take argmax(-1) of one-hot labels" if labels.shape == logits.shape else ""
+        raise ConfigError(
+            f"labels must be integers of shape {logits.shape[:-1]}, the class of each example, as "
+            f"logits are of shape {logits.shape}; got {labels.dtype} of shape {labels.shape}"
+            f"{one_hot}"
+        )
+    return labels
 
 
 def _mixed(
@@ -153,9 +168,14 @@ def logits_of(
 ) -> Array:
     """Logits of a whole data set, (N, classes), computed ``batch_size`` inputs at a time.
 
+    Raises:
+        ConfigError: there are no inputs.
+
     >>> logits_of(lambda params, x: x @ params, jnp.ones((3, 2)), jnp.ones((5, 3))).shape
     (5, 2)
     """
+    if not len(inputs):
+        raise ConfigError("inputs hold no examples")
     compiled = jax.jit(apply)
     batches = [
         compiled(params, jnp.asarray(inputs[start : start + batch_size]))
@@ -172,5 +192,5 @@ def error_rate(
     >>> error_rate(lambda params, x: x @ params, jnp.eye(2), jnp.eye(2), jnp.array([0, 0]))
     0.5
     """
-    predicted = jnp.argmax(logits_of(apply, params, inputs), axis=-1)
-    return jnp.mean(predicted != jnp.asarray(labels)).item()
+    logits = logits_of(apply, params, inputs)
+    return jnp.mean(jnp.argmax(logits, axis=-1) != _class_numbers(labels, logits)).item()

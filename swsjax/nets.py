@@ -93,9 +93,11 @@ def take_apart(net: Any, aux: Any = None, rules: Rules = ()) -> Net:
                 return loss_fn(net, batch), carried
             returned = loss_fn(net, aux, batch)
             if not (isinstance(returned, tuple | list) and len(returned) == 2):
+                came = f"a {type(returned).__name__}"
+                if holds_numbers(returned):
+                    came = f"an array of shape {jnp.shape(returned)}"
                 raise ConfigError(
-                    "loss_fn must return (scalar, aux), as aux is given to compress, got a "
-                    f"{type(returned).__name__}"
+                    f"loss_fn must return (scalar, aux), as aux is given to compress, got {came}"
                 )
             value, aux = returned
             return value, (aux, carried[1])

@@ -8,14 +8,14 @@ the weights of a layer as independent. Every rate is against float32 and all par
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
 from swsjax.codec import entropy_bound, han_size, leaf_bits
-from swsjax.files import loads, read_metadata
+from swsjax.errors import ConfigError
+from swsjax.files import bytes_of, loads, read_metadata
 
 __all__ = ["Layer", "Report", "report"]
 
@@ -144,13 +144,19 @@ def report(
 
     Raises:
         FormatError: the file is damaged or of another kind.
+        ConfigError: errors are no dictionary.
 
     >>> from swsjax.files import dumps
     >>> measured = report(dumps({"w": np.eye(64, dtype=np.float32)}))
     >>> measured.non_zeros, measured.layers[0].levels, measured.float32_bytes
     (64, 2, 16384)
     """
-    data = source if isinstance(source, bytes) else Path(source).read_bytes()
+    if not (errors is None or isinstance(errors, Mapping)):
+        raise ConfigError(
+            "errors must be a dictionary of error rates by what they were measured on, as "
+            f"{{'test': 0.02}}, got {errors!r}"
+        )
+    data = bytes_of(source)
     leaves = [
         ("/".join(str(key.key) for key in path), np.asarray(leaf))
         for path, leaf in jax.tree.leaves_with_path(loads(data))

@@ -10,7 +10,6 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from os import PathLike
-from pathlib import Path
 from textwrap import shorten
 from typing import Any, NamedTuple
 
@@ -19,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
+from swsjax.checks import path_of
 from swsjax.errors import CheckpointError
 
 __all__ = ["Keeper", "digest", "keeper"]
@@ -72,7 +72,9 @@ def keeper(folder: str | PathLike[str], settings: str) -> Iterator[Keeper]:
     ...         print(kept.progress["loss"], kept.restore({"w": np.zeros(2)}))
     0.5 {'w': array([1., 1.])}
     """
-    path = Path(folder).absolute()
+    given = path_of(folder, "checkpoint is the folder to keep the state in")
+    given.mkdir(parents=True, exist_ok=True)  # an error names it, not what Orbax puts there
+    path = given.absolute()
     others = [path / "_CHECKPOINT_METADATA"]
     if not any((path / "metadata").glob("*")):  # else Orbax would write that of this run
         others += [child for child in path.glob("*") if child.is_dir() and child.name.isdigit()]

@@ -22,7 +22,7 @@ import optax
 from jax import Array
 
 from swsjax import exact, table
-from swsjax.checks import check_numbers, is_number
+from swsjax.checks import check_floating, check_numbers, check_scalar, is_number
 from swsjax.errors import ConfigError
 from swsjax.losses import Loss, LossWithAux, Params
 from swsjax.prior import GaussianMixture, HyperPriors, hyper_log_prob
@@ -167,6 +167,9 @@ def init(
         key: random key of the order of the examples, for ``epoch``.
         aux: what the loss carries from step to step, if it does.
 
+    Raises:
+        ConfigError: params that cannot be trained, or arguments of another kind.
+
     >>> from swsjax.prior import init_mixture
     >>> optimizer = Rates().optimizer(epochs=1, steps_per_epoch=1)
     >>> mixtures = {"weights": init_mixture(-1.0, 1.0)}
@@ -174,6 +177,13 @@ def init(
     >>> state.step
     Array(0, dtype=int32)
     """
+    check_floating("params", params)
+    if not isinstance(mixtures, Mapping):
+        raise ConfigError(
+            f"mixtures must be a dictionary of them by name, got a {type(mixtures).__name__}; "
+            "{'weights': mixture} is for one over all weights"
+        )
+    _check_optimizer(optimizer)
     mixtures = dict(mixtures)
     opt_state = optimizer.init((params, mixtures))
     return State(params, mixtures, opt_state, jnp.zeros((), jnp.int32), key, aux)
@@ -207,6 +217,10 @@ def make_step(
             ``jax.tree.leaves``, or None for a leaf that has none. By default the one mixture
             ``"weights"`` is over all.
 
+    Raises:
+        ConfigError: arguments of another kind. The step itself raises it where the state has not
+            the mixtures that the labels name.
+
     >>> from swsjax.prior import init_mixture
     >>> optimizer = Rates().optimizer(epochs=1, steps_per_epoch=1)
     >>> mixtures = {"weights": init_mixture(-1.0, 1.0)}
@@ -217,6 +231,9 @@ def make_step(
     >>> info.loss
     Array(1., dtype=float32)
     """
+    _check_optimizer(optimizer)
+    if not callable(forward):
+        raise ConfigError(f"forward must be soft or hard, the functions, got {forward!r}")
     prior_weight = None if tau == 0 else tau if callable(tau) else optax.constant_schedule(tau)
     either_form: Callable[..., Any] = loss_fn  # the state knows which
 
@@ -227,9 +244,10 @@ def make_step(
         trained: tuple[Params, dict[str, GaussianMixture]], state: State, batch: Any
     ) -> tuple[Array, tuple[Info, Any]]:
         params, mixtures = trained
+        leaves, structure = jax.tree.flatten(params)
+        _check_labels(names(leaves), leaves, mixtures)
         if hyper.pi_zero is None:
             mixtures = {name: _held(mixture) for name, mixture in mixtures.items()}
-        leaves, structure = jax.tree.flatten(params)
         log_priors = [hyper_log_prob(mixture, hyper) for mixture in mixtures.values()]
         assign: dict[str, Callable[[Sequence[Array]], list[Array]]] = {}
         for name, weights in by_mixture(leaves, names(leaves)).items():
@@ -257,7 +275,7 @@ def make_step(
         else:
             loss, aux = either_form(computing, state.aux, batch)
         log_prior = reduce(operator.add, log_priors)
-        info = Info(loss, log_prior)
+        info = Info(check_scalar(loss), log_prior)
         if prior_weight is None:  # saves the gradient of a prior that does not act
             return loss, (info, aux)
         return loss - prior_weight(state.step) / train_size * log_prior, (info, aux)
@@ -275,6 +293,30 @@ def make_step(
         return State(params, mixtures, opt_state, state.step + 1, state.key, aux), info
 
     return step
+
+
+def _check_optimizer(optimizer: optax.GradientTransformation) -> None:
+    if not isinstance(optimizer, optax.GradientTransformation):
+        raise ConfigError(
+            "optimizer must be one of optax over (params, mixtures), got a "
+            f"{type(optimizer).__name__}; Rates().optimizer(epochs, steps_per_epoch) makes one"
+        )
+
+
+def _check_labels(
+    names: Sequence[str | None], leaves: Sequence[Array], mixtures: Mapping[str, GaussianMixture]
+) -> None:
+    if len(names) != len(leaves):
+        raise ConfigError(
+            f"labels must name the mixture of each of the {len(leaves)} leaves of params, or None, "
+            f"got {len(names)}"
+        )
+    missing = set(names) - {None, *mixtures}
+    if missing:
+        raise ConfigError(
+            f"the labels name the mixtures {sorted(map(str, missing))}, but the state has "
+            f"{sorted(mixtures)}; give them to init"
+        )
 
 
 def _held(mixture: GaussianMixture) -> GaussianMixture:

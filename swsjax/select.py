@@ -94,7 +94,8 @@ def select(params: Params, rules: Rules = ()) -> Selection:
 
     Raises:
         ConfigError: the rules are no pairs; one matches no leaf, or none that an earlier one has
-            left to it; a value is no name; or nothing is left to compress.
+            left to it; a value is no name; nothing is left to compress; or Linen's batch
+            statistics would be compressed.
 
     >>> net = {"fc1": {"kernel": jnp.ones((4, 3)), "bias": jnp.ones(3)}, "scale": jnp.ones(3)}
     >>> print(select(net, [("*/bias", None), ("scale", FROZEN)]))
@@ -139,10 +140,19 @@ def select(params: Params, rules: Rules = ()) -> Selection:
         isinstance(label, str) and np.size(leaf)
         for label, (_, leaf) in zip(labels, found, strict=True)
     ):
+        kinds = ", ".join(dict.fromkeys(_dtype(leaf) for _, leaf in found))
+        came = f"leaves of type {kinds}" if found else "no leaves"
         raise ConfigError(
             "params hold no weights to compress; expected a pytree of floating arrays, of which "
-            "the rules leave some under a mixture"
+            f"the rules leave some under a mixture, got {came}"
         )
+    for path, label in zip(paths, labels, strict=True):
+        if path.startswith("batch_stats/") and isinstance(label, str):
+            raise ConfigError(
+                f"params hold Linen's batch_stats, as {path}, which are no weights; give "
+                "variables['params'] as params and batch_stats as aux, or freeze them by the rule "
+                "('batch_stats/*', swsjax.FROZEN)"
+            )
     return Selection(
         tuple(
             Leaf(path, _dtype(leaf), np.shape(leaf) if _is_array(leaf) else (), _size(leaf), label)

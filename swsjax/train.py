@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from numbers import Integral
 from typing import Any, NamedTuple, Protocol, Self, TypeVar
 
 import jax
@@ -11,7 +12,13 @@ import optax
 from jax import Array
 from jax.sharding import Mesh
 
-from swsjax.checks import check_floating, check_numbers, first_axes, holds_numbers
+from swsjax.checks import (
+    check_floating,
+    check_numbers,
+    check_scalar,
+    first_axes,
+    holds_numbers,
+)
 from swsjax.errors import ConfigError, RetrainingError
 from swsjax.losses import Loss, Params
 from swsjax.sharding import place_batch
@@ -85,8 +92,8 @@ def check_data(data: Any, batch_size: int) -> int:
     >>> check_data({"x": jnp.zeros((10, 3)), "y": jnp.zeros(10)}, batch_size=5)
     10
     """
-    if batch_size < 1:
-        raise ConfigError(f"batch_size must be at least 1, got {batch_size}")
+    if not isinstance(batch_size, Integral) or batch_size < 1:
+        raise ConfigError(f"batch_size must be an integer of at least 1, got {batch_size!r}")
     axes = first_axes(data)
     if len(axes) != 1 or () in axes.values():
         raise ConfigError(
@@ -177,7 +184,8 @@ def pretrain(
         The trained parameters after the last epoch.
 
     Raises:
-        ConfigError: params that cannot be trained, or data that do not make up a batch.
+        ConfigError: params that cannot be trained, data that do not make up a batch, or a loss
+            that is no scalar.
         RetrainingError: the loss is not finite.
 
     >>> loss = lambda params, batch: jnp.mean((params - batch) ** 2)
@@ -186,14 +194,19 @@ def pretrain(
     >>> print(np.asarray(trained).round(1))
     1.0
     """
+    if not isinstance(config, PretrainConfig):
+        raise ConfigError(f"config must be a PretrainConfig, got a {type(config).__name__}")
     check_floating("params", params)
     steps_per_epoch = check_data(data, config.batch_size) // config.batch_size
     data = jax.tree.map(jnp.asarray, data)
     schedule = optax.cosine_decay_schedule(config.learning_rate, config.epochs * steps_per_epoch)
     optimizer = optax.adamw(schedule, weight_decay=config.weight_decay)
 
+    def scalar_loss(params: Params, batch: Any) -> Array:
+        return check_scalar(loss_fn(params, batch))
+
     def step(state: TrainState, batch: Any) -> tuple[TrainState, Array]:
-        loss, gradient = jax.value_and_grad(loss_fn)(state.params, batch)
+        loss, gradient = jax.value_and_grad(scalar_loss)(state.params, batch)
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
         return TrainState(optax.apply_updates(state.params, updates), opt_state, state.key), loss
 
@@ -205,7 +218,8 @@ def pretrain(
         if not jnp.isfinite(loss):
             raise RetrainingError(
                 f"the loss is {loss.item()} after epoch {done} of {config.epochs} of pretraining; "
-                "lower PretrainConfig.learning_rate, or see whether all data are finite"
+                "lower PretrainConfig.learning_rate, or see whether all data are finite and all "
+                "labels in range"
             )
         if callback is not None:
             callback(PretrainProgress(done, config.epochs, loss.item()))

@@ -75,7 +75,7 @@ def test_the_table():
 NEAR = "did you mean one of"
 NOTHING = (
     "params hold no weights to compress; expected a pytree of floating arrays, of which the rules "
-    "leave some under a mixture"
+    "leave some under a mixture, got "
 )
 
 
@@ -112,7 +112,7 @@ def test_rules_that_are_wrong(rules, message):
 
 @pytest.mark.parametrize("net", [{}, [], {"a": jnp.arange(3)}, {"a": jnp.zeros((0, 2))}, None])
 def test_nothing_to_compress(net):
-    with pytest.raises(ConfigError, match=f"^{re.escape(NOTHING)}$"):
+    with pytest.raises(ConfigError, match=f"^{re.escape(NOTHING)}"):
         select(net)
 
 

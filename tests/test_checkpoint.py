@@ -67,10 +67,6 @@ def fails(folder, like, message):
         load_checkpoint(folder, like)
 
 
-def test_missing(tmp_path):
-    fails(tmp_path / "none", NET, not_a_checkpoint(tmp_path / "none"))
-
-
 def test_another_folder_or_a_file(tmp_path):
     fails(tmp_path, NET, not_a_checkpoint(tmp_path))
     (tmp_path / "file").write_text("no folder")
@@ -86,10 +82,6 @@ def test_damaged(tmp_path):
 @pytest.mark.parametrize(
     ("layer", "message"),
     [
-        (
-            {"kernel": np.zeros((2, 4)), "bias": np.zeros(3)},
-            "fc1/kernel has shape (2, 3), expected (2, 4)",
-        ),
         ({"kernel": NET["fc1"]["kernel"]}, "fc1/bias has shape (3,), expected none"),
         (
             NET["fc1"] | {"scale": np.zeros(5)},

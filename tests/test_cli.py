@@ -173,28 +173,12 @@ def _failure(arguments: list[str], capsys) -> str:
     return line
 
 
-def test_missing_file(tmp_path, capsys):
-    path = tmp_path / "none.sws"
-    line = _failure(["inspect", str(path)], capsys)
-    assert line == f"swsjax: error: [Errno 2] No such file or directory: '{path}'"
-
-
 def test_file_of_another_kind(tmp_path, capsys):
     path = tmp_path / "other.sws"
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(100))
     for command in (["inspect"], ["evaluate", "--data", "digits"]):
         line = _failure([command[0], str(path), *command[1:]], capsys)
         assert line.startswith("swsjax: error: ")
-
-
-def test_file_without_a_model_name(tmp_path, capsys):
-    path = tmp_path / "net.sws"
-    swsjax.save(path, {"w": np.zeros(3, np.float32)})
-    line = _failure(["evaluate", str(path), "--data", "digits"], capsys)
-    assert line == (
-        f"swsjax: error: {path} does not say which model it holds; expected one of "
-        "lenet-300-100, lenet-5-caffe in its metadata"
-    )
 
 
 def test_file_of_another_net(tmp_path, capsys):
@@ -204,27 +188,6 @@ def test_file_of_another_net(tmp_path, capsys):
     line = _failure(["evaluate", str(path), "--data", "digits"], capsys)
     assert line.startswith(f"swsjax: error: {path} does not fit lenet-300-100 on digits: ")
     assert "fc1/kernel" in line
-
-
-@pytest.mark.parametrize("command", ["demo", "compress lenet-300-100 --data digits"])
-def test_unwritable_folder_fails_before_any_work(command, tmp_path, capsys):
-    blocked = tmp_path / "file"
-    blocked.write_text("not a folder")
-    line = _failure([*command.split(), "--out", str(blocked)], capsys)
-    assert line.startswith("swsjax: error: ")
-    assert str(blocked) in line
-
-
-def test_tau_out_of_range(tmp_path, capsys):
-    arguments = ["compress", "lenet-300-100", "--data", "digits", "--tau", "-1"]
-    line = _failure([*arguments, "--out", str(tmp_path)], capsys)
-    assert line == "swsjax: error: tau must be positive, got -1.0"
-
-
-def test_missing_checkpoint(tmp_path, capsys):
-    arguments = ["compress", "lenet-300-100", "--data", "digits", "--out", str(tmp_path)]
-    line = _failure([*arguments, "--checkpoint", str(tmp_path / "none")], capsys)
-    assert line.startswith(f"swsjax: error: {tmp_path / 'none'} is not an Orbax checkpoint")
 
 
 @pytest.mark.parametrize(

@@ -270,11 +270,6 @@ def fails(error, message, *arguments, **settings):
         ({"tau": 0.0}, "tau must be positive, got 0.0"),
         ({"tau": float("nan")}, "tau must be positive, got nan"),
         (
-            {"soft_epochs": 0, "hard_epochs": 0},
-            "soft_epochs, hard_epochs and prune_epochs must be at least 0 and not all 0, "
-            "got 0, 0 and 0",
-        ),
-        (
             {"hard_epochs": -1},
             "soft_epochs, hard_epochs and prune_epochs must be at least 0 and not all 0, "
             "got 30, -1 and 0",
@@ -293,65 +288,6 @@ def test_settings_out_of_range(settings, message):
 
 def never(params, batch):
     raise AssertionError("training began")
-
-
-NOTHING = (
-    "params hold no weights to compress; expected a pytree of floating arrays, of which the rules "
-    "leave some under a mixture"
-)
-ALIKE = (
-    "the weights of the mixture 'weights' are all 0.5, so there is nothing to share: pretrain the "
-    "net, or leave them out by a rule"
-)
-
-
-@pytest.mark.parametrize(
-    ("params", "message"),
-    [
-        ({}, NOTHING),
-        ({"w": np.zeros((0, 3), np.float32)}, NOTHING),
-        ({"w": np.arange(3, dtype=np.int32)}, NOTHING),
-        (
-            {"a": {"w": jnp.asarray([1, jnp.nan])}},
-            "a/w holds values that are not finite; pretrain again",
-        ),
-        ([jnp.asarray(jnp.inf)], "0 holds values that are not finite; pretrain again"),
-        ({"w": jnp.full((2, 2), 0.5)}, ALIKE),
-    ],
-)
-def test_params_that_cannot_be_compressed(params, message):
-    fails(ConfigError, message, params, never, DATA)
-
-
-AXES = (
-    "data must be a pytree of arrays with the same number of examples along the first axis, "
-    "got first axes "
-)
-
-
-@pytest.mark.parametrize(
-    ("data", "message"),
-    [
-        ({"x": np.zeros((9, 2)), "y": np.zeros(8)}, AXES + "{\"['x']\": (9,), \"['y']\": (8,)}"),
-        ({"x": np.zeros(3), "y": 1.0}, AXES + "{\"['x']\": (3,), \"['y']\": ()}"),
-        (None, AXES + "of no arrays"),
-        (
-            {"x": np.zeros((99, 2))},
-            "data hold 99 examples, fewer than a batch of 128; set batch_size in the config",
-        ),
-    ],
-)
-def test_data_that_cannot_be_used(data, message):
-    fails(ConfigError, message, PARAMS, never, data)
-
-
-def test_loss_that_is_not_finite():
-    message = (
-        "loss or prior is not finite after epoch 1 of 4 (soft stage): loss nan, log-prior nan; "
-        "lower the learning rates of that stage, Config.soft_rates, or see whether all data are "
-        "finite"
-    )
-    fails(RetrainingError, message, PARAMS, lambda p, b: jnp.nan * p["w"].sum(), DATA, **QUICK)
 
 
 def test_last_update_that_is_not_finite():

@@ -1,6 +1,5 @@
 """Streamed data: each example once an epoch, and training as on arrays that lie on the device."""
 
-import re
 from functools import partial
 
 import jax
@@ -168,12 +167,6 @@ def test_a_net_is_trained_on_the_data_of_the_stream():
     assert [progress.stage for progress in streamed.history] == ["soft"] * 3
     losses = [planted.loss_fn(params, data) for params in (planted.PARAMS, streamed.retrained)]
     assert losses[1] < 0.97 * losses[0]
-
-
-def test_a_stream_without_batches():
-    message = "the stream gave no batches; batches(number) must start anew in every epoch"
-    with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
-        planted.retrain(1, 1, data=Stream(520, lambda number: []))
 
 
 def test_a_stream_of_less_than_a_batch():

@@ -12,6 +12,7 @@ from flax import linen, nnx
 from swsjax.compress import compress
 from swsjax.config import Config
 from swsjax.errors import ConfigError
+from swsjax.files import load, save
 from swsjax.nets import take_apart
 from swsjax.quantize import codebook
 from swsjax.retrain import Rates
@@ -129,6 +130,60 @@ def test_equinox_module():
     assert result.params.activation is net.activation
     assert len(codebook(eqx.filter(result.params, eqx.is_array))) <= 5
     assert jax.vmap(result.params)(DATA["x"]).shape == (200, 3)
+
+
+def test_equinox_module_in_a_file(tmp_path):
+    net = eqx.nn.MLP(4, 3, 8, 1, activation=jax.nn.gelu, key=jax.random.key(0))
+    arrays, code = eqx.partition(net, eqx.is_array)
+    save(tmp_path / "net.sws", arrays)
+    decoded = eqx.combine(load(tmp_path / "net.sws", like=arrays), code)
+    np.testing.assert_array_equal(jax.vmap(decoded)(DATA["x"]), jax.vmap(net)(DATA["x"]))
+
+
+def linear_loss(net, batch):
+    return squared(batch["x"] @ net["w"].astype(jnp.float32), batch)
+
+
+def test_narrow_weights_keep_their_type():
+    net = {"w": jnp.asarray(RNG.normal(size=(4, 3)), jnp.float16)}
+    result = compress(net, linear_loss, DATA, QUICK)
+    assert result.params["w"].dtype == result.retrained["w"].dtype == jnp.float16
+    assert {leaf.dtype.name for leaf in result.mixtures["weights"]} == {"float32"}
+    means = jnp.float16(result.mixtures["weights"].means)
+    assert set(np.unique(result.params["w"]).tolist()) <= {0.0, *np.asarray(means).tolist()}
+    assert not jnp.array_equal(result.retrained["w"], net["w"])
+
+
+@pytest.mark.parametrize("x64", [False, True])
+def test_float64_weights(x64):
+    with jax.enable_x64(x64):
+        result = compress({"w": RNG.normal(size=(4, 3))}, linear_loss, DATA, QUICK)
+        assert result.params["w"].dtype == (jnp.float64 if x64 else jnp.float32)
+        assert len(codebook(result.params)) <= 5
+
+
+def test_keys_numbers_and_empty_leaves():
+    net = {
+        "empty": np.zeros((0, 3), np.float32),
+        "factor": 0.5,
+        "key": jax.random.key(3),
+        "scale": jnp.float32(1.5),
+        "w": np.float32(RNG.normal(size=(4, 3))),
+    }
+
+    def loss(net, batch):
+        noise = jax.random.normal(net["key"], batch["x"].shape)
+        outputs = (batch["x"] + net["factor"] * noise) @ net["w"] * net["scale"]
+        return squared(outputs, batch) + net["empty"].sum()
+
+    made = compress(net, loss, DATA, QUICK).params
+    assert made["key"] == net["key"]
+    assert made["factor"] is net["factor"]
+    assert made["empty"].shape == (0, 3)
+    assert made["scale"].shape == ()
+    values = codebook({"scale": made["scale"], "w": made["w"]})
+    assert made["scale"] in values
+    assert len(values) <= 5
 
 
 def mixed_net():

@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from row import RESULTS, start_of
+from row import RESULTS, pretrained_of, start_of
 
 import swsjax
 from swsjax import Config, stages
@@ -218,9 +218,8 @@ def nets(seed: int) -> tuple[Classifier, swsjax.Result, dict[str, Any]]:
     dataset = load_mnist()
     config = replace(BASE, seed=seed)
     pretraining = replace(LENET_300_100_PRETRAINING, seed=seed)
-    net, start, _ = start_of(
-        NET, build(LeNet300100, dataset, seed=seed), pretraining, config, dataset
-    )
+    net, _ = pretrained_of(NET, build(LeNet300100, dataset, seed=seed), pretraining, dataset)
+    start, _ = start_of(NET, net, pretraining, config, dataset)
     return net, start, distillation_data(net, dataset.train)
 
 

@@ -1,7 +1,7 @@
 """One row of a results table: a net, a setting, several seeds, from untrained to decoded file.
 
-The settings of a net differ in its last stage only. What comes before is trained once a seed and
-kept under ``runs/``, which git ignores; delete it after a change of the code.
+What settings have in common, pretrained nets and the stages before pruning, is trained once a seed
+and kept under ``runs/``, which git ignores; delete it after a change of the code.
 """
 
 import hashlib
@@ -26,6 +26,7 @@ from swsjax.classifier import (
     compress_classifier,
     errors_of,
     pretrain_classifier,
+    teacher_seeds,
 )
 from swsjax.data import Dataset, load_mnist
 from swsjax.recipes import Recipe
@@ -59,6 +60,7 @@ def run_row(
     settings = {
         "config": repr(recipe.config),
         "share": recipe.share,
+        "teachers": recipe.teachers,
         "pretraining": repr(pretraining),
     }
     rows = _done(target, settings)
@@ -103,20 +105,18 @@ def _run(
     dataset: Dataset,
 ) -> dict[str, Any]:
     config = replace(recipe.config, seed=seed)
-    pretrained, start, seconds = start_of(
-        net,
-        build(model, dataset, seed=seed),
-        replace(pretraining, seed=seed),
-        config,
-        dataset,
-        share=recipe.share,
-    )
+    nets = [
+        pretrained_of(net, build(model, dataset, seed=one), replace(pretraining, seed=one), dataset)
+        for one in (seed, *teacher_seeds(seed, recipe.teachers))
+    ]
+    (pretrained, *teachers), took = zip(*nets, strict=True)
+    given = {"share": recipe.share, "teachers": teachers}
+    result, seconds = start_of(net, pretrained, pretraining, config, dataset, **given)
     started = time.perf_counter()
-    result = start
     if config.prune_epochs:
         last = replace(config, soft_epochs=0, hard_epochs=0)
-        result = compress_classifier(pretrained, dataset, last, share=recipe.share, start=start)
-    seconds += time.perf_counter() - started
+        result = compress_classifier(pretrained, dataset, last, start=result, **given)
+    seconds += sum(took) + time.perf_counter() - started
     swsjax.save(path, result.params, metadata={"model": net, "data": "mnist"})
     decoded = swsjax.load(path, like=pretrained.params)
     measured = swsjax.report(path, errors=errors_of(pretrained, result, decoded, dataset))
@@ -124,41 +124,58 @@ def _run(
     return {"seed": seed, "file": path.name, "seconds": seconds} | measured.to_dict()
 
 
+def pretrained_of(
+    net: str, untrained: Classifier, pretraining: PretrainConfig, dataset: Dataset
+) -> tuple[Classifier, float]:
+    """The pretrained net, and the seconds that it took."""
+
+    def train() -> dict[str, Any]:
+        started = time.perf_counter()
+        params = pretrain_classifier(untrained, dataset, pretraining).params
+        return {"params": params, "seconds": np.float64(time.perf_counter() - started)}
+
+    kept = _kept(f"{net}-pretrained-seed{pretraining.seed}", repr(pretraining), train)
+    return untrained._replace(params=kept["params"]), kept["seconds"].item()
+
+
 def start_of(
     net: str,
-    untrained: Classifier,
+    pretrained: Classifier,
     pretraining: PretrainConfig,
     config: swsjax.Config,
     dataset: Dataset,
     *,
     share: float = 0.5,
-) -> tuple[Classifier, swsjax.Result, float]:
-    """The pretrained net, the result of soft and hard stage, and the seconds that both took."""
+    teachers: Sequence[Classifier] = (),
+) -> tuple[swsjax.Result, float]:
+    """The result of soft and hard stage, and the seconds that they took."""
     config = replace(config, prune_epochs=0, kept=1.0)
-    settings = hashlib.sha256(repr((pretraining, config, share)).encode()).hexdigest()[:12]
-    folder = RUNS / f"{net}-seed{config.seed}-{settings}"
 
     def train() -> dict[str, Any]:
         started = time.perf_counter()
-        pretrained = pretrain_classifier(untrained, dataset, pretraining)
-        result = compress_classifier(pretrained, dataset, config, share=share)
+        result = compress_classifier(pretrained, dataset, config, share=share, teachers=teachers)
         return {
-            "pretrained": pretrained.params,
             "retrained": result.retrained,
             "mixture": result.mixtures["weights"]._asdict(),
             "seconds": np.float64(time.perf_counter() - started),
         }
 
+    settings = repr((pretraining, config, share, len(teachers)))
+    kept = _kept(f"{net}-seed{config.seed}", settings, train)
+    mixture = swsjax.GaussianMixture(**kept["mixture"])
+    quantised = swsjax.quantize(mixture, kept["retrained"])
+    result = swsjax.Result(quantised, kept["retrained"], {"weights": mixture}, [])
+    return result, kept["seconds"].item()
+
+
+def _kept(name: str, settings: str, train: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What was trained with these settings, or is now."""
+    folder = RUNS / f"{name}-{hashlib.sha256(settings.encode()).hexdigest()[:12]}"
     with ocp.StandardCheckpointer() as checkpointer:
         if not folder.exists():
             checkpointer.save(folder, train())
             checkpointer.wait_until_finished()
-        kept = checkpointer.restore(folder)
-    mixture = swsjax.GaussianMixture(**kept["mixture"])
-    start = swsjax.Result(
-        swsjax.quantize(mixture, kept["retrained"]), kept["retrained"], {"weights": mixture}, []
-    )
-    return untrained._replace(params=kept["pretrained"]), start, kept["seconds"].item()
+        return checkpointer.restore(folder)
 
 
 def _summary(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:

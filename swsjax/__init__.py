@@ -6,7 +6,7 @@ are public on their own, for people with a training loop of their own.
 """
 
 from swsjax.compress import Result, compress
-from swsjax.config import Config
+from swsjax.config import TAU_PER_EXAMPLE, Config
 from swsjax.errors import (
     CheckpointError,
     ConfigError,
@@ -66,6 +66,7 @@ from swsjax.train import PretrainConfig, PretrainProgress, TrainState, epoch, pr
 
 __all__ = [
     "FROZEN",
+    "TAU_PER_EXAMPLE",
     "Beta",
     "CheckpointError",
     "Config",

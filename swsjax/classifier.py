@@ -4,7 +4,7 @@ The steps that the command line and the benchmarks share: train on the training 
 validation images, report the test images.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from os import PathLike
 from typing import NamedTuple
 
@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 from swsjax.compress import Result, compress
 from swsjax.config import Config
 from swsjax.data import Dataset, Split
-from swsjax.losses import Apply, Params, cross_entropy, distillation, error_rate, with_teacher
+from swsjax.losses import Apply, Params, cross_entropy, distillation, error_rate, logits_of
 from swsjax.stages import Progress
 from swsjax.train import PretrainConfig, PretrainProgress, pretrain
 
@@ -29,6 +29,7 @@ __all__ = [
     "distillation_data",
     "errors_of",
     "pretrain_classifier",
+    "teacher_seeds",
 ]
 
 ModelClass = Callable[..., nnx.Module]
@@ -100,6 +101,7 @@ def compress_classifier(
     config: Config = Config(),
     *,
     share: float = 0.5,
+    teachers: Sequence[Classifier] = (),
     start: Result | None = None,
     mesh: Mesh | None = None,
     callback: Callable[[Progress], None] | None = None,
@@ -109,8 +111,10 @@ def compress_classifier(
 
     The loss is distillation from the pretrained net to the given share and cross-entropy for the
     rest, on the training images as they are (no augmentation), at ``TEMPERATURE``, and
-    ``PRUNE_TEMPERATURE`` in the pruning stage. The error in the history is that of the validation
-    images.
+    ``PRUNE_TEMPERATURE`` in the pruning stage. Where there are other ``teachers``, pretrained from
+    other seeds, they and the net teach together: the mean of their logits is more often right, and
+    surer of what is doubtful, than those of one (Hinton, Vinyals, Dean, arXiv 1503.02531). The
+    error in the history is that of the validation images.
 
     >>> from swsjax.data import load_digits
     >>> digits = load_digits()
@@ -126,7 +130,7 @@ def compress_classifier(
     return compress(
         classifier.params,
         distillation(apply, share=share, temperature=TEMPERATURE),
-        distillation_data(classifier, dataset.train),
+        distillation_data(classifier, dataset.train, teachers),
         config,
         prune_loss_fn=distillation(apply, share=share, temperature=PRUNE_TEMPERATURE),
         start=start,
@@ -137,8 +141,19 @@ def compress_classifier(
     )
 
 
-def distillation_data(classifier: Classifier, split: Split) -> dict[str, Array]:
-    """Images, labels and the net's own logits of them: what ``losses.distillation`` takes.
+def teacher_seeds(seed: int, number: int) -> list[int]:
+    """Seeds of other nets to teach beside that of a seed, which no other seed's have.
+
+    >>> teacher_seeds(0, 2), teacher_seeds(1, 2)
+    ([100, 101], [200, 201])
+    """
+    return [100 * (seed + 1) + k for k in range(number)]
+
+
+def distillation_data(
+    classifier: Classifier, split: Split, teachers: Sequence[Classifier] = ()
+) -> dict[str, Array]:
+    """Images, labels and the mean logits of the net and others: what ``distillation`` takes.
 
     >>> from swsjax.data import load_digits
     >>> apply = lambda params, images: images.reshape(len(images), -1) / 255.0 @ params
@@ -147,7 +162,9 @@ def distillation_data(classifier: Classifier, split: Split) -> dict[str, Array]:
     >>> data["inputs"].shape, data["labels"].shape, data["teacher"].shape
     ((300, 8, 8), (300,), (300, 10))
     """
-    return with_teacher(_batchable(split), classifier.apply, classifier.params)
+    nets = [classifier, *teachers]
+    logits = sum(logits_of(net.apply, net.params, split.images) for net in nets) / len(nets)
+    return _batchable(split) | {"teacher": logits}
 
 
 def errors_of(

@@ -18,6 +18,7 @@ from swsjax.classifier import (
     compress_classifier,
     errors_of,
     pretrain_classifier,
+    teacher_seeds,
 )
 from swsjax.compress import Result
 from swsjax.config import Config
@@ -103,7 +104,7 @@ def _pretrain(options: argparse.Namespace) -> None:
     folder = _writable(options.out)
     dataset = _DATASETS[options.data]()
     with reporter() as show:
-        pretrained = _pretrained(options, dataset, show)
+        pretrained = _pretrained(options, options.seed, dataset, show)
     save_checkpoint(folder / "checkpoint", pretrained.params)
     errors = {
         "validation": pretrained.error(dataset.validation),
@@ -117,7 +118,7 @@ def _pretrain(options: argparse.Namespace) -> None:
 
 def _compress(options: argparse.Namespace) -> None:
     folder = _writable(options.out)
-    recipe, share = _RECIPES[options.model].by_name()[options.setting]
+    recipe, share, others = _RECIPES[options.model].by_name()[options.setting]
     if options.kept is not None and not recipe.prune_epochs:
         raise ConfigError(
             f"--kept does nothing with --setting {options.setting}, which prunes nothing; "
@@ -133,12 +134,21 @@ def _compress(options: argparse.Namespace) -> None:
     state = folder / "state"  # an interrupted command, given again, goes on from there
     with reporter() as show:
         if options.checkpoint is None:
-            pretrained = _pretrained(options, dataset, show)
+            pretrained = _pretrained(options, options.seed, dataset, show)
         else:
             like = build(_MODELS[options.model], dataset, seed=options.seed)
             pretrained = like._replace(params=load_checkpoint(options.checkpoint, like.params))
         result = compress_classifier(
-            pretrained, dataset, config, share=share, callback=show.retraining, checkpoint=state
+            pretrained,
+            dataset,
+            config,
+            share=share,
+            teachers=[
+                _pretrained(options, seed, dataset, show)
+                for seed in teacher_seeds(options.seed, others)
+            ],
+            callback=show.retraining,
+            checkpoint=state,
         )
     metadata = {"model": options.model, "data": options.data}
     _write(folder, options.model, pretrained, result, dataset, metadata)
@@ -175,9 +185,11 @@ def _shown(measured: Report, options: argparse.Namespace) -> str:
     return json.dumps(measured.to_dict(), indent=2) if options.json else str(measured)
 
 
-def _pretrained(options: argparse.Namespace, dataset: Dataset, show: Reporter) -> Classifier:
-    untrained = build(_MODELS[options.model], dataset, seed=options.seed)
-    config = replace(_PRETRAINING[options.model], seed=options.seed)
+def _pretrained(
+    options: argparse.Namespace, seed: int, dataset: Dataset, show: Reporter
+) -> Classifier:
+    untrained = build(_MODELS[options.model], dataset, seed=seed)
+    config = replace(_PRETRAINING[options.model], seed=seed)
     return pretrain_classifier(untrained, dataset, config, callback=show.pretraining)
 
 

@@ -2,10 +2,10 @@
 
 ``kept`` is the dial between error and size: ``balanced.config`` with ``kept=0.4`` makes a smaller
 file at a larger error. ``small_loss`` prunes nothing, leaves more weights to begin with and listens
-to the pretrained net more than to the labels. Settings were compared on validation images. ``tau``
-is a dial only from where the prior holds the weights at its means: far below, at 0.015 on
-LeNet-300-100 with the balanced ``pi_zero``, the hard stage starts from a net that quantising
-breaks, and ends both sparser and worse.
+to the pretrained net, and to others pretrained beside it, in place of the labels. Settings were
+compared on validation images. ``tau`` is a dial only from where the prior holds the weights at its
+means: far below, at 0.015 on LeNet-300-100 with the balanced ``pi_zero``, the hard stage starts
+from a net that quantising breaks, and ends both sparser and worse.
 """
 
 from dataclasses import replace
@@ -32,6 +32,8 @@ class Recipe(NamedTuple):
     """Settings of ``compress``."""
     share: float = 0.5
     """Of distillation in the loss; the rest is cross-entropy."""
+    teachers: int = 0
+    """Other nets, pretrained from other seeds, that teach beside the one to be compressed."""
 
 
 class Settings(NamedTuple):
@@ -57,15 +59,16 @@ LENET_5_CAFFE_PRETRAINING = PretrainConfig(epochs=20)
 _LENET_300_100 = Config(tau=0.05, prune_epochs=60, kept=0.5)
 _LENET_5_CAFFE = Config(tau=0.1, prune_epochs=40, kept=0.7)
 _CALM = Rates(weights=5e-4, precisions=5e-4, warmup_epochs=1.0, final=0.0, epsilon=1e-5)
+_SMALL_LOSS = Config(pi_zero=0.9, hard_epochs=40, hard_rates=_CALM)
 
 LENET_300_100 = Settings(
-    small_loss=Recipe(Config(tau=0.02, pi_zero=0.9, hard_epochs=40, hard_rates=_CALM), share=1.0),
+    small_loss=Recipe(replace(_SMALL_LOSS, tau=0.02), share=1.0, teachers=4),
     balanced=Recipe(_LENET_300_100),
     smallest=Recipe(replace(_LENET_300_100, kept=0.3)),
 )
 """Of ``models.LeNet300100``."""
 LENET_5_CAFFE = Settings(
-    small_loss=Recipe(Config(tau=0.05, pi_zero=0.9, hard_epochs=40, hard_rates=_CALM), share=1.0),
+    small_loss=Recipe(replace(_SMALL_LOSS, tau=0.05), share=1.0, teachers=2),
     balanced=Recipe(_LENET_5_CAFFE),
     smallest=Recipe(replace(_LENET_5_CAFFE, kept=0.35)),
 )

@@ -262,8 +262,8 @@ def test_digits_default_is_what_the_demo_uses(demo):
     ],
 )
 def test_setting(given, recipe, tmp_path, capsys, monkeypatch):
-    def compress(pretrained, dataset, config, *, share, callback, checkpoint):
-        raise swsjax.ConfigError(repr((config, share)))
+    def compress(pretrained, dataset, config, *, share, teachers, callback, checkpoint):
+        raise swsjax.ConfigError(repr((config, share, len(teachers))))
 
     monkeypatch.setattr("swsjax.cli._PRETRAINING", {"lenet-300-100": swsjax.PretrainConfig(1)})
     monkeypatch.setattr("swsjax.cli.compress_classifier", compress)

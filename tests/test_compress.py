@@ -13,7 +13,13 @@ import pytest
 from flax import nnx
 
 from swsjax import retrain
-from swsjax.classifier import build, compress_classifier, pretrain_classifier
+from swsjax.classifier import (
+    Classifier,
+    build,
+    compress_classifier,
+    distillation_data,
+    pretrain_classifier,
+)
 from swsjax.compress import compress
 from swsjax.config import Config
 from swsjax.data import load_digits
@@ -391,3 +397,29 @@ def test_bfloat16_weights_stay_bfloat16_and_their_mixture_float32(tmp_path):
     loaded = load(tmp_path / "net.sws")
     assert loaded["w"].dtype == jnp.bfloat16
     assert_bit_equal(loaded, result.params)
+
+
+def test_several_teachers_are_the_mean_of_their_logits():
+    def net(scale):
+        return Classifier(np.float32(scale), lambda params, x: x.reshape(len(x), -1) * params)
+
+    split = load_digits().test
+    one, others = net(1.0), [net(3.0), net(-1.0)]
+    data = distillation_data(one, split, others)
+    np.testing.assert_allclose(data["teacher"], split.images.reshape(300, 64), rtol=1e-6)
+    np.testing.assert_array_equal(data["labels"], split.labels)
+
+
+def test_teachers_are_learned_from():
+    digits = load_digits()
+
+    def apply(params, images):
+        return images.reshape(len(images), -1) / 255.0 @ params
+
+    untrained = Classifier(jnp.zeros((64, 10)), apply)
+    good = pretrain_classifier(untrained, digits, PretrainConfig(epochs=20, learning_rate=0.1))
+    wrong = good._replace(params=-3 * good.params)  # together they say the opposite
+    config = Config(components=8, pi_zero=0.5, soft_epochs=0, hard_epochs=1, method="exact")
+    alone = compress_classifier(good, digits, config, share=1.0)
+    taught = compress_classifier(good, digits, config, share=1.0, teachers=[wrong])
+    assert taught.history[0].loss > 10 * alone.history[0].loss

@@ -1,0 +1,115 @@
+"""The prior in a training loop of your own, with an optimiser of your own.
+
+    python examples/own_loop.py
+
+``swsjax.init`` and ``swsjax.make_step`` take the place of your optimiser's ``init`` and of your
+step; the batches, the loop and the logging stay yours. ``swsjax.compress`` does the same and looks
+after the rest: finer tables as the mixture narrows, checks, checkpoints.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+import swsjax
+from swsjax.data import load_digits
+
+EPOCHS = {"train": 40, "soft": 240, "hard": 160}
+BATCH_SIZE = 32
+
+
+def apply(params, images):
+    x = images.reshape(len(images), -1) / 255
+    for layer in params[:-1]:
+        x = jax.nn.relu(x @ layer["kernel"] + layer["bias"])
+    return x @ params[-1]["kernel"] + params[-1]["bias"]
+
+
+def init(key, sizes=(64, 100, 100, 10)):
+    return [
+        {"kernel": jax.random.normal(k, (a, b)) * (2 / a) ** 0.5, "bias": jnp.zeros(b)}
+        for k, a, b in zip(jax.random.split(key, 3), sizes[:-1], sizes[1:], strict=True)
+    ]
+
+
+loss = swsjax.cross_entropy(apply)
+
+
+def batches(data, rng):
+    size = len(data["labels"])
+    for chosen in rng.permutation(size)[: size - size % BATCH_SIZE].reshape(-1, BATCH_SIZE):
+        yield {name: x[chosen] for name, x in data.items()}
+
+
+def train(params, data, rng):
+    """The loop that you have."""
+    optimizer = optax.sgd(0.1, momentum=0.9)
+    opt_state = optimizer.init(params)
+
+    @jax.jit
+    def step(params, opt_state, batch):
+        updates, opt_state = optimizer.update(jax.grad(loss)(params, batch), opt_state)
+        return optax.apply_updates(params, updates), opt_state
+
+    for _ in range(EPOCHS["train"]):
+        for batch in batches(data, rng):
+            params, opt_state = step(params, opt_state, batch)
+    return params
+
+
+def retrain(params, mixture, data, rng, *, forward, epochs, precisions):
+    """The same loop under the prior."""
+    size = len(data["labels"])
+    steps = epochs * (size // BATCH_SIZE)
+    weights = optax.sgd(optax.cosine_decay_schedule(0.1, steps), momentum=0.9)
+    optimizer = swsjax.Rates(weights=weights, precisions=precisions).optimizer(epochs, steps)
+    state = swsjax.init(params, {"weights": mixture}, optimizer, jax.random.key(0))
+    step = jax.jit(
+        swsjax.make_step(
+            loss,
+            optimizer,
+            forward=forward,
+            tau=swsjax.TAU_PER_EXAMPLE * size,
+            train_size=size,
+            hyper=swsjax.HyperPriors(),
+        )
+    )
+    for _ in range(epochs):
+        for batch in batches(data, rng):
+            state, _ = step(state, batch)
+    return state.params, swsjax.merge(state.mixtures["weights"])
+
+
+def main(file="own_loop.sws"):
+    digits = load_digits()
+    data = {"inputs": digits.train.images, "labels": digits.train.labels}
+    # Nothing is chosen on the validation images, so they are held out like the test images.
+    images, labels = map(np.concatenate, zip(digits.validation, digits.test, strict=True))
+    rng = np.random.default_rng(0)
+    params = train(init(jax.random.key(0)), data, rng)
+    before = swsjax.error_rate(apply, params, images, labels)
+
+    weights = np.concatenate([x.ravel() for x in jax.tree.leaves(params)])
+    mixture = swsjax.init_mixture(weights.min(), weights.max(), pi_zero=0.9)
+    for forward, precisions in ((swsjax.soft, 7e-4), (swsjax.hard, 5e-4)):
+        params, mixture = retrain(
+            params,
+            mixture,
+            data,
+            rng,
+            forward=forward,
+            epochs=EPOCHS[forward.__name__],
+            precisions=precisions,
+        )
+    quantised = swsjax.quantize(mixture, params)
+    swsjax.save(file, quantised)
+
+    after = swsjax.error_rate(apply, swsjax.load(file, like=quantised), images, labels)
+    measured = swsjax.report(file, errors={"before": before, "after": after})
+    print(measured)
+    return quantised, measured
+
+
+if __name__ == "__main__":
+    main()

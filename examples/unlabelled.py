@@ -45,7 +45,10 @@ def main(file="unlabelled.sws"):
 
     # From here on there are images only.
     data = swsjax.with_teacher({"inputs": digits.train.images}, apply, net)
-    result = swsjax.compress(net, swsjax.distillation(apply, share=1.0), data)
+    # At the start this loss is zero, so the prior has the more say: a third of the default tau.
+    tau = 0.3 * swsjax.TAU_PER_EXAMPLE * len(data["inputs"])
+    loss = swsjax.distillation(apply, share=1.0)
+    result = swsjax.compress(net, loss, data, swsjax.Config(tau=tau))
     state = nnx.state(result.params, nnx.Param)
     swsjax.save(file, state)
 

@@ -163,8 +163,8 @@ def distillation_data(
     ((300, 8, 8), (300,), (300, 10))
     """
     nets = [classifier, *teachers]
-    logits = sum(logits_of(net.apply, net.params, split.images) for net in nets) / len(nets)
-    return _batchable(split) | {"teacher": logits}
+    logits = [logits_of(net.apply, net.params, split.images) for net in nets]
+    return _batchable(split) | {"teacher": jnp.mean(jnp.stack(logits), axis=0)}
 
 
 def errors_of(

@@ -16,7 +16,15 @@ from swsjax.cli import main
 from swsjax.data import load_digits
 from swsjax.recipes import LENET_300_100, Recipe, Settings
 
-COMMAND = [sys.executable, "-c", "import sys; from swsjax.cli import main; sys.exit(main())"]
+# Where the tests run in the background of a shell, SIGINT may be ignored from the start. It is set
+# here and not by a `preexec_fn`, which forks, and of that JAX warns once it runs.
+CODE = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from swsjax.cli import main
+sys.exit(main())
+"""
+COMMAND = [sys.executable, "-c", CODE]
 
 
 @pytest.fixture(scope="module")
@@ -236,8 +244,6 @@ def test_interrupt_leaves_no_half_written_file(tmp_path):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        # Where the tests run in the background of a shell, SIGINT may be ignored from the start.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     first = process.stderr.readline()  # it is at work once it reports
     process.send_signal(signal.SIGINT)

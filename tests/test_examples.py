@@ -71,10 +71,10 @@ def test_the_others_run(name, tmp_path, capsys, monkeypatch):
     """With a few steps where the page has twenty thousand: what comes of them is no good."""
     compress = swsjax.compress
 
-    def short(params, loss, data, config=swsjax.Config(), **given):
+    def short(params, loss, data, config=None, **given):
         quick = {"soft_epochs": 1, "hard_epochs": 1, "least_steps": 1, "batch_size": 32}
         quick |= {"pi_zero": 0.5, "initial_std": 0.02}
-        return compress(params, loss, data, replace(config, **quick), **given)
+        return compress(params, loss, data, replace(config or swsjax.Config(), **quick), **given)
 
     monkeypatch.setattr(swsjax, "compress", short)
     module = load(name)

@@ -6,8 +6,8 @@ The points are that seed's of the settings of the results table (run ``table1.py
 others between and beyond them, which differ from the balanced one in how much is pruned. Points
 that are done are not run again, unless the settings changed. Writes
 ``results/NET/frontier/kept-KEPT.json`` for each, ``results/frontier-NET.json`` for all, and the
-figure ``docs/frontier-NET.png``, in which the rows of the table (three seeds) and published sizes
-of real files stand too. On two cores a point of LeNet-300-100 takes a minute, one of LeNet-5-Caffe
+figure ``docs/figures/front-NET.png``, in which the rows of the table (three seeds) and published
+results stand too. On two cores a point of LeNet-300-100 takes a minute, one of LeNet-5-Caffe
 about eight.
 """
 
@@ -17,24 +17,40 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
-from matplotlib.ticker import LogLocator, NullFormatter
+from matplotlib.axes import Axes
 from row import RESULTS, run_row
 from table1 import NETS
 
 from swsjax.atomic import write_bytes
+from swsjax.plot import Published, plot_front
+from swsjax.plot.style import GREY, ORANGE, column_png
 
 KEPT = {"lenet-300-100": (0.8, 0.65, 0.4, 0.2), "lenet-5-caffe": (0.85, 0.5, 0.25)}
 SEED = 0
-DOCS = Path(__file__).parent.parent / "docs"
+FIGURES = Path(__file__).parent.parent / "docs" / "figures"
 TITLES = {"lenet-300-100": "LeNet-300-100 on MNIST", "lenet-5-caffe": "LeNet-5-Caffe on MNIST"}
-# Bytes of decodable files and test error (%), as their papers give them.
+# Bytes, test error and what the bytes count, as the papers give them or a later one of them. Files
+# of MIRACLE need the sender's random numbers too.
+_FILE, _SHARED, _HAN, _PRUNING = "file", "file, shared randomness", "Han format", "pruning ratio"
 PUBLISHED = {
-    "lenet-300-100": {"entropy-penalised reparameterisation, 2019": [(8560, 1.9)]},
-    "lenet-5-caffe": {
-        "entropy-penalised reparameterisation, 2019": [(2840, 1.0)],
-        "MIRACLE, 2018 (with shared randomness)": [(3030, 0.69), (1520, 0.96)],
-    },
+    "lenet-300-100": [
+        Published("Deep Compression, 2015", 27_000, 0.0158, _HAN),
+        Published("soft weight-sharing, 2017", 16_600, 0.0194, _HAN),
+        Published("sparse variational dropout, 2017", 4 * 266_610 / 68, 0.0192, _PRUNING),
+        Published("entropy-penalised, 2019", 8_560, 0.019, _FILE),
+    ],
+    "lenet-5-caffe": [
+        Published("Deep Compression, 2015", 44_000, 0.0074, _HAN),
+        Published("soft weight-sharing, 2017", 10_600, 0.0097, _HAN),
+        Published("sparse variational dropout, 2017", 4 * 431_080 / 280, 0.0075, _PRUNING),
+        Published("Bayesian compression, 2017", 2_300, 0.01, _HAN),
+        Published("ADMM", 2_730, 0.01, _HAN),
+        Published("entropy-penalised, 2019", 2_840, 0.01, _FILE),
+        Published("MIRACLE, 2018", 3_030, 0.0069, _SHARED),
+        Published("MIRACLE, 2018", 1_520, 0.0096, _SHARED),
+        Published("MIRACLE, later code", 1_694, 0.0083, _SHARED),
+        Published("MIRACLE, later code", 1_140, 0.0098, _SHARED),
+    ],
 }
 
 
@@ -82,42 +98,36 @@ def frontier(name: str) -> list[dict[str, Any]]:
 
 
 def draw(name: str) -> None:
-    figure, axes = plt.subplots(figsize=(6.5, 4.2), layout="constrained")
     points = frontier(name)
-    axes.plot(
-        [point["file_bytes"] for point in points],
-        [100 * point["test_error"] for point in points],
-        "o-",
-        color="C0",
-        label="one seed",
-    )
-    for row in rows(RESULTS / name):
-        x, y = row["summary"]["file_bytes"], row["summary"]["test_error"]
-        axes.errorbar(
-            x["mean"],
-            100 * y["mean"],
-            xerr=[[x["mean"] - x["min"]], [x["max"] - x["mean"]]],
-            yerr=[[100 * (y["mean"] - y["min"])], [100 * (y["max"] - y["mean"])]],
-            fmt="s",
-            color="C1",
-            capsize=3,
-            label="settings of the table, three seeds, mean and range",
-        )
     before = points[0]["pretrained_test_error"]
-    axes.axhline(100 * before, color="0.5", linestyle=":", label="pretrained, that seed")
-    for marker, (label, sizes) in zip("^D", PUBLISHED[name].items(), strict=False):
-        axes.plot(*zip(*sizes, strict=True), marker, color="C2", label=label)
-    axes.set(xscale="log", xlabel="file (bytes)", ylabel="test error (%)", title=TITLES[name])
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
-    axes.xaxis.set_major_formatter("{x:,.0f}")
-    axes.xaxis.set_minor_formatter(NullFormatter())
-    handles, labels = axes.get_legend_handles_labels()
-    unique = dict(zip(labels, handles, strict=True))
-    axes.legend(unique.values(), unique.keys(), fontsize=8, frameon=False)
-    axes.grid(alpha=0.3)
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(DOCS / f"frontier-{name}.png", dpi=150)
-    plt.close(figure)
+
+    def front(axes: Axes) -> None:
+        axes.axhline(100 * before, color=GREY, linestyle=":", label="pretrained, that seed")
+        for number, row in enumerate(rows(RESULTS / name)):
+            size, error = row["summary"]["file_bytes"], row["summary"]["test_error"]
+            axes.errorbar(
+                size["mean"],
+                100 * error["mean"],
+                xerr=[[size["mean"] - size["min"]], [size["max"] - size["mean"]]],
+                yerr=[
+                    [100 * (error["mean"] - error["min"])],
+                    [100 * (error["max"] - error["mean"])],
+                ],
+                fmt="s",
+                markersize=3,
+                color=ORANGE,
+                capsize=2,
+                label=None if number else "settings of the table, mean and range of the seeds",
+            )
+        sizes = [(point["file_bytes"], point["test_error"]) for point in points]
+        plot_front(axes, sizes, published=PUBLISHED[name], label="files of one seed")
+        axes.set(
+            title=TITLES[name], xlabel="file, or as published (bytes)", ylabel="test error (%)"
+        )
+
+    FIGURES.mkdir(exist_ok=True)
+    png = column_png(front, lambda figure: figure.subplots(), height=4.2)
+    write_bytes(FIGURES / f"front-{name}.png", png)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,118 @@
+"""The front of error against size, beside what was published."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from swsjax.plot.style import BLUE, GREEN, GREY, ORANGE, PURPLE
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["Published", "pareto", "plot_front"]
+
+_STYLES = [("^", GREEN), ("s", ORANGE), ("X", GREY), ("D", PURPLE)]
+_PLACES = [(0, 6), (0, -6), (7, 0), (-7, 0), (6, 6), (-6, -6), (6, -6), (-6, 6)]  # points
+
+
+class Published(NamedTuple):
+    """A published result to compare with."""
+
+    label: str
+    """Method and year."""
+    size_bytes: float
+    """What it takes, by its own account."""
+    error: float
+    """From 0 to 1."""
+    kind: str
+    """What its size counts: a file, bits in a format, or a ratio that counts no positions."""
+
+
+def pareto(points: Sequence[tuple[float, float]]) -> list[int]:
+    """Indexes of the points that none other beats in both size and error, smallest first.
+
+    >>> pareto([(300, 0.01), (100, 0.03), (200, 0.04)])
+    [1, 0]
+    """
+    front: list[int] = []
+    for i in sorted(range(len(points)), key=lambda i: points[i]):
+        if not front or points[i][1] < points[front[-1]][1]:
+            front.append(i)
+    return front
+
+
+def plot_front(
+    axes: "Axes",
+    points: Sequence[tuple[float, float]],
+    *,
+    published: Sequence[Published] = (),
+    label: str = "on the front",
+) -> None:
+    """Draw error (%) against size (bytes, logarithmic), and the Pareto front of the points.
+
+    Points on the front are filled and joined by steps: for each size the smallest error that is
+    not larger. Published results are numbered, and the legend says what their size counts.
+
+    Args:
+        axes: one axes.
+        points: pairs of bytes and error, the error from 0 to 1.
+        published: what to compare with.
+        label: of the points, in the legend.
+
+    Ullrich, Meeds, Welling, ICLR 2017, section 6.2.
+
+    >>> from matplotlib.figure import Figure
+    >>> paper = Published("soft weight-sharing, 2017", 16_663, 0.0194, "Han format")
+    >>> plot_front(Figure().subplots(), [(4963, 0.0185), (3217, 0.022)], published=[paper])
+    """
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    front = pareto(points)
+    sizes, errors = np.array([points[i] for i in front]).reshape(-1, 2).T
+    axes.step(sizes, 100 * errors, "o-", where="post", color=BLUE, markersize=4, label=label)
+    beaten = [points[i] for i in range(len(points)) if i not in front]
+    if beaten:
+        x, y = np.array(beaten).T
+        axes.plot(x, 100 * y, "o", color=BLUE, markerfacecolor="none", label="beaten", markersize=4)
+    kinds = list(dict.fromkeys(result.kind for result in published))
+    for number, result in enumerate(published, start=1):
+        marker, color = _STYLES[kinds.index(result.kind) % len(_STYLES)]
+        axes.plot(
+            result.size_bytes,
+            100 * result.error,
+            marker,
+            color=color,
+            markersize=4,
+            label=f"{number}  {result.label} ({result.kind})",
+        )
+    axes.set(title="Test error against size", xscale="log", xlabel="bytes", ylabel="error (%)")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.grid(color="#dddddd", linewidth=0.5)
+    axes.set_axisbelow(True)
+    axes.legend(loc="upper right", bbox_to_anchor=(1, 0), borderaxespad=5)  # below the scale
+    _number(axes, points, published)
+
+
+def _number(
+    axes: "Axes", points: Sequence[tuple[float, float]], published: Sequence[Published]
+) -> None:
+    """Put its number beside each published result, where no point and no other number lies."""
+    axes.autoscale_view()
+    to_points = 72 / axes.figure.dpi
+    given = [*points, *((result.size_bytes, result.error) for result in published)]
+    taken = [to_points * axes.transData.transform((x, 100 * y)) for x, y in given]
+    for number, result in enumerate(published, start=1):
+        place = (result.size_bytes, 100 * result.error)
+        here = to_points * axes.transData.transform(place)
+
+        def room(offset: tuple[int, int], here: np.ndarray = here) -> float:
+            return min(6.0, *(np.hypot(*(here + offset - other)) for other in taken))
+
+        offset = max(_PLACES, key=room)
+        taken.append(here + offset)
+        axes.annotate(
+            str(number), place, offset, textcoords="offset points", ha="center", va="center", size=6
+        )

@@ -1,0 +1,231 @@
+"""The figures of a run draw what the run was, and are written where they should be."""
+
+import struct
+import sys
+
+import jax
+import numpy as np
+import pytest
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+
+import swsjax
+from swsjax.compress import Result
+from swsjax.plot import (
+    file_pictures,
+    plot_components,
+    plot_moves,
+    plot_weights,
+    run_pictures,
+    save_figures,
+)
+from swsjax.stages import Progress
+
+
+def mixture_at(means, shares=None):
+    mixture = swsjax.init_mixture(-1.0, 1.0, components=len(means), std=0.05)
+    logits = np.log(np.ones(len(means)) if shares is None else shares)
+    mixture = mixture._replace(means=np.array(means), mixing_logits=logits)
+    return jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), mixture)
+
+
+def progress(stage, epoch, mixture, error=0.1):
+    return Progress(
+        stage=stage,
+        epoch=epoch,
+        epochs=4,
+        loss=0.1,
+        non_zeros=2000 // epoch,
+        levels=5,
+        bound_bytes=500.0,
+        components=4,
+        smallest_sigma=0.05,
+        error=error,
+        prior_error=1e-6,
+        mixtures={"weights": mixture},
+    )
+
+
+@pytest.fixture
+def before() -> dict:
+    return {"w": np.random.default_rng(0).normal(0, 0.3, (50, 40)).astype(np.float32)}
+
+
+@pytest.fixture
+def result(before) -> Result:
+    """Four components, of which one dies out and two merge before the hard stage."""
+    soft = mixture_at([-1.0, 0.5, 0.52, 1.0], [0.5, 0.2, 0.2, 0.1])
+    faded = mixture_at([-1.0, 0.5, 0.52, 1.0], [0.5, 0.2, 0.2, 1e-6])
+    hard = mixture_at([-1.0, 0.51, 1.0], [0.5, 0.4, 1e-6])
+    history = [
+        progress(stage, epoch, mixture, error=0.1 / epoch)
+        for epoch, (stage, mixture) in enumerate(
+            [("soft", soft), ("soft", faded), ("hard", hard), ("hard", hard)], start=1
+        )
+    ]
+    after = {"w": np.round(before["w"], 1)}
+    return Result(after, after, {"weights": hard}, history)
+
+
+def test_weights_figure_counts_every_weight(before, result):
+    top, side, scatter = Figure().subplots(1, 3)
+    plot_weights([top, side, scatter], before, result, most=100)
+    assert sum(bar.get_height() for bar in top.patches) == 2000
+    assert sum(bar.get_width() for bar in side.patches) == 2000
+    assert (top.get_yscale(), side.get_xscale()) == ("log", "log")
+    density, grid = side.lines[0].get_data()
+    bin_width = side.patches[0].get_height()
+    at = len(grid) // 3
+    expected = np.exp(swsjax.log_prob(result.mixtures["weights"], grid[at])) * 2000 * bin_width
+    assert density[at] == pytest.approx(float(expected), rel=1e-4)
+    low, high = top.get_xlim()  # the scale is that of the weights before
+    assert low < before["w"].min() < low + 0.2
+    assert high > before["w"].max() > high - 0.2
+    assert all(axis.get_title() for axis in (top, side, scatter))
+    assert top.get_ylabel() == side.get_xlabel() == "weights / bin"
+
+
+def test_moves_are_those_of_the_weights_with_a_band_for_each_component(before, result):
+    axes = Figure().subplots()
+    plot_moves(axes, before, result, most=100)
+    (scatter,) = axes.lines
+    picked = np.linspace(0, 1999, 100).astype(int)
+    np.testing.assert_array_equal(scatter.get_xdata(), before["w"].ravel()[picked])
+    np.testing.assert_array_equal(scatter.get_ydata(), result.retrained["w"].ravel()[picked])
+    bands = [(band.get_y(), band.get_y() + band.get_height()) for band in axes.patches]
+    expected = [(mean - 0.1, mean + 0.1) for mean in (0.0, -1.0, 0.51, 1.0)]
+    np.testing.assert_allclose(bands, expected, atol=1e-6)
+    assert axes.get_legend().get_texts()[0].get_text() == "component: mean ± 2 sd"
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("weight before", "weight after")
+
+
+def test_components_are_followed_through_each_stage(result):
+    above, below = Figure().subplots(2)
+    plot_components([above, below], result.history)
+    paths = [np.concatenate(lines.get_segments()) for lines in above.collections[1::2]]
+    ends = [tuple(path[-1]) for path in paths]
+    expected = [(2, mean) for mean in (0, -1, 0.5, 0.52, 1)] + [(4, m) for m in (0, -1, 0.51, 1)]
+    np.testing.assert_allclose(ends, expected, atol=1e-6)
+    texts = [text.get_text() for text in above.texts]
+    assert texts == ["soft\n4 free", "hard\n3 free"]
+    counts = below.lines[0].get_ydata()
+    assert list(counts) == [p.non_zeros for p in result.history]
+    twin = below.figure.axes[-1]
+    np.testing.assert_allclose(twin.lines[0].get_ydata(), [10, 5, 10 / 3, 2.5])
+    assert twin.get_ylabel() == "error once quantised (%)"
+    for axis in (above, below):
+        assert 2.5 in [line.get_xdata()[0] for line in axis.lines]  # where the hard stage starts
+
+
+def test_a_component_that_dies_fades_and_merging_ones_meet(result):
+    above, below = Figure().subplots(2)
+    plot_components([above, below], result.history)
+    zero, kept, *_, dead = [lines.get_colors()[-1][:3] for lines in above.collections[1:10:2]]
+    assert np.min(dead) > 0.85 > np.min(kept)
+    assert tuple(zero) != tuple(kept)
+    merges = [line.get_data() for line in above.lines if list(line.get_xdata()) == [2, 3]]
+    np.testing.assert_allclose(
+        [y for _, y in merges], [(0, 0), (-1, -1), (0.5, 0.51), (0.52, 0.51), (1, 1)], atol=1e-6
+    )
+
+
+def test_components_without_errors(result):
+    history = [p._replace(error=None) for p in result.history if p.stage == "soft"]
+    figure = Figure()
+    plot_components(figure.subplots(1, 2), history)
+    assert len(figure.axes) == 2  # no second scale for an error that was not measured
+
+
+def conv_net(seed):
+    rng = np.random.default_rng(seed)
+    shapes = {"conv1": (5, 5, 1, 8), "conv2": (3, 3, 8, 4), "fc1": (64, 20), "fc2": (20, 10)}
+    return {
+        name: {"kernel": rng.normal(0, 0.3, shape).astype(np.float32)}
+        for name, shape in shapes.items()
+    }
+
+
+def test_pictures_of_a_run_are_those_that_apply(before, result):
+    pictures = run_pictures(before, result)
+    assert [picture.name for picture in pictures] == ["weights", "components"]
+    net = conv_net(0)
+    result = result._replace(params=conv_net(1), retrained=conv_net(2))
+    pictures = run_pictures(
+        net, result, hyper_priors=swsjax.HyperPriors(), image_shape=(8, 8), rules=()
+    )
+    assert [picture.name for picture in pictures] == [
+        "weights",
+        "components",
+        "filters-conv1-kernel",
+        "filters-conv2-kernel",
+        "features-fc1-kernel",
+        "hyper-priors",
+    ]
+    assert all(picture.caption.endswith(".") for picture in pictures)
+    pictures = run_pictures(net, result._replace(history=[]))
+    assert "components" not in [picture.name for picture in pictures]
+
+
+def test_several_mixtures_have_figures_of_their_own(before, result):
+    net = {"w": before["w"], "out": before["w"] / 2}
+    rules = [("out", "last layer")]
+    mixtures = dict.fromkeys(("weights", "last layer"), result.mixtures["weights"])
+    history = [p._replace(mixtures=mixtures) for p in result.history]
+    both = Result(net, net, mixtures, history)
+    names = [picture.name for picture in run_pictures(net, both, rules=rules)]
+    assert names == [
+        "weights-weights",
+        "components-weights",
+        "weights-last layer",
+        "components-last layer",
+    ]
+
+
+def test_a_hyper_prior_on_the_zeros_is_drawn_too(before, result):
+    def height_of(hyper):
+        png = run_pictures(before, result, hyper_priors=hyper)[-1].png
+        return struct.unpack(">I", png[20:24])[0]
+
+    hyper = swsjax.HyperPriors()
+    both = hyper._replace(pi_zero=swsjax.Beta(99.0, 2.0))
+    assert height_of(both) > 1.5 * height_of(hyper)
+
+
+def test_pictures_of_a_file():
+    kernel = np.random.default_rng(0).choice(np.float32([0, 0, 0, 0, 0, 0.5]), (40, 30))
+    tree = {"kernel": kernel, "bias": np.zeros(30, np.float32)}
+    pictures = file_pictures(tree, swsjax.report(swsjax.dumps(tree)))
+    assert [picture.name for picture in pictures] == ["layers", "codebook", "encoding"]
+    tree = {"dense": kernel + 1.0}  # nothing of it is sparse
+    pictures = file_pictures(tree, swsjax.report(swsjax.dumps(tree)))
+    assert [picture.name for picture in pictures] == ["layers", "codebook"]
+
+
+def test_saved_figures_are_as_wide_as_a_column(before, result, tmp_path):
+    paths = save_figures(tmp_path, before, result)
+    assert [path.name for path in paths] == ["weights.png", "components.png"]
+    for path in paths:
+        png = path.read_bytes()
+        assert png.startswith(b"\x89PNG")
+        width = struct.unpack(">I", png[16:20])[0] / 220  # dots an inch
+        assert 3.2 < width < 3.5
+
+
+def test_without_matplotlib_the_error_names_the_extra(before, result, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(
+        ImportError, match=r"^figures need matplotlib: pip install 'swsjax\[plot\]'$"
+    ):
+        save_figures(tmp_path, before, result)
+
+
+def test_colours_are_told_apart_by_their_lightness_too():
+    """In grey as well, so that no pair relies on hue alone where both are lines."""
+    from swsjax.plot.style import BLUE, ORANGE, light
+
+    def lightness(color):
+        return np.dot([0.2126, 0.7152, 0.0722], to_rgb(color))
+
+    assert abs(lightness(BLUE) - lightness(light(BLUE))) > 0.3
+    assert light(ORANGE, 1.0).lower() == ORANGE.lower()
+    assert light(ORANGE, 0.0) == "#ffffff"

@@ -2,10 +2,11 @@
 
 import argparse
 import json
+import platform
 import shutil
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NoReturn
@@ -27,7 +28,8 @@ from swsjax.errors import ConfigError, FormatError, SwsjaxError
 from swsjax.files import load, read_metadata, save
 from swsjax.interchange import from_safetensors, safetensors_metadata, to_safetensors
 from swsjax.models import LeNet5Caffe, LeNet300100
-from swsjax.plot import save_figures
+from swsjax.page import Picture, page
+from swsjax.plot import file_pictures, run_pictures
 from swsjax.progress import Reporter, reporter
 from swsjax.recipes import (
     LENET_5_CAFFE,
@@ -97,7 +99,7 @@ def _demo(options: argparse.Namespace) -> None:
         )
         result = compress_classifier(pretrained, dataset, _DIGITS_CONFIG, callback=show.retraining)
     metadata = {"model": "lenet-300-100", "data": "digits"}
-    _write(folder, "demo", pretrained, result, dataset, metadata)
+    _write(folder, "demo", pretrained, result, dataset, metadata, _DIGITS_CONFIG)
 
 
 def _pretrain(options: argparse.Namespace) -> None:
@@ -151,7 +153,7 @@ def _compress(options: argparse.Namespace) -> None:
             checkpoint=state,
         )
     metadata = {"model": options.model, "data": options.data}
-    _write(folder, options.model, pretrained, result, dataset, metadata)
+    _write(folder, options.model, pretrained, result, dataset, metadata, config)
     shutil.rmtree(state)
 
 
@@ -165,7 +167,14 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 
 def _inspect(options: argparse.Namespace) -> None:
-    print(_shown(report(options.file), options))
+    measured = report(options.file)
+    print(_shown(measured, options))
+    if options.html is None:
+        return
+    pictures = _drawn(lambda: file_pictures(load(options.file), measured))
+    _write_page(options.html, measured, options.file, pictures)
+    if not options.json:
+        print(f"\nwrote {options.html}")
 
 
 def _decode(options: argparse.Namespace) -> None:
@@ -223,21 +232,52 @@ def _write(
     result: Result,
     dataset: Dataset,
     metadata: dict[str, Any],
+    config: Config,
 ) -> None:
-    """Write file, report and figures, and print the table, all from what the file gives back."""
+    """Write file, reports and figures, and print the table, all from what the file gives back."""
     path = folder / f"{name}.sws"
     save(path, result.params, metadata=metadata)
-    errors = errors_of(pretrained, result, load(path, like=pretrained.params), dataset)
+    decoded = load(path, like=pretrained.params)
+    errors = errors_of(pretrained, result, decoded, dataset)
     measured = report(path, errors=errors)
     _write_json(folder / "report.json", measured.to_dict() | {"version": version("swsjax")})
     print(measured)
-    print(f"\nwrote {path} and {folder / 'report.json'}")
+
+    def draw() -> list[Picture]:
+        height, width = dataset.train.images.shape[1:]
+        hyper = config.hyper_priors
+        return file_pictures(decoded, measured) + run_pictures(
+            pretrained.params, result, hyper_priors=hyper, image_shape=(height, width)
+        )
+
+    pictures = _drawn(draw)
+    for picture in pictures:
+        write_bytes(folder / f"{picture.name}.png", picture.png)
+    _write_page(folder / "report.html", measured, path, pictures, config)
+    print(f"\nwrote {path}, report.html, report.json and {len(pictures)} figures beside it")
+
+
+def _drawn(draw: Callable[[], list[Picture]]) -> list[Picture]:
+    """Figures, or none and a word why where matplotlib is missing."""
     try:
-        figures = save_figures(folder, pretrained.params, result)
+        return draw()
     except ImportError as error:
         print(f"no figures: {error}", file=sys.stderr)
-    else:
-        print(f"wrote {' and '.join(map(str, figures))}")
+        return []
+
+
+def _write_page(
+    path: Path,
+    measured: Report,
+    file: Path,
+    pictures: list[Picture],
+    config: Config | None = None,
+) -> None:
+    versions = {name: version(name) for name in ("swsjax", "jax", "numpy")}
+    versions["python"] = platform.python_version()
+    settings = None if config is None else asdict(config)
+    text = page(measured, file.name, pictures=pictures, settings=settings, versions=versions)
+    write_bytes(path, text.encode())
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
@@ -308,6 +348,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--data", choices=_DATASETS, required=True)
     inspect = command(_inspect, "inspect", "show what a file holds and what it costs")
     inspect.add_argument("file", type=Path)
+    inspect.add_argument("--html", type=Path, help="write the report as a page, too")
 
     decode = command(_decode, "decode", "write a file's weights as safetensors")
     decode.add_argument("file", type=Path)

@@ -27,8 +27,8 @@ class Picture(NamedTuple):
 _SIZES = {
     "file": "File: what lies on disk, with header and checksum, and gives every weight back.",
     "han": "Han format: the sparse format of Han et al. (2015), in which papers give their rates.",
-    "entropy_bound": "Entropy bound: the least that a code takes which treats the weights of a layer "
-    "as independent; the file's is none and may be smaller.",
+    "entropy_bound": "Entropy bound: the least that a code takes which treats the weights of a "
+    "layer as independent; the file's code does not, and may be smaller.",
 }
 
 _STYLE = """
@@ -182,12 +182,18 @@ def _errors(report: Report) -> str:
 
 
 def _layers(report: Report) -> str:
-    header = ("layer", "shape", "weights", "not zero", "density", "levels")
-    header += ("bytes in the file", "entropy bound", "Han format")
-    total = ("total", "", f"{report.parameters:,}", f"{report.non_zeros:,}")
-    total += (_percent(report.non_zeros, report.parameters), "")
+    names = "layer, shape, weights, not zero, density, levels, bytes in the file, entropy bound, "
+    header = (names + "Han format").split(", ")
     coded_bits = sum(layer.coded_bits for layer in report.layers)
-    total += tuple(map(_bytes, (coded_bits, report.entropy_bits, report.han_bits)))
+    total = (
+        "total",
+        "",
+        f"{report.parameters:,}",
+        f"{report.non_zeros:,}",
+        _percent(report.non_zeros, report.parameters),
+        "",
+        *map(_bytes, (coded_bits, report.entropy_bits, report.han_bits)),
+    )
     note = "<p>Bytes of the layers are without the file's header and checksum.</p>"
     return _table("Layers", header, map(_layer_row, report.layers), foot=total) + note
 
@@ -265,6 +271,7 @@ def _table(
 
     def line(cells: Sequence[str]) -> str:
         first, *others = map(escape, cells)
+        first = first.replace(".", ".<wbr>").replace("_", "_<wbr>")  # where long names break
         text = "".join(f"<td>{cell}</td>" for cell in others)
         return f'<tr><th scope="row">{first}</th>{text}</tr>'
 

@@ -56,8 +56,10 @@ class Page:
             pass
 
     def evaluate(self, expression: str) -> Any:
-        """Value of a JavaScript expression, as JSON."""
-        answer = self.call("Runtime.evaluate", expression=expression, returnByValue=True)
+        """Value of a JavaScript expression, or what it promises, as JSON."""
+        answer = self.call(
+            "Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True
+        )
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
 

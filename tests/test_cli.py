@@ -40,11 +40,21 @@ def test_demo_writes_file_report_and_figures(demo):
     folder, done = demo
     assert done.returncode == 0, done.stderr
     assert sorted(path.name for path in folder.iterdir()) == [
+        "codebook.png",
         "components.png",
         "demo.sws",
+        "encoding.png",
+        "features-fc1-kernel.png",
+        "hyper-priors.png",
+        "layers.png",
+        "report.html",
         "report.json",
         "weights.png",
     ]
+    page = (folder / "report.html").read_text()
+    assert page.count("<figure ") == len(list(folder.glob("*.png")))
+    assert "<td>100</td>" in page  # soft_epochs, one of the settings
+    assert len(page.encode()) < 2_000_000
     content = json.loads((folder / "report.json").read_text())
     assert content["file_bytes"] == (folder / "demo.sws").stat().st_size
     assert content["rates"]["file"] > 50
@@ -79,6 +89,24 @@ def test_inspect_text_and_json(demo, capsys):
     assert content["metadata"]["model"] == "lenet-300-100"
     assert main(["inspect", str(folder / "demo.sws")]) == 0
     assert "fc1/kernel" in capsys.readouterr().out
+
+
+def test_inspect_writes_a_page_from_the_file_alone(demo, tmp_path, capsys, monkeypatch):
+    folder, _ = demo
+    command = ["inspect", str(folder / "demo.sws"), "--html", str(tmp_path / "page.html")]
+    assert main(command) == 0
+    assert capsys.readouterr().out.endswith(f"\nwrote {tmp_path / 'page.html'}\n")
+    page = (tmp_path / "page.html").read_text()
+    for figure in ("layers", "codebook", "encoding"):
+        assert f'<figure id="figure-{figure}">' in page
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    assert main([*command, "--json"]) == 0
+    captured = capsys.readouterr()
+    size = json.loads(captured.out)["file_bytes"]
+    assert captured.err == "no figures: figures need matplotlib: pip install 'swsjax[plot]'\n"
+    page = (tmp_path / "page.html").read_text()
+    assert f"{size:,} bytes" in page
+    assert "<figure" not in page
 
 
 def test_decode_writes_the_same_weights_as_safetensors(demo, tmp_path):

@@ -191,7 +191,7 @@ def _weight_pictures(
         yield Picture(
             f"filters-{path.replace('/', '-')}",
             f"The filters of the convolution {path} before and after; white is zero.",
-            column_png(partial(plot_filters, before=old[path], after=new[path]), _two_high, 3.4),
+            column_png(partial(plot_filters, before=old[path], after=new[path]), _two_high, 4.4),
         )
     if image_shape is None:
         return

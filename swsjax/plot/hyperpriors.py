@@ -88,7 +88,9 @@ def _draw(axes: "Axes", curves: list[_Curve]) -> None:
         axes.plot(grid, curve.density.pdf(grid), color=color, linestyle=dash, label=curve.label)
         top = curve.density.pdf(np.clip(curve.mode, low, high))
         axes.vlines(curve.mode, 0, top, color=color, linewidth=0.6, linestyle=dash)
-    axes.set(xlim=(low, high), ylim=(0, 1.3 * axes.get_ylim()[1]), ylabel="density")
+    axes.set(
+        xlim=(low, high), ylim=(0, (1.1 + 0.1 * len(curves)) * axes.get_ylim()[1]), ylabel="density"
+    )
     axes.legend(loc="upper right")
 
 

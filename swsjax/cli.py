@@ -99,7 +99,7 @@ def _demo(options: argparse.Namespace) -> None:
         )
         result = compress_classifier(pretrained, dataset, _DIGITS_CONFIG, callback=show.retraining)
     metadata = {"model": "lenet-300-100", "data": "digits"}
-    _write(folder, "demo", pretrained, result, dataset, metadata, _DIGITS_CONFIG)
+    _write(folder, "demo", pretrained, result, dataset, metadata, asdict(_DIGITS_CONFIG))
 
 
 def _pretrain(options: argparse.Namespace) -> None:
@@ -153,7 +153,8 @@ def _compress(options: argparse.Namespace) -> None:
             checkpoint=state,
         )
     metadata = {"model": options.model, "data": options.data}
-    _write(folder, options.model, pretrained, result, dataset, metadata, config)
+    settings = asdict(config) | {"share": share, "other_teachers": others}
+    _write(folder, options.model, pretrained, result, dataset, metadata, settings)
     shutil.rmtree(state)
 
 
@@ -232,7 +233,7 @@ def _write(
     result: Result,
     dataset: Dataset,
     metadata: dict[str, Any],
-    config: Config,
+    settings: dict[str, Any],
 ) -> None:
     """Write file, reports and figures, and print the table, all from what the file gives back."""
     path = folder / f"{name}.sws"
@@ -245,15 +246,17 @@ def _write(
 
     def draw() -> list[Picture]:
         height, width = dataset.train.images.shape[1:]
-        hyper = config.hyper_priors
         return file_pictures(decoded, measured) + run_pictures(
-            pretrained.params, result, hyper_priors=hyper, image_shape=(height, width)
+            pretrained.params,
+            result,
+            hyper_priors=settings["hyper_priors"],
+            image_shape=(height, width),
         )
 
     pictures = _drawn(draw)
     for picture in pictures:
         write_bytes(folder / f"{picture.name}.png", picture.png)
-    _write_page(folder / "report.html", measured, path, pictures, config)
+    _write_page(folder / "report.html", measured, path, pictures, settings)
     print(f"\nwrote {path}, report.html, report.json and {len(pictures)} figures beside it")
 
 
@@ -271,11 +274,10 @@ def _write_page(
     measured: Report,
     file: Path,
     pictures: list[Picture],
-    config: Config | None = None,
+    settings: dict[str, Any] | None = None,
 ) -> None:
     versions = {name: version(name) for name in ("swsjax", "jax", "numpy")}
     versions["python"] = platform.python_version()
-    settings = None if config is None else asdict(config)
     text = page(measured, file.name, pictures=pictures, settings=settings, versions=versions)
     write_bytes(path, text.encode())
 
@@ -348,7 +350,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--data", choices=_DATASETS, required=True)
     inspect = command(_inspect, "inspect", "show what a file holds and what it costs")
     inspect.add_argument("file", type=Path)
-    inspect.add_argument("--html", type=Path, help="write the report as a page, too")
+    inspect.add_argument("--html", type=Path, help="web page to write the report to, too")
 
     decode = command(_decode, "decode", "write a file's weights as safetensors")
     decode.add_argument("file", type=Path)

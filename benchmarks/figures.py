@@ -36,7 +36,8 @@ BETAS = {
     "mode 0.99, firmer": Beta(991.0, 11.0),
 }
 CONFIG = Config(
-    tau=0.004,
+    tau=0.01,
+    pi_zero=0.9,
     soft_epochs=40,
     soft_rates=Rates(precisions=4e-3),
     hard_epochs=20,

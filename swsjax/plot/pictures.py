@@ -96,7 +96,9 @@ def _draw(axes: "Sequence[Axes]", pictures: list[np.ndarray], columns: int, what
     scale = max(float(abs(picture).max()) for picture in pictures) or 1.0
     for axis, picture, when in zip(axes, pictures, ("before", "after"), strict=True):
         # Red and blue about white: told apart in every common form of colour blindness.
-        image = axis.imshow(_mosaic(picture, columns), cmap="RdBu_r", vmin=-scale, vmax=scale)
+        image = axis.imshow(
+            _mosaic(picture, columns), "RdBu_r", vmin=-scale, vmax=scale, interpolation="nearest"
+        )
         axis.set_facecolor("#cccccc")  # shows between the pictures
         axis.set(title=f"{when.capitalize()}: {what}", xticks=[], yticks=[])
         axis.spines[:].set_visible(False)

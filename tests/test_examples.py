@@ -49,13 +49,13 @@ def assert_small_and_as_good(measured):
 def test_a_classifier_is_small_and_as_good(name, tmp_path, capsys):
     measured = run(load(name), tmp_path)
     assert_small_and_as_good(measured)
-    assert capsys.readouterr().out == f"{measured}\n"
+    assert capsys.readouterr().out.endswith(f"{measured}\n")
 
 
 def test_a_regression_is_small_and_as_good(tmp_path):
     measured = run(load("regression"), tmp_path)
     before, after = measured.errors["before"], measured.errors["after"]
-    assert 0.3 < before < 0.8  # half a digit tells no more of the other
+    assert before < 0.65  # there is much chance in it
     assert after <= before * (1 + TWO_PERCENT)
     assert measured.rates["file"] >= 15
 

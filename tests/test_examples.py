@@ -1,4 +1,4 @@
-"""Every page of ``examples/`` is run, and the kinds of net keep what the README promises."""
+"""Every page of ``examples/`` runs; with ``-m slow`` as it is, and is small and as good."""
 
 import importlib.util
 import os
@@ -14,8 +14,15 @@ import pytest
 import swsjax
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
-KINDS = ["nnx_batchnorm", "transformer"]
-OTHERS = ["plain_dict", "linen_batchnorm_dropout", "equinox_mlp", "unlabelled", "own_loop"]
+CLASSIFIERS = [
+    "plain_dict",
+    "nnx_batchnorm",
+    "linen_batchnorm_dropout",
+    "equinox_mlp",
+    "transformer",
+    "unlabelled",
+    "own_loop",
+]
 ONE_POINT, TWO_PERCENT = 0.01, 0.02
 
 
@@ -45,13 +52,13 @@ def assert_small_and_as_good(measured):
     assert measured.rates["file"] >= 15
 
 
-@pytest.mark.parametrize("name", KINDS)
-def test_a_classifier_is_small_and_as_good(name, tmp_path, capsys):
-    measured = run(load(name), tmp_path)
-    assert_small_and_as_good(measured)
-    assert capsys.readouterr().out.endswith(f"{measured}\n")
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_a_classifier_is_small_and_as_good(name, tmp_path):
+    assert_small_and_as_good(run(load(name), tmp_path))
 
 
+@pytest.mark.slow
 def test_a_regression_is_small_and_as_good(tmp_path):
     measured = run(load("regression"), tmp_path)
     before, after = measured.errors["before"], measured.errors["after"]
@@ -60,14 +67,8 @@ def test_a_regression_is_small_and_as_good(tmp_path):
     assert measured.rates["file"] >= 15
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", OTHERS)
-def test_the_others_are_small_and_as_good(name, tmp_path):
-    assert_small_and_as_good(run(load(name), tmp_path))
-
-
-@pytest.mark.parametrize("name", OTHERS)
-def test_the_others_run(name, tmp_path, capsys, monkeypatch):
+@pytest.mark.parametrize("name", [*CLASSIFIERS, "regression"])
+def test_an_example_runs(name, tmp_path, capsys, monkeypatch):
     """With a few steps where the page has twenty thousand: what comes of them is no good."""
     compress = swsjax.compress
 
@@ -81,8 +82,8 @@ def test_the_others_run(name, tmp_path, capsys, monkeypatch):
     if name == "own_loop":
         module.EPOCHS = {"train": 20, "soft": 4, "hard": 2}
     measured = run(module, tmp_path)
-    assert measured.errors["before"] < 0.06
-    assert capsys.readouterr().out == f"{measured}\n"
+    assert measured.errors["before"] < 0.65
+    assert capsys.readouterr().out.endswith(f"{measured}\n")
 
 
 def test_many_devices_runs(tmp_path):

@@ -94,8 +94,9 @@ def place_weights(tree: Any, mesh: Mesh | None) -> Any:
 def place_batch(tree: Any, mesh: Mesh | None) -> Any:
     """Divide arrays along their first axis over ``"data"``, inside or outside of ``jax.jit``.
 
-    >>> placed = place_batch(jnp.ones((4, 2)), Mesh(jax.devices(), ("data",)))
-    >>> placed.sharding.spec == PartitionSpec("data")
+    >>> mesh = Mesh(jax.devices(), ("data",))
+    >>> placed = place_batch(jnp.ones((4, 2)), mesh)
+    >>> placed.sharding.is_equivalent_to(NamedSharding(mesh, PartitionSpec("data")), 2)
     True
     """
     if mesh is None:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from swsjax.checks import check_scalar, holds_numbers, is_number
+from swsjax.checks import check_scalar, is_number, is_numeric, leaf_name
 from swsjax.config import TAU_PER_EXAMPLE, Config
 from swsjax.errors import ConfigError, RetrainingError, SwsjaxError, SwsjaxWarning
 from swsjax.losses import LossWithAux
@@ -258,14 +258,11 @@ def _where(progress: Any) -> str:
 
 
 def _form(tree: Any) -> dict[str, str]:
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="/"): _kind(leaf)
-        for path, leaf in jax.tree.leaves_with_path(tree)
-    }
+    return {leaf_name(path): _kind(leaf) for path, leaf in jax.tree.leaves_with_path(tree)}
 
 
 def _kind(leaf: Any) -> str:
-    if not (is_number(leaf) or holds_numbers(leaf)):
+    if not is_numeric(leaf):
         return type(leaf).__name__
     return f"{jnp.result_type(leaf)}{list(jnp.shape(leaf))}"
 

@@ -5,7 +5,7 @@ from os import PathLike
 import jax
 import orbax.checkpoint as ocp
 
-from swsjax.checks import path_of
+from swsjax.checks import leaf_name, path_of
 from swsjax.errors import CheckpointError
 from swsjax.losses import Params
 
@@ -66,7 +66,4 @@ expected (3,)
 
 
 def _shapes(tree: Params) -> dict[str, tuple[int, ...]]:
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape)
-        for path, leaf in jax.tree.leaves_with_path(tree)
-    }
+    return {leaf_name(path): tuple(leaf.shape) for path, leaf in jax.tree.leaves_with_path(tree)}

@@ -19,6 +19,8 @@ __all__ = [
     "first_axes",
     "holds_numbers",
     "is_number",
+    "is_numeric",
+    "leaf_name",
     "path_of",
 ]
 
@@ -56,12 +58,11 @@ def check_floating(what: str, tree: Any) -> None:
 out
     """
     for path, leaf in jax.tree.leaves_with_path(tree):
-        is_known = is_number(leaf) or holds_numbers(leaf)
-        if not is_known or not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
-            name = jax.tree_util.keystr(path, simple=True, separator="/")
+        if not is_numeric(leaf) or not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
             kind = getattr(leaf, "dtype", type(leaf).__name__)
             raise ConfigError(
-                f"{what} must be floating arrays, got {name} of type {kind}; leave it out"
+                f"{what} must be floating arrays, got {leaf_name(path)} of type {kind}; leave it "
+                "out"
             )
 
 
@@ -77,7 +78,7 @@ def check_scalar(value: Any) -> Any:
     swsjax.errors.ConfigError: loss_fn must return a scalar, got an array of shape (3,); take \
 the mean over the batch
     """
-    if not (is_number(value) or holds_numbers(value)):
+    if not is_numeric(value):
         aux = "; give what it carries as aux" if isinstance(value, tuple | list) else ""
         raise ConfigError(f"loss_fn must return a scalar, got a {type(value).__name__}{aux}")
     if jnp.shape(value) != ():
@@ -109,6 +110,24 @@ def holds_numbers(leaf: Any) -> bool:
     # What is no NumPy type at all (keys, other packages' tensors) is for JAX to say.
     known = isinstance(dtype, np.dtype)
     return dtype is not None and not (known and (dtype.kind in "OSUMm" or dtype.names))
+
+
+def is_numeric(leaf: Any) -> bool:
+    """Whether a leaf is a number, or an array that JAX can hold.
+
+    >>> is_numeric(0.1), is_numeric(np.ones(2)), is_numeric("a")
+    (True, True, False)
+    """
+    return is_number(leaf) or holds_numbers(leaf)
+
+
+def leaf_name(path: tuple[Any, ...]) -> str:
+    """Return the path of a leaf as rules and messages spell it.
+
+    >>> [leaf_name(path) for path, _ in jax.tree.leaves_with_path({"fc": [1, {"w": 2}]})]
+    ['fc/0', 'fc/1/w']
+    """
+    return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
 def first_axes(tree: Any) -> dict[str, tuple[int, ...]]:

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from swsjax.checks import holds_numbers, is_number
+from swsjax.checks import holds_numbers, is_numeric, leaf_name
 from swsjax.errors import ConfigError
 from swsjax.losses import Loss, LossWithAux, Params
 from swsjax.select import FROZEN, Rules, select
@@ -61,9 +61,10 @@ def take_apart(net: Any, aux: Any = None, rules: Rules = ()) -> Net:
         return _of_module(net, aux, rules)
     labels = [leaf.label for leaf in select(net, rules).leaves]
     for path, leaf in jax.tree.leaves_with_path(aux):
-        if not (is_number(leaf) or holds_numbers(leaf)):
-            name = jax.tree_util.keystr(path, simple=True, separator="/")
-            raise ConfigError(f"aux must be of arrays, got {name} of type {type(leaf).__name__}")
+        if not is_numeric(leaf):
+            raise ConfigError(
+                f"aux must be of arrays, got {leaf_name(path)} of type {type(leaf).__name__}"
+            )
     found, structure = jax.tree.flatten(net)
     _check_finite(net, labels)
     trained = [
@@ -140,5 +141,4 @@ def _of_module(module: nnx.Module, aux: Any, rules: Rules) -> Net:
 def _check_finite(net: Any, labels: list[Any]) -> None:
     for (path, leaf), label in zip(jax.tree.leaves_with_path(net), labels, strict=True):
         if label is not FROZEN and not jnp.all(jnp.isfinite(leaf)):
-            name = jax.tree_util.keystr(path, simple=True, separator="/")
-            raise ConfigError(f"{name} holds values that are not finite; pretrain again")
+            raise ConfigError(f"{leaf_name(path)} holds values that are not finite; pretrain again")

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from swsjax.checks import leaf_name
 from swsjax.errors import ConfigError
 from swsjax.losses import Params
 
@@ -121,7 +122,7 @@ def select(params: Params, rules: Rules = ()) -> Selection:
                 f"rule {pattern!r} maps to {label!r}; expected a mixture's name, None or FROZEN"
             )
     found = jax.tree.leaves_with_path(params)
-    paths = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in found]
+    paths = [leaf_name(path) for path, _ in found]
     labels: list[str | Frozen | None] = []
     used = set()
     for path, (_, leaf) in zip(paths, found, strict=True):

@@ -20,7 +20,7 @@ from swsjax.classifier import build, compress_classifier, pretrain_classifier
 from swsjax.cli import main
 from swsjax.data import Dataset, Split, load_digits
 from swsjax.models import LeNet5Caffe
-from swsjax.plot import plot_betas, plot_gammas, run_pictures
+from swsjax.plot import plot_betas, plot_gammas, run_pictures, save_pictures
 from swsjax.plot.style import column_png
 from swsjax.train import PretrainConfig
 
@@ -63,9 +63,8 @@ def filters() -> None:
         f"LeNet-5-Caffe: {result.history[-1].non_zeros:,} non-zeros, "
         f"validation error {result.history[-1].error:.3f}"
     )
-    for picture in run_pictures(net.params, result):
-        if picture.name.startswith("filters"):
-            write_bytes(FIGURES / f"{picture.name}.png", picture.png)
+    pictures = run_pictures(net.params, result)
+    save_pictures(FIGURES, [drawn for drawn in pictures if drawn.name.startswith("filters")])
 
 
 def enlarged(dataset: Dataset) -> Dataset:

@@ -29,7 +29,7 @@ from swsjax.files import load, read_metadata, save
 from swsjax.interchange import from_safetensors, safetensors_metadata, to_safetensors
 from swsjax.models import LeNet5Caffe, LeNet300100
 from swsjax.page import Picture, page
-from swsjax.plot import file_pictures, run_pictures
+from swsjax.plot import file_pictures, run_pictures, save_pictures
 from swsjax.progress import Reporter, reporter
 from swsjax.recipes import (
     LENET_5_CAFFE,
@@ -254,8 +254,7 @@ def _write(
         )
 
     pictures = _drawn(draw)
-    for picture in pictures:
-        write_bytes(folder / f"{picture.name}.png", picture.png)
+    save_pictures(folder, pictures)
     _write_page(folder / "report.html", measured, path, pictures, settings)
     print(f"\nwrote {path}, report.html, report.json and {len(pictures)} figures beside it")
 

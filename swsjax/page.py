@@ -184,7 +184,6 @@ def _errors(report: Report) -> str:
 def _layers(report: Report) -> str:
     names = "layer, shape, weights, not zero, density, levels, bytes in the file, entropy bound, "
     header = (names + "Han format").split(", ")
-    coded_bits = sum(layer.coded_bits for layer in report.layers)
     total = (
         "total",
         "",
@@ -192,7 +191,7 @@ def _layers(report: Report) -> str:
         f"{report.non_zeros:,}",
         _percent(report.non_zeros, report.parameters),
         "",
-        *map(_bytes, (coded_bits, report.entropy_bits, report.han_bits)),
+        *map(_bytes, (report.coded_bits, report.entropy_bits, report.han_bits)),
     )
     note = "<p>Bytes of the layers are without the file's header and checksum.</p>"
     return _table("Layers", header, map(_layer_row, report.layers), foot=total) + note

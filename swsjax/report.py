@@ -71,6 +71,11 @@ class Report:
         return sum(layer.non_zeros for layer in self.layers)
 
     @property
+    def coded_bits(self) -> float:
+        """Bits of the layers in the entropy-coded file, without what the file adds."""
+        return sum(layer.coded_bits for layer in self.layers)
+
+    @property
     def han_bits(self) -> int:
         """Bits in the format of Han et al."""
         return sum(layer.han_bits for layer in self.layers)
@@ -113,9 +118,8 @@ class Report:
         rows = [_row(layer) for layer in self.layers]
         total: tuple[str, ...] = ("total", "", f"{self.parameters:,}", f"{self.non_zeros:,}")
         total += (_percent(self.non_zeros, self.parameters), "")
-        coded_bits = sum(layer.coded_bits for layer in self.layers)
         total += tuple(
-            f"{bits / 8:,.0f}" for bits in (coded_bits, self.entropy_bits, self.han_bits)
+            f"{bits / 8:,.0f}" for bits in (self.coded_bits, self.entropy_bits, self.han_bits)
         )
         rates = {kind: f"{rate:.1f}x" if rate else "-" for kind, rate in self.rates.items()}
         lines = [_aligned([header, *rows, total]), ""]

@@ -7,7 +7,7 @@ density and bytes.
 
 from swsjax.plot.components import plot_components
 from swsjax.plot.encoding import plot_encoding, small_example
-from swsjax.plot.figures import file_pictures, run_pictures, save_figures
+from swsjax.plot.figures import file_pictures, run_pictures, save_figures, save_pictures
 from swsjax.plot.front import Published, pareto, plot_front
 from swsjax.plot.hyperpriors import plot_betas, plot_gammas
 from swsjax.plot.layers import plot_codebook, plot_layers
@@ -31,5 +31,6 @@ __all__ = [
     "plot_weights",
     "run_pictures",
     "save_figures",
+    "save_pictures",
     "small_example",
 ]

@@ -1,7 +1,7 @@
 """The figures of a run and of a file, as pictures for a folder and for the report page."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
+from swsjax.atomic import write_bytes
+from swsjax.checks import leaf_name
 from swsjax.codec.header import matrix_shape
 from swsjax.compress import Result
 from swsjax.nets import take_apart
@@ -16,7 +18,7 @@ from swsjax.page import Picture
 from swsjax.plot.components import plot_components
 from swsjax.plot.encoding import plot_encoding, small_example
 from swsjax.plot.hyperpriors import plot_betas, plot_gammas
-from swsjax.plot.layers import plot_codebook, plot_layers
+from swsjax.plot.layers import MOST_LAYERS, plot_codebook, plot_layers
 from swsjax.plot.pictures import plot_features, plot_filters
 from swsjax.plot.style import column_png
 from swsjax.plot.weights import plot_moves, plot_weights
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["file_pictures", "run_pictures", "save_figures"]
+__all__ = ["file_pictures", "run_pictures", "save_figures", "save_pictures"]
 
 _MOST_CONVOLUTIONS = 4  # a deep net has a hundred, and they look alike
 
@@ -49,7 +51,7 @@ def file_pictures(tree: Any, report: Report) -> list[Picture]:
     >>> [picture.name for picture in file_pictures(tree, report(dumps(tree)))]
     ['layers', 'codebook', 'encoding']
     """
-    drawn = min(len(report.layers), 24)
+    drawn = min(len(report.layers), MOST_LAYERS)
     pictures = [
         Picture(
             "layers",
@@ -151,9 +153,19 @@ def save_figures(
     pictures = run_pictures(
         before, result, rules=rules, hyper_priors=hyper_priors, image_shape=image_shape
     )
-    paths = [Path(folder) / f"{picture.name}.png" for picture in pictures]
-    for path, picture in zip(paths, pictures, strict=True):
-        path.write_bytes(picture.png)
+    return save_pictures(folder, pictures)
+
+
+def save_pictures(folder: str | Path, pictures: Iterable[Picture]) -> list[Path]:
+    """Write each picture as ``NAME.png`` into a folder and return their paths.
+
+    >>> [path.name for path in save_pictures(".", [Picture("weights", "Weights.", b"PNG")])]
+    ['weights.png']
+    """
+    paths = []
+    for picture in pictures:
+        paths.append(Path(folder) / f"{picture.name}.png")
+        write_bytes(paths[-1], picture.png)
     return paths
 
 
@@ -238,10 +250,7 @@ def _example(tree: Any) -> np.ndarray | None:
 def _arrays(net: Any, rules: Rules) -> dict[str, np.ndarray]:
     """What is trained of a net, by path."""
     leaves = jax.tree.leaves_with_path(take_apart(net, rules=rules).params)
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf, np.float32)
-        for path, leaf in leaves
-    }
+    return {leaf_name(path): np.asarray(leaf, np.float32) for path, leaf in leaves}
 
 
 def _alone(figure: "Figure") -> "Axes":

@@ -12,12 +12,15 @@ from swsjax.report import Report
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["plot_codebook", "plot_layers"]
+__all__ = ["MOST_LAYERS", "plot_codebook", "plot_layers"]
+
+MOST_LAYERS = 24
+"""Layers that ``plot_layers`` draws unless told otherwise."""
 
 _MOST_LEVELS = 500  # more would not be told apart
 
 
-def plot_layers(axes: "Sequence[Axes]", report: Report, *, most: int = 24) -> None:
+def plot_layers(axes: "Sequence[Axes]", report: Report, *, most: int = MOST_LAYERS) -> None:
     """Draw the share of non-zeros and the bytes of each layer.
 
     Args:

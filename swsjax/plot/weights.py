@@ -65,7 +65,7 @@ def plot_weights(
     margin = 0.05 * (old.max() - old.min())
     top.set_xlim(old.min() - margin, old.max() + margin)
     side.set_xlim(0.5, 2 * new.size)
-    plot_moves(scatter, before, result, name=name, rules=rules, most=most)
+    _draw_moves(scatter, old, new, result.mixtures[name], most)
 
 
 def plot_moves(
@@ -99,8 +99,14 @@ def plot_moves(
     >>> plot_moves(Figure().subplots(), net, result)
     """
     old, new = _flat(before, name, rules), _flat(result.retrained, name, rules)
+    _draw_moves(axes, old, new, result.mixtures[name], most)
+
+
+def _draw_moves(
+    axes: "Axes", old: np.ndarray, new: np.ndarray, mixture: GaussianMixture, most: int
+) -> None:
     pick = np.linspace(0, old.size - 1, min(most, old.size)).astype(int)
-    _draw_bands(axes, result.mixtures[name])
+    _draw_bands(axes, mixture)
     axes.plot(old[pick], new[pick], ".", color=BLUE, markersize=1.5, alpha=0.4, markeredgewidth=0)
     axes.set(title="Each weight's move", xlabel="weight before", ylabel="weight after")
     low, high = axes.get_ylim()
@@ -109,16 +115,12 @@ def plot_moves(
 
 def _draw_bands(axes: "Axes", mixture: GaussianMixture) -> None:
     """Two standard deviations about each component's mean, as horizontal bands."""
-    means, deviations = _means_and_deviations(mixture)
+    means = np.asarray(component_means(mixture))
+    deviations = np.exp(-0.5 * np.asarray(mixture.log_precisions))
     for mean, deviation in zip(means, deviations, strict=True):
         axes.axhspan(mean - 2 * deviation, mean + 2 * deviation, color=ORANGE, alpha=0.3, lw=0)
     axes.patches[0].set_label("component: mean ± 2 sd")
     axes.legend(loc="upper left")
-
-
-def _means_and_deviations(mixture: GaussianMixture) -> tuple[np.ndarray, np.ndarray]:
-    deviations = np.exp(-0.5 * np.asarray(mixture.log_precisions))
-    return np.asarray(component_means(mixture)), deviations
 
 
 def _flat(net: Any, name: str, rules: Rules) -> np.ndarray:

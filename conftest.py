@@ -1,4 +1,6 @@
-"""Names that every doctest may use without importing them, and a folder of its own to write in."""
+"""What all tests share: the names and the folder of doctests, and an end to compiled programs."""
+
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
@@ -13,3 +15,10 @@ def _doctest_surroundings(
     if isinstance(request.node, pytest.DoctestItem):
         doctest_namespace.update(jax=jax, jnp=jnp, np=np)
         monkeypatch.chdir(request.getfixturevalue("tmp_path"))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _compiled_programs_dropped() -> Iterator[None]:
+    """Every program that XLA compiles maps memory, of which Linux lets a process have 65,530."""
+    yield
+    jax.clear_caches()

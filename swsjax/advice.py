@@ -16,7 +16,14 @@ from swsjax.losses import LossWithAux
 from swsjax.prior import GaussianMixture, log_prob
 from swsjax.retrain import Info
 
-__all__ = ["check_epoch", "check_mixtures", "checked", "warn_before", "why_zero"]
+__all__ = [
+    "check_epoch",
+    "check_mixtures",
+    "checked",
+    "warn_before",
+    "warn_of_lost_arrays",
+    "why_zero",
+]
 
 # Times the default tau. LeNets work from a quarter of it to twice; eight times cost a small net on
 # digits 2 % of error, and 45 times all of it.
@@ -204,6 +211,36 @@ Config.soft_rates
                 "They have moved faster than its components follow; lower weights, or raise means, "
                 f"in {rates}"
             )
+
+
+def warn_of_lost_arrays(quantised: Any, labels: Sequence[str | None]) -> None:
+    """Warn of kernels that are all zero after the soft stage: nothing goes through them.
+
+    Args:
+        quantised: the trained part of a net, every weight at the mean of its component.
+        labels: name of the mixture of each leaf, or None.
+
+    >>> with warnings.catch_warnings(record=True) as seen:
+    ...     warnings.simplefilter("always")
+    ...     net = {"one": jnp.zeros((9, 40)), "two": jnp.ones((40, 20)), "bias": jnp.zeros(20)}
+    ...     warn_of_lost_arrays(net, ["weights"] * 3)
+    >>> print(seen[0].message)
+    every weight of one is zero after the soft stage, so nothing goes through; lower tau or \
+pi_zero, or give such arrays a mixture of their own by a rule. Where a normalisation follows, only \
+the prior acts on the scale of a kernel
+    """
+    compressed = [
+        (leaf_name(path), leaf)
+        for (path, leaf), label in zip(jax.tree.leaves_with_path(quantised), labels, strict=True)
+        if label is not None
+    ]
+    lost = [name for name, leaf in compressed if leaf.ndim > 1 and not jnp.any(leaf)]
+    if lost and sum(leaf.size for _, leaf in compressed) > _TOY:
+        _warn(
+            f"every weight of {', '.join(lost)} is zero after the soft stage, so nothing goes "
+            "through; lower tau or pi_zero, or give such arrays a mixture of their own by a rule. "
+            "Where a normalisation follows, only the prior acts on the scale of a kernel"
+        )
 
 
 def why_zero(mixtures: Mapping[str, GaussianMixture], config: Config) -> str:

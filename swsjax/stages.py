@@ -11,7 +11,7 @@ import optax
 from jax import Array
 from jax.sharding import Mesh
 
-from swsjax.advice import check_epoch, check_mixtures
+from swsjax.advice import check_epoch, check_mixtures, warn_of_lost_arrays
 from swsjax.codec import entropy_bound
 from swsjax.config import Config
 from swsjax.errors import ConfigError
@@ -193,6 +193,9 @@ def run_stages(
             for name, mixture in state.mixtures.items()
         }
         params, carried, place = state.params, state.aux, None
+        if stage.name == "soft":
+            quantised = gather(quantize_each(mixtures, params, run.net.labels), run.mesh)
+            warn_of_lost_arrays(quantised, run.net.labels)
     return state._replace(mixtures=mixtures), history
 
 

@@ -146,8 +146,9 @@ def test_encode_a_net_pruned_elsewhere(tmp_path, capsys):
 
 
 def quick_recipe(monkeypatch):
+    rates = swsjax.Rates(precisions=0.1)
     config = swsjax.Config(
-        soft_epochs=9, soft_rates=swsjax.Rates(precisions=0.1), hard_epochs=1, least_steps=1
+        pi_zero=0.7, soft_epochs=9, soft_rates=rates, hard_epochs=1, least_steps=1
     )
     settings = Settings(*3 * [Recipe(config)])
     recipes = {"lenet-300-100": settings, "lenet-5-caffe": settings}

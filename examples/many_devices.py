@@ -1,12 +1,11 @@
 """Retrain on all devices there are, in one process or in several.
 
-One process, all its devices; eight virtual ones on a processor without accelerators:
+One process, all its devices; eight virtual ones on a processor without accelerators (``NPROC``, the
+number of XLA's threads, is for one with fewer cores than that: they would wait for each other):
 
-    XLA_FLAGS=--xla_force_host_platform_device_count=8 python examples/many_devices.py
+    NPROC=16 XLA_FLAGS=--xla_force_host_platform_device_count=8 python examples/many_devices.py
 
-The same with the weights divided over two devices and the batches over four:
-
-    XLA_FLAGS=--xla_force_host_platform_device_count=8 python examples/many_devices.py --model 2
+With ``--model 2`` the weights are divided over two devices, and the batches over four.
 
 Two processes, one line in each of two terminals (or on two machines, with the first one's address):
 
@@ -46,11 +45,8 @@ def main() -> None:
 
     digits = load_digits()
     net = pretrain_classifier(build(LeNet300100, digits), digits, PretrainConfig(epochs=20))
-    # A small data set makes few steps: the mixture must move faster than by default.
+    # A tenth of the epochs of the default: the precisions must move as much faster.
     config = swsjax.Config(
-        tau=0.03,
-        pi_zero=0.99,
-        batch_size=32,
         soft_epochs=arguments.epochs,
         soft_rates=swsjax.Rates(precisions=2e-2),
         hard_epochs=arguments.epochs,

@@ -45,10 +45,10 @@ def main(file="unlabelled.sws"):
 
     # From here on there are images only.
     data = swsjax.with_teacher({"inputs": digits.train.images}, apply, net)
-    # At the start this loss is zero, so the prior has the more say: a third of the default tau.
+    # At the start this loss is zero, so the prior has the more say: it is made gentler.
     tau = 0.3 * swsjax.TAU_PER_EXAMPLE * len(data["inputs"])
     loss = swsjax.distillation(apply, share=1.0)
-    result = swsjax.compress(net, loss, data, swsjax.Config(tau=tau))
+    result = swsjax.compress(net, loss, data, swsjax.Config(tau=tau, pi_zero=0.9))
     state = nnx.state(result.params, nnx.Param)
     swsjax.save(file, state)
 

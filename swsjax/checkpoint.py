@@ -33,7 +33,7 @@ def load_checkpoint(folder: str | PathLike[str], like: Params) -> Params:
 
     Args:
         folder: what ``save_checkpoint`` or Orbax's ``StandardCheckpointer`` wrote.
-        like: a net with the same names and shapes.
+        like: a net with the same names and shapes; its types are those of what comes back.
 
     Raises:
         CheckpointError: there is no checkpoint, or one of another net.
@@ -66,4 +66,7 @@ expected (3,)
 
 
 def _shapes(tree: Params) -> dict[str, tuple[int, ...]]:
-    return {leaf_name(path): tuple(leaf.shape) for path, leaf in jax.tree.leaves_with_path(tree)}
+    return {
+        leaf_name(path): tuple(getattr(leaf, "shape", ()))
+        for path, leaf in jax.tree.leaves_with_path(tree)
+    }

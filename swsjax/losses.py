@@ -156,10 +156,15 @@ def _mixed(
 def with_teacher(data: dict[str, Array], apply: Apply, params: Params) -> dict[str, Array]:
     """Data with the outputs of a net on their ``"inputs"`` under ``"teacher"``.
 
+    Raises:
+        ConfigError: there are no inputs in the data.
+
     >>> data = with_teacher({"inputs": jnp.eye(2)}, lambda params, x: x @ params, jnp.ones((2, 3)))
     >>> data["teacher"].shape
     (2, 3)
     """
+    if "inputs" not in data:
+        raise ConfigError(f'data must have "inputs" for the teacher, got {sorted(data)}')
     return data | {"teacher": logits_of(apply, params, data["inputs"])}
 
 

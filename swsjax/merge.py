@@ -50,7 +50,7 @@ def merge(mixture: GaussianMixture, threshold: float = 0.5) -> GaussianMixture:
         A mixture with at most J free components, at least one, in order of their means.
 
     Raises:
-        ConfigError: the threshold is negative.
+        ConfigError: the threshold is negative, or the mixture is none.
 
     >>> twins = GaussianMixture(jnp.array([1.0, 1.1]), jnp.zeros(3), jnp.zeros(2), jnp.zeros(()))
     >>> print(merge(twins, threshold=0.1).means)
@@ -58,6 +58,11 @@ def merge(mixture: GaussianMixture, threshold: float = 0.5) -> GaussianMixture:
     >>> print(merge(twins, threshold=0.001).means)
     [1.  1.1]
     """
+    if not isinstance(mixture, GaussianMixture):
+        raise ConfigError(
+            f"merge takes one GaussianMixture, got a {type(mixture).__name__}; the mixtures of a "
+            "result are in a dictionary, by name"
+        )
     if not threshold >= 0:
         raise ConfigError(f"threshold must not be negative, got {threshold}")
     shares = np.exp(np.asarray(log_mixing(mixture), np.float64))

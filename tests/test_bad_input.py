@@ -371,6 +371,25 @@ DATA_SETS = [
         "inputs hold no examples",
     ),
     (
+        "nothing for the teacher to look at",
+        lambda: swsjax.with_teacher({"images": DATA["inputs"]}, apply, PARAMS),
+        ConfigError,
+        "data must have \"inputs\" for the teacher, got ['images']",
+    ),
+    (
+        "the mixtures of a result, merged all at once",
+        lambda: swsjax.merge({"weights": MIXTURE}),
+        ConfigError,
+        "merge takes one GaussianMixture, got a dict; the mixtures of a result are in a "
+        "dictionary, by name",
+    ),
+    (
+        "a result in place of its net",
+        lambda: swsjax.save("net.sws", compress()),
+        TypeError,
+        "leaf history/0/stage is a str, not an array; leave it out",
+    ),
+    (
         "a stream that gives its data once",
         lambda: compress(data=swsjax.Stream(200, lambda number: iter(()))),
         ConfigError,

@@ -30,7 +30,7 @@ def test_on_eight_devices():
     options = ["-n0", "-q", "--no-header", "--tb=short", "-p", "no:cacheprovider"]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *options, str(TESTS / "eight_devices.py")],
-        env=ENVIRONMENT | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"},
+        env=ENVIRONMENT | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "NPROC": "16"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

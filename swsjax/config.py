@@ -1,7 +1,9 @@
 """Settings of ``compress``."""
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from numbers import Integral
+from typing import Any, Literal
 
 import optax
 
@@ -113,6 +115,83 @@ class Config:
             raise ConfigError(f"tolerance must be positive, got {self.tolerance}")
         if not self.merge_threshold >= 0:
             raise ConfigError(f"merge_threshold must not be negative, got {self.merge_threshold}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as plain values, for JSON; ``from_dict`` gives the same config back.
+
+        Raises:
+            ConfigError: a schedule or an optimiser is among the settings.
+
+        >>> Config(tau=0.1).to_dict()["tau"]
+        0.1
+        """
+        return {field.name: _plain(field.name, getattr(self, field.name)) for field in fields(self)}
+
+    @classmethod
+    def from_dict(cls, settings: Mapping[str, Any]) -> "Config":
+        """Make a config of what ``to_dict`` gives, or of a part of it: the rest has its default.
+
+        Raises:
+            ConfigError: a setting has an unknown name or is out of its range.
+
+        >>> Config.from_dict({"tau": 0.1, "soft_rates": {"precisions": 0.001}}).soft_rates.final
+        1.0
+        >>> Config.from_dict({"tua": 0.1})
+        Traceback (most recent call last):
+            ...
+        swsjax.errors.ConfigError: Config has no setting 'tua'; it has 'tau', 'components', \
+'pi_zero', 'initial_std', 'hyper_priors', 'soft_epochs', 'soft_rates', 'hard_epochs', \
+'hard_rates', 'prune_epochs', 'prune_rates', 'kept', 'merge_threshold', 'batch_size', 'method', \
+'tolerance', 'least_steps', 'seed'
+        """
+        return _made(cls, settings)
+
+
+_PARTS: dict[type, dict[str, type]] = {
+    Config: {
+        "hyper_priors": HyperPriors,
+        "soft_rates": Rates,
+        "hard_rates": Rates,
+        "prune_rates": Rates,
+    },
+    HyperPriors: {"zero_precision": Gamma, "precision": Gamma, "pi_zero": Beta},
+}
+"""Fields that have fields of their own."""
+
+
+def _names(kind: Any) -> list[str]:
+    return list(kind._fields) if issubclass(kind, tuple) else [field.name for field in fields(kind)]
+
+
+def _plain(name: str, value: Any) -> Any:
+    if isinstance(value, Rates | HyperPriors | Gamma | Beta):
+        return {
+            part: _plain(f"{name}.{part}", getattr(value, part)) for part in _names(type(value))
+        }
+    if value is None or isinstance(value, str):
+        return value
+    if not is_number(value):
+        raise ConfigError(f"{name} must be a number to be written down, got {value!r}")
+    return int(value) if isinstance(value, Integral) else float(value)
+
+
+def _made(kind: Any, settings: Any) -> Any:
+    if not isinstance(settings, Mapping):
+        raise ConfigError(f"settings of {kind.__name__} must be a dictionary, got {settings!r}")
+    names = _names(kind)
+    for name in settings:
+        if name not in names:
+            known = ", ".join(map(repr, names))
+            raise ConfigError(f"{kind.__name__} has no setting {name!r}; it has {known}")
+    if kind in (Gamma, Beta) and len(settings) < 2:
+        raise ConfigError(f"{kind.__name__} needs {' and '.join(names)}, got {dict(settings)!r}")
+    parts = _PARTS.get(kind, {})
+    return kind(
+        **{
+            name: value if name not in parts or value is None else _made(parts[name], value)
+            for name, value in settings.items()
+        }
+    )
 
 
 def _is_positive(prior: object, kind: type[Gamma] | type[Beta]) -> bool:

@@ -1,0 +1,32 @@
+"""Published sizes and errors of the LeNets on MNIST, to compare with.
+
+Bytes, test error and what the bytes count, as the papers give them or a later one of them. Files of
+MIRACLE need the sender's random numbers too.
+"""
+
+from swsjax.plot.front import Published
+
+__all__ = ["LENET_5_CAFFE", "LENET_300_100"]
+
+_FILE, _SHARED, _HAN, _PRUNING = "file", "file, shared randomness", "Han format", "pruning ratio"
+
+LENET_300_100 = (
+    Published("Deep Compression, 2015", 27_000, 0.0158, _HAN),
+    Published("soft weight-sharing, 2017", 16_600, 0.0194, _HAN),
+    Published("sparse variational dropout, 2017", 4 * 266_610 / 68, 0.0192, _PRUNING),
+    Published("entropy-penalised, 2019", 8_560, 0.019, _FILE),
+)
+"""Of ``models.LeNet300100``."""
+LENET_5_CAFFE = (
+    Published("Deep Compression, 2015", 44_000, 0.0074, _HAN),
+    Published("soft weight-sharing, 2017", 10_600, 0.0097, _HAN),
+    Published("sparse variational dropout, 2017", 4 * 431_080 / 280, 0.0075, _PRUNING),
+    Published("Bayesian compression, 2017", 2_300, 0.01, _HAN),
+    Published("ADMM", 2_730, 0.01, _HAN),
+    Published("entropy-penalised, 2019", 2_840, 0.01, _FILE),
+    Published("MIRACLE, 2018", 3_030, 0.0069, _SHARED),
+    Published("MIRACLE, 2018", 1_520, 0.0096, _SHARED),
+    Published("MIRACLE, later code", 1_694, 0.0083, _SHARED),
+    Published("MIRACLE, later code", 1_140, 0.0098, _SHARED),
+)
+"""Of ``models.LeNet5Caffe``."""

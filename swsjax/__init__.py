@@ -51,6 +51,7 @@ from swsjax.prior import (
 from swsjax.quantize import codebook, non_zeros, quantize, quantize_each
 from swsjax.report import Layer, Report, report
 from swsjax.retrain import Info, Rates, State, Step, hard, init, make_step, soft
+from swsjax.search import Front, Point, search, space_around
 from swsjax.select import FROZEN, Leaf, Rules, Selection, select
 from swsjax.stages import Progress
 from swsjax.stream import Stream, stream_arrays, stream_epoch
@@ -73,6 +74,7 @@ __all__ = [
     "ConfigError",
     "DataError",
     "FormatError",
+    "Front",
     "Gamma",
     "GaussianMixture",
     "Grid",
@@ -80,6 +82,7 @@ __all__ = [
     "Info",
     "Layer",
     "Leaf",
+    "Point",
     "PretrainConfig",
     "PretrainProgress",
     "Progress",
@@ -130,8 +133,10 @@ __all__ = [
     "report",
     "responsibilities",
     "save",
+    "search",
     "select",
     "soft",
+    "space_around",
     "straight_through",
     "stream_arrays",
     "stream_epoch",

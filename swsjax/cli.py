@@ -11,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NoReturn
 
+from swsjax import published
 from swsjax.atomic import write_bytes
 from swsjax.checkpoint import load_checkpoint, save_checkpoint
 from swsjax.classifier import (
@@ -29,7 +30,7 @@ from swsjax.files import load, read_metadata, save
 from swsjax.interchange import from_safetensors, safetensors_metadata, to_safetensors
 from swsjax.models import LeNet5Caffe, LeNet300100
 from swsjax.page import Picture, page
-from swsjax.plot import file_pictures, run_pictures, save_pictures
+from swsjax.plot import file_pictures, front_picture, run_pictures, save_pictures
 from swsjax.progress import Reporter, reporter
 from swsjax.recipes import (
     LENET_5_CAFFE,
@@ -39,12 +40,18 @@ from swsjax.recipes import (
 )
 from swsjax.report import Report, report
 from swsjax.retrain import Rates
+from swsjax.search import search
+from swsjax.stages import Progress
 from swsjax.train import PretrainConfig
 
 __all__ = ["main"]
 
 _MODELS = {"lenet-300-100": LeNet300100, "lenet-5-caffe": LeNet5Caffe}
 _RECIPES = {"lenet-300-100": LENET_300_100, "lenet-5-caffe": LENET_5_CAFFE}
+_PUBLISHED = {
+    "lenet-300-100": published.LENET_300_100,
+    "lenet-5-caffe": published.LENET_5_CAFFE,
+}
 _DATASETS: dict[str, Callable[[], Dataset]] = {
     "mnist": load_mnist,
     "fashion-mnist": load_fashion_mnist,
@@ -121,9 +128,11 @@ def _pretrain(options: argparse.Namespace) -> None:
 def _compress(options: argparse.Namespace) -> None:
     folder = _writable(options.out)
     recipe, share, others = _RECIPES[options.model].by_name()[options.setting]
+    if options.config is not None:
+        recipe = _config(options.config)
     if options.kept is not None and not recipe.prune_epochs:
         raise ConfigError(
-            f"--kept does nothing with --setting {options.setting}, which prunes nothing; "
+            f"--kept does nothing with {_named(options)}, which prunes nothing; "
             "choose another setting"
         )
     config = replace(
@@ -135,20 +144,13 @@ def _compress(options: argparse.Namespace) -> None:
     dataset = _DATASETS[options.data]()
     state = folder / "state"  # an interrupted command, given again, goes on from there
     with reporter() as show:
-        if options.checkpoint is None:
-            pretrained = _pretrained(options, options.seed, dataset, show)
-        else:
-            like = build(_MODELS[options.model], dataset, seed=options.seed)
-            pretrained = like._replace(params=load_checkpoint(options.checkpoint, like.params))
+        pretrained = _given(options, dataset, show)
         result = compress_classifier(
             pretrained,
             dataset,
             config,
             share=share,
-            teachers=[
-                _pretrained(options, seed, dataset, show)
-                for seed in teacher_seeds(options.seed, others)
-            ],
+            teachers=_teachers(options, others, dataset, show),
             callback=show.retraining,
             checkpoint=state,
         )
@@ -156,6 +158,46 @@ def _compress(options: argparse.Namespace) -> None:
     settings = asdict(config) | {"share": share, "other_teachers": others}
     _write(folder, options.model, pretrained, result, dataset, metadata, settings)
     shutil.rmtree(state)
+
+
+def _search(options: argparse.Namespace) -> None:
+    folder = _writable(options.out)
+    base, share, others = _RECIPES[options.model].by_name()[options.setting]
+    dataset = _DATASETS[options.data]()
+    with reporter() as show:
+        pretrained = _given(options, dataset, show)
+        teachers = _teachers(options, others, dataset, show)
+
+        def compress(
+            config: Config, *, evaluate: Any, callback: Callable[[Progress], None]
+        ) -> Result:
+            del evaluate  # the same
+            return compress_classifier(
+                pretrained, dataset, config, share=share, teachers=teachers, callback=callback
+            )
+
+        front = search(
+            compress,
+            replace(base, seed=options.seed),
+            evaluate=lambda params: pretrained._replace(params=params).error(dataset.validation),
+            trials=options.trials,
+            storage=options.storage or folder / "search.journal",
+            name=f"{options.model} {options.data} {options.setting}",
+            seed=options.seed,
+            callback=show.searching,
+        )
+    _write_json(folder / "front.json", front.to_dict())
+    for point in front.points:
+        _write_json(folder / f"trial-{point.trial}.json", point.config.to_dict())
+    print(front)
+
+    def draw() -> list[Picture]:
+        sizes = [(point.file_bytes, point.error) for point in (*front.points, *front.beaten)]
+        return [front_picture(sizes, _PUBLISHED[options.model] if options.data == "mnist" else ())]
+
+    for picture in _drawn(draw):
+        write_bytes(folder / f"{picture.name}.png", picture.png)
+    print(f"\nwrote {folder / 'front.json'}; --config {folder}/trial-N.json gives compress a row")
 
 
 def _evaluate(options: argparse.Namespace) -> None:
@@ -201,6 +243,36 @@ def _pretrained(
     untrained = build(_MODELS[options.model], dataset, seed=seed)
     config = replace(_PRETRAINING[options.model], seed=seed)
     return pretrain_classifier(untrained, dataset, config, callback=show.pretraining)
+
+
+def _given(options: argparse.Namespace, dataset: Dataset, show: Reporter) -> Classifier:
+    """The pretrained net, from the checkpoint where there is one."""
+    if options.checkpoint is None:
+        return _pretrained(options, options.seed, dataset, show)
+    like = build(_MODELS[options.model], dataset, seed=options.seed)
+    return like._replace(params=load_checkpoint(options.checkpoint, like.params))
+
+
+def _teachers(
+    options: argparse.Namespace, number: int, dataset: Dataset, show: Reporter
+) -> list[Classifier]:
+    seeds = teacher_seeds(options.seed, number)
+    return [_pretrained(options, seed, dataset, show) for seed in seeds]
+
+
+def _named(options: argparse.Namespace) -> str:
+    """Where the settings come from."""
+    if options.config is None:
+        return f"--setting {options.setting}"
+    return f"--config {options.config}"
+
+
+def _config(path: Path) -> Config:
+    """Settings from a JSON file."""
+    try:
+        return Config.from_dict(json.loads(path.read_text()))
+    except ValueError as error:  # no JSON, no text, or no settings
+        raise ConfigError(f"{path} holds no settings: {error}") from error
 
 
 def _balanced(name: str) -> str:
@@ -320,17 +392,33 @@ def _parser() -> argparse.ArgumentParser:
 
     pretrain = command(_pretrain, "pretrain", "train a network in the ordinary way")
     compress = command(_compress, "compress", "retrain, quantise and write a network")
-    for trained in (pretrain, compress):
+    search = command(_search, "search", "try many settings: the front of error against bytes")
+    for trained in (pretrain, compress, search):
         trained.add_argument("model", choices=_MODELS)
         trained.add_argument("--data", choices=_DATASETS, required=True)
         trained.add_argument("--seed", type=int, default=0, help="random seed (%(default)s)")
         trained.add_argument("--out", type=Path, required=True, help="folder to write to")
-    compress.add_argument("--checkpoint", type=Path, help="what pretrain wrote; else it pretrains")
+    for compressing in (compress, search):
+        compressing.add_argument(
+            "--checkpoint", type=Path, help="what pretrain wrote; else it pretrains"
+        )
+        compressing.add_argument(
+            "--setting",
+            choices=LENET_300_100.by_name(),
+            default="balanced",
+            help="from a small error to a small file (%(default)s)",
+        )
     compress.add_argument(
-        "--setting",
-        choices=LENET_300_100.by_name(),
-        default="balanced",
-        help="from a small error to a small file (%(default)s)",
+        "--config",
+        type=Path,
+        help="settings in place of those, such as the trial-N.json that search writes",
+    )
+    search.add_argument(
+        "--trials", type=int, default=40, help="how many there are to be in all (%(default)s)"
+    )
+    search.add_argument(
+        "--storage",
+        help="file, or URL of a database, that all workers share (search.journal in the folder)",
     )
     compress.add_argument(
         "--kept",

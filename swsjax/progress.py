@@ -33,10 +33,17 @@ class Reporter:
 
     def retraining(self, progress: RetrainProgress) -> None:
         """Show an epoch of retraining; the error is that on the validation data."""
+        self._retraining("retrain", progress)
+
+    def searching(self, trial: int, progress: RetrainProgress) -> None:
+        """Show an epoch of a trial of a search."""
+        self._retraining(f"trial {trial}", progress)
+
+    def _retraining(self, title: str, progress: RetrainProgress) -> None:
         figures = f"loss {progress.loss:.4f}  non-zero {progress.non_zeros:,}"
         if progress.error is not None:
             figures += f"  error {100 * progress.error:.2f} %"
-        self._show(f"retrain ({progress.stage})", progress.epoch, progress.epochs, figures)
+        self._show(f"{title} ({progress.stage})", progress.epoch, progress.epochs, figures)
 
 
 @contextlib.contextmanager

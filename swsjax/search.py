@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from os import PathLike
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import numpy as np
 
@@ -216,9 +216,10 @@ def search(
         def watch(progress: Progress) -> None:
             if callback is not None:
                 callback(trial.number, progress)
-            if progress.stage == "hard" and progress.epoch == half_way:
+            at_half = progress.stage == "hard" and progress.epoch == half_way
+            if at_half and progress.error is not None:
                 kept = config.kept if config.prune_epochs else 1.0
-                mark = (float(progress.error or 0.0), kept * progress.bound_bytes)
+                mark = (progress.error, kept * progress.bound_bytes)
                 trial.set_user_attr("half way", mark)
                 if is_hopeless(mark, _marks(trial.study)):
                     _stop(trial, "half way, another was better in both error and bytes")
@@ -230,20 +231,24 @@ def search(
         except RetrainingError as error:
             _stop(trial, str(error))
         net = (result.params,) if result.aux is None else (result.params, result.aux)
-        error = float(evaluate(*net))
-        if not np.isfinite(error):
-            _stop(trial, f"the error is {error}")
-        return error, len(dumps(result.params))
-
-    def _stop(trial: optuna.Trial, reason: str) -> None:
-        trial.set_user_attr("pruned", reason)
-        raise optuna.TrialPruned(reason)
+        value = float(evaluate(*net))
+        if not np.isfinite(value):
+            _stop(trial, f"the error is {value}")
+        return value, len(dumps(result.params))
 
     with _quiet():
         study = _study(storage, name, base)
         while _finished(study) < trials:
             study.optimize(objective, n_trials=1)
         return _front(study)
+
+
+def _stop(trial: "optuna.Trial", reason: str) -> NoReturn:
+    """End a trial as pruned, and keep why."""
+    import optuna
+
+    trial.set_user_attr("pruned", reason)
+    raise optuna.TrialPruned(reason)
 
 
 def _check(

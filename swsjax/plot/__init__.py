@@ -8,7 +8,7 @@ density and bytes.
 from swsjax.plot.components import plot_components
 from swsjax.plot.encoding import plot_encoding, small_example
 from swsjax.plot.figures import file_pictures, run_pictures, save_figures, save_pictures
-from swsjax.plot.front import Published, pareto, plot_front
+from swsjax.plot.front import Published, front_picture, pareto, plot_front
 from swsjax.plot.hyperpriors import plot_betas, plot_gammas
 from swsjax.plot.layers import plot_codebook, plot_layers
 from swsjax.plot.pictures import plot_features, plot_filters
@@ -17,6 +17,7 @@ from swsjax.plot.weights import plot_moves, plot_weights
 __all__ = [
     "Published",
     "file_pictures",
+    "front_picture",
     "pareto",
     "plot_betas",
     "plot_codebook",

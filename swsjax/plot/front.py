@@ -5,12 +5,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from swsjax.plot.style import BLUE, GREEN, GREY, ORANGE, PURPLE
+from swsjax.page import Picture
+from swsjax.plot.style import BLUE, GREEN, GREY, ORANGE, PURPLE, column_png
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["Published", "pareto", "plot_front"]
+__all__ = ["Published", "front_picture", "pareto", "plot_front"]
 
 _STYLES = [("^", GREEN), ("s", ORANGE), ("X", GREY), ("D", PURPLE)]
 _PLACES = [(0, 6), (0, -6), (7, 0), (-7, 0), (6, 6), (-6, -6), (6, -6), (-6, 6)]  # points
@@ -94,6 +95,31 @@ def plot_front(
     axes.set_axisbelow(True)
     axes.legend(loc="upper right", bbox_to_anchor=(1, 0), borderaxespad=5)  # below the scale
     _number(axes, points, published)
+
+
+def front_picture(
+    points: Sequence[tuple[float, float]], published: Sequence[Published] = ()
+) -> Picture:
+    """Draw what a search found: validation error against size.
+
+    Args:
+        points: pairs of bytes and error, the error from 0 to 1.
+        published: what to compare with; those are test errors.
+
+    Raises:
+        ImportError: matplotlib is not installed; the message names the extra that brings it.
+
+    >>> front_picture([(4963, 0.0185), (3217, 0.022)]).name
+    'front'
+    """
+
+    def draw(axes: "Axes") -> None:
+        plot_front(axes, points, published=published)
+        axes.set(title="Validation error against size")
+
+    height = 2.4 + 0.17 * len(published)
+    caption = "Validation error against file size; what others published is test error."
+    return Picture("front", caption, column_png(draw, lambda figure: figure.subplots(), height))
 
 
 def _number(

@@ -1,0 +1,46 @@
+"""A PostgreSQL server of a test's own, in a folder, that ends with the test."""
+
+import os
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+INITDB = shutil.which("initdb") or next(
+    map(str, sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), reverse=True)), None
+)
+
+
+@contextmanager
+def server(folder: Path) -> Iterator[str]:
+    """Start a server and give the URL of its database."""
+    programs = Path(INITDB).resolve().parent
+    data = folder / "data"
+    data.mkdir()
+    as_user = []
+    if os.geteuid() == 0:  # it refuses to run as root
+        as_user = ["runuser", "-u", "postgres", "--"]
+        shutil.chown(data, "postgres")
+        for parent in data.parents:  # pytest's folders are closed to others
+            if parent.owner() == "root" and not parent.stat().st_mode & 0o001:
+                parent.chmod(parent.stat().st_mode | 0o011)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+
+    def call(name: str, *arguments: str) -> None:
+        # Not captured through a pipe: the server would keep it open.
+        with open(folder / "log", "a") as log:
+            command = [*as_user, programs / name, "-D", data, *arguments]
+            done = subprocess.run(command, stdout=log, stderr=log, cwd="/", check=False)
+        assert done.returncode == 0, (folder / "log").read_text()
+
+    call("initdb", "-U", "swsjax", "-A", "trust", "--no-sync")
+    options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories='' -c fsync=off"
+    call("pg_ctl", "-w", "-o", options, "start")
+    try:
+        yield f"postgresql://swsjax@127.0.0.1:{port}/postgres"
+    finally:
+        call("pg_ctl", "-w", "-m", "immediate", "stop")

@@ -5,6 +5,8 @@ Welling, ICLR 2017, section 6.2 and Figure 2). A search is an Optuna study of tw
 in a file or a database; any number of processes and machines may work on one, come and go.
 """
 
+import re
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -304,19 +306,30 @@ def _study(storage: str | PathLike[str], name: str, base: Config) -> "optuna.Stu
 def _storage(given: str | PathLike[str]) -> "optuna.storages.BaseStorage":
     import optuna
     from optuna.storages.journal import JournalFileBackend
-    from sqlalchemy.engine import make_url
+
+    if isinstance(given, str) and "://" in given:
+        return _database(given)
+    path = path_of(given, "storage is a file, or the URL of a database")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return optuna.storages.JournalStorage(JournalFileBackend(str(path)))
+
+
+def _database(url: str) -> "optuna.storages.RDBStorage":
+    import optuna
     from sqlalchemy.exc import SQLAlchemyError
 
-    if not (isinstance(given, str) and "://" in given):
-        path = path_of(given, "storage is a file, or the URL of a database")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return optuna.storages.JournalStorage(JournalFileBackend(str(path)))
-    try:
-        return optuna.storages.RDBStorage(given, heartbeat_interval=_HEARTBEAT_SECONDS)
-    except SQLAlchemyError as error:
-        shown = make_url(given).render_as_string(hide_password=True)
-        reason = str(error).splitlines()[0]
-        raise ConfigError(f"the database {shown} cannot be used: {reason}") from error
+    tries = 5  # workers that begin together make the tables together, and all but one fail
+    while True:
+        tries -= 1
+        try:
+            return optuna.storages.RDBStorage(url, heartbeat_interval=_HEARTBEAT_SECONDS)
+        except SQLAlchemyError as error:
+            if tries:
+                time.sleep(0.2)
+                continue
+            shown = re.sub(":[^:@/]*@", ":***@", url)
+            reason = str(error).splitlines()[0]
+            raise ConfigError(f"the database {shown} cannot be used: {reason}") from error
 
 
 def _finished(study: "optuna.Study") -> int:

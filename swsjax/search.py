@@ -305,13 +305,15 @@ def _study(storage: str | PathLike[str], name: str, base: Config) -> "optuna.Stu
 
 def _storage(given: str | PathLike[str]) -> "optuna.storages.BaseStorage":
     import optuna
-    from optuna.storages.journal import JournalFileBackend
+    from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
     if isinstance(given, str) and "://" in given:
         return _database(given)
     path = path_of(given, "storage is a file, or the URL of a database")
     path.parent.mkdir(parents=True, exist_ok=True)
-    return optuna.storages.JournalStorage(JournalFileBackend(str(path)))
+    # Not the default lock: that is a symbolic link, which Windows refuses to most users.
+    backend = JournalFileBackend(str(path), JournalFileOpenLock(str(path)))
+    return optuna.storages.JournalStorage(backend)
 
 
 def _database(url: str) -> "optuna.storages.RDBStorage":

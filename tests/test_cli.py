@@ -145,10 +145,10 @@ def test_encode_a_net_pruned_elsewhere(tmp_path, capsys):
     np.testing.assert_array_equal(swsjax.load(encoded)["model.0.weight"], kernel)
 
 
-def quick_recipe(monkeypatch):
+def quick_recipe(monkeypatch, tau=None):
     rates = swsjax.Rates(precisions=0.1)
     config = swsjax.Config(
-        pi_zero=0.7, soft_epochs=9, soft_rates=rates, hard_epochs=1, least_steps=1
+        tau=tau, pi_zero=0.7, soft_epochs=9, soft_rates=rates, hard_epochs=1, least_steps=1
     )
     settings = Settings(*3 * [Recipe(config)])
     recipes = {"lenet-300-100": settings, "lenet-5-caffe": settings}
@@ -320,3 +320,50 @@ def test_kept_out_of_range(tmp_path, capsys):
     arguments = ["compress", "lenet-300-100", "--data", "digits", "--kept", "2"]
     line = _failure([*arguments, "--out", str(tmp_path)], capsys)
     assert line == "swsjax: error: kept must be over 0 and at most 1, got 2.0"
+
+
+def test_search_then_compress_with_the_settings_of_a_point(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("swsjax.cli._PRETRAINING", {"lenet-300-100": swsjax.PretrainConfig(8)})
+    quick_recipe(monkeypatch, tau=0.001)
+    net, found = tmp_path / "net", tmp_path / "search"
+    common = ["lenet-300-100", "--data", "digits", "--out"]
+    main(["pretrain", *common, str(net)])
+    common = ["lenet-300-100", "--data", "digits", "--checkpoint", str(net / "checkpoint"), "--out"]
+    capsys.readouterr()
+    assert main(["search", *common, str(found), "--trials", "3"]) == 0
+    captured = capsys.readouterr()
+    front = json.loads((found / "front.json").read_text())
+    for point in front["front"]:
+        settings = json.loads((found / f"trial-{point['trial']}.json").read_text())
+        assert settings == point["config"]
+        assert f"{point['file_bytes']:,}" in captured.out
+    assert len(front["front"]) + len(front["beaten"]) + front["pruned"] == 3
+    assert captured.out.splitlines()[-1] == (
+        f"wrote {found / 'front.json'}; --config {found}/trial-N.json gives compress a row"
+    )
+    assert "trial 2 (hard) 10/10  loss " in captured.err
+    assert (found / "front.png").read_bytes().startswith(b"\x89PNG")
+    first = front["front"][0]
+    given = ["--config", str(found / f"trial-{first['trial']}.json")]
+    assert main(["compress", *common, str(tmp_path / "small"), *given]) == 0
+    report = json.loads((tmp_path / "small" / "report.json").read_text())
+    assert report["errors"]["decoded file (validation)"] == first["error"]
+    assert sum(layer["han_bits"] for layer in report["layers"]) > 0
+    assert main(["search", *common, str(found), "--trials", "3"]) == 0  # done already
+    assert json.loads((found / "front.json").read_text()) == front
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ('{"kept": 2}', "kept must be over 0 and at most 1, got 2"),
+        ("[]", "settings of Config must be a dictionary, got []"),
+        ("tau = 3", "Expecting value: line 1 column 1 (char 0)"),
+    ],
+)
+def test_config_file_that_is_none(text, reason, tmp_path, capsys):
+    path = tmp_path / "settings.json"
+    path.write_text(text)
+    arguments = ["compress", "lenet-300-100", "--data", "digits", "--config", str(path)]
+    line = _failure([*arguments, "--out", str(tmp_path)], capsys)
+    assert line == f"swsjax: error: {path} holds no settings: {reason}"

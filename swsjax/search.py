@@ -240,7 +240,7 @@ def search(
 
     with _quiet():
         study = _study(storage, name, base)
-        while _finished(study) < trials:
+        while len(_finished(study)) < trials:
             study.optimize(objective, n_trials=1)
         return _front(study)
 
@@ -334,28 +334,29 @@ def _database(url: str) -> "optuna.storages.RDBStorage":
             raise ConfigError(f"the database {shown} cannot be used: {reason}") from error
 
 
-def _finished(study: "optuna.Study") -> int:
+def _finished(study: "optuna.Study") -> "list[optuna.trial.FrozenTrial]":
+    """Trials that count; one that is running may never end."""
     from optuna.trial import TrialState
 
-    states = (TrialState.COMPLETE, TrialState.PRUNED)
-    return len(study.get_trials(deepcopy=False, states=states))
+    return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
 
 
-def _completed(study: "optuna.Study") -> "list[optuna.trial.FrozenTrial]":
+def _completed(finished: "list[optuna.trial.FrozenTrial]") -> "list[optuna.trial.FrozenTrial]":
     from optuna.trial import TrialState
 
-    return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    return [trial for trial in finished if trial.state == TrialState.COMPLETE]
 
 
 def _marks(study: "optuna.Study") -> list[tuple[float, float]]:
     """Where the trials on the front were half way."""
-    found = _completed(study)
+    found = _completed(_finished(study))
     front = pareto([(trial.values[1], trial.values[0]) for trial in found])
     marks = (found[i].user_attrs.get("half way") for i in front)
     return [(mark[0], mark[1]) for mark in marks if mark is not None]
 
 
 def _front(study: "optuna.Study") -> Front:
+    finished = _finished(study)
     points = [
         Point(
             trial=trial.number,
@@ -363,11 +364,11 @@ def _front(study: "optuna.Study") -> Front:
             file_bytes=round(trial.values[1]),
             config=Config.from_dict(trial.user_attrs["config"]),
         )
-        for trial in _completed(study)
+        for trial in _completed(finished)
     ]
     front = pareto([(point.file_bytes, point.error) for point in points])
     return Front(
         points=tuple(points[i] for i in front),
         beaten=tuple(point for i, point in enumerate(points) if i not in front),
-        pruned=_finished(study) - len(points),
+        pruned=len(finished) - len(points),
     )

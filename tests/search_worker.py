@@ -55,5 +55,7 @@ def slow(trial, progress) -> None:
 
 
 if __name__ == "__main__":
+    # The package has a function of that name, too.
+    sys.modules["swsjax.search"]._HEARTBEAT_SECONDS = 1
     storage, trials, *is_slow = sys.argv[1:]
     find(storage, int(trials), callback=slow if is_slow else None)

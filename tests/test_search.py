@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -247,12 +248,16 @@ def test_two_workers_on_postgresql(database):
 
 
 def test_a_killed_worker_on_postgresql(database):
-    """In the study of the test above, or one of its own."""
+    """Its heart beats no longer, so another worker fails its trial."""
     before = states(find(database, 1))
     lost = killed_in_a_trial(database, before + 4)
     front = find(database, before + 4)
     assert states(front) == before + 4
     assert lost not in [point.trial for point in [*front.points, *front.beaten]]
+    time.sleep(3)
+    end(start(database, before + 5))
+    study = optuna.load_study(study_name="swsjax", storage=database)
+    assert study.trials[lost].state == optuna.trial.TrialState.FAIL
 
 
 @pytest.mark.parametrize(

@@ -1,47 +1,43 @@
-"""A worker of a search on a tiny net, in a process of its own: STORAGE TRIALS [slow]."""
+"""A worker of a search, in a process of its own: STORAGE TRIALS [slow].
+
+What it searches is no retraining, which would take a minute, but rounding of the same weights: with
+few components and a large tau coarse.
+"""
 
 import sys
 import time
-from functools import partial
 
-import jax.numpy as jnp
 import numpy as np
 
-from swsjax.compress import compress
+from swsjax.compress import Result
 from swsjax.config import Config
+from swsjax.files import dumps
 from swsjax.search import Front, search
+from swsjax.stages import Progress
 
-RNG = np.random.default_rng(0)
-TRUE = RNG.choice([-1.0, 0.0, 0.0, 1.0], (30, 10))
-INPUTS = np.float32(RNG.normal(size=(500, 30)))
-DATA = {"x": INPUTS, "y": np.float32(INPUTS @ TRUE)}
-PARAMS = {"w": np.float32(TRUE + RNG.normal(0, 0.03, TRUE.shape))}
-BASE = Config(
-    tau=1e-3,
-    components=4,
-    pi_zero=0.9,
-    initial_std=0.1,
-    soft_epochs=1,
-    hard_epochs=2,
-    batch_size=100,
-    least_steps=1,
-)
+WEIGHTS = np.float32(np.random.default_rng(0).normal(size=(30, 20)))
+BASE = Config(tau=0.1, components=16, soft_epochs=1, hard_epochs=2)
 
 
-def loss_fn(params, batch):
-    return jnp.mean((batch["x"] @ params["w"] - batch["y"]) ** 2)
+def run(config, *, evaluate=None, callback=None) -> Result:
+    steps = config.components / 4
+    rounded = np.round(WEIGHTS * steps) / np.float32(steps)
+    params = {"w": np.where(np.abs(WEIGHTS) < config.tau, 0, rounded)}
+    size = 1.25 * len(dumps(params))
+    for epoch, stage in enumerate(["soft", "hard", "hard"], start=1):
+        progress = Progress(stage, epoch, 3, 0.5, 9, 9, size, 9, 0.1, evaluate(params), 0.0, {})
+        if callback is not None:
+            callback(progress)
+    return Result(params, params, {}, [])
 
 
 def error(params) -> float:
-    return float(loss_fn(params, DATA))
-
-
-RUN = partial(compress, PARAMS, loss_fn, DATA)
+    return float(np.mean((params["w"] - WEIGHTS) ** 2))
 
 
 def find(storage, trials, **arguments) -> Front:
     return search(
-        **{"compress": RUN, "base": BASE, "evaluate": error} | arguments,
+        **{"compress": run, "base": BASE, "evaluate": error} | arguments,
         storage=storage,
         trials=trials,
     )

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -16,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from postgres import INITDB, server
-from search_worker import BASE, PARAMS, RUN, error, find
+from search_worker import BASE, error, find, run
 
 import swsjax
 from swsjax import Config, Rates
@@ -80,7 +81,7 @@ def test_no_point_of_the_front_is_beaten(front):
 
 def test_settings_of_a_point_give_its_file_and_its_error(front):
     for point in (front.points[0], front.points[-1]):
-        result = RUN(point.config)
+        result = run(point.config, evaluate=error)
         assert len(swsjax.dumps(result.params)) == point.file_bytes
         assert error(result.params) == point.error
 
@@ -99,22 +100,23 @@ def test_front_as_json_and_table(front):
             "trial": point.trial, "error": point.error, "file_bytes": point.file_bytes
         }  # fmt: skip
     header, *rows, empty, summary = str(front).splitlines()
-    assert header.split() == "trial bytes error tau pi_zero components precisions kept".split()
+    assert header.split() == [
+        *("trial", "bytes", "error", "tau", "pi_zero", "components", "precisions", "kept")
+    ]
     assert [int(row.split()[0]) for row in rows] == [point.trial for point in front.points]
     assert empty == ""
     assert summary == f"{8 - front.pruned} trials completed, {front.pruned} pruned"
 
 
-def test_the_same_seed_makes_the_same_search_however_often_it_is_interrupted(
-    tmp_path, front
-):
+def test_the_same_seed_makes_the_same_search_however_often_it_is_interrupted(tmp_path, front):
     for trials in (1, 3, 8):
         again = find(tmp_path / "search.journal", trials)
         assert states(again) == trials
     assert again == front
-    assert find(tmp_path / "other.journal", 2, seed=1).to_dict() != find(
-        tmp_path / "third.journal", 2
-    ).to_dict()
+    assert (
+        find(tmp_path / "other.journal", 2, seed=1).to_dict()
+        != find(tmp_path / "third.journal", 2).to_dict()
+    )
 
 
 def test_studies_in_one_storage_are_apart(tmp_path):
@@ -132,16 +134,16 @@ def test_a_space_of_ones_own(tmp_path):
 
 
 def test_aux_goes_to_evaluate(tmp_path):
-    def run(config, *, evaluate, callback):
-        return RUN(config)._replace(aux={"scale": 2.0})
+    def with_aux(config, *, evaluate, callback):
+        return run(config, evaluate=error)._replace(aux={"scale": 2.0})
 
     front = find(
         tmp_path / "search.journal",
         1,
-        compress=run,
+        compress=with_aux,
         evaluate=lambda params, aux: aux["scale"] * error(params),
     )
-    assert front.points[0].error == 2 * error(RUN(BASE).params)
+    assert front.points[0].error == 2 * error(run(BASE, evaluate=error).params)
 
 
 @pytest.mark.parametrize(
@@ -152,41 +154,51 @@ def test_aux_goes_to_evaluate(tmp_path):
     ],
 )
 def test_a_trial_without_a_net_counts_as_pruned_and_says_why(tmp_path, broken, reason):
-    def run(config, *, evaluate, callback):
+    def breaking(config, *, evaluate, callback):
         if broken is not None:
             raise broken
-        return RUN(config)
+        return run(config, evaluate=evaluate)
 
     storage = tmp_path / "search.journal"
-    front = find(storage, 2, compress=run, evaluate=lambda params: np.nan)
+    front = find(storage, 2, compress=breaking, evaluate=lambda params: np.nan)
     assert (front.points, front.beaten, front.pruned) == ((), (), 2)
     backend = optuna.storages.journal.JournalFileBackend(str(storage))
-    study = optuna.load_study(
-        study_name="swsjax", storage=optuna.storages.JournalStorage(backend)
-    )
+    study = optuna.load_study(study_name="swsjax", storage=optuna.storages.JournalStorage(backend))
     assert [trial.user_attrs["pruned"] for trial in study.trials] == [reason, reason]
 
 
 def test_a_hopeless_trial_is_stopped_half_way_through_the_hard_stage(tmp_path):
     seen = []
 
-    def worse(params):
-        """Larger errors in every trial but the first."""
-        return error(params) + (1.0 if seen and seen[-1][0] else 0.01)
-
     def space(trial, base):
-        return replace(base, components=16, pi_zero=0.01, tau=1e-9)  # hardly compresses
+        return replace(base, components=1000, tau=1e-9)  # hardly smaller than it was
+
+    def worse(params):
+        return error(params) + (1.0 if seen and seen[-1][0] else 0.01)
 
     front = find(
         tmp_path / "search.journal",
         2,
         evaluate=worse,
         space=space,
-        callback=lambda trial, progress: seen.append((trial, progress.stage, progress.epoch)),
+        callback=lambda trial, progress: seen.append((trial, progress.epoch)),
     )
-    assert front.pruned == 1
-    half_way = BASE.soft_epochs + 1
-    assert [epoch for trial, _, epoch in seen if trial == 1][-1] == half_way
+    assert (len(front.points), front.pruned) == (1, 1)
+    assert seen == [(0, 1), (0, 2), (0, 3), (1, 1), (1, 2)]
+
+
+def test_bytes_half_way_count_what_pruning_will_leave(tmp_path):
+    """The trial that is stopped above is not, if it is to be pruned to a hundredth."""
+    base = replace(BASE, prune_epochs=1, kept=1.0)
+
+    def space(trial, base):
+        return replace(base, components=1000, tau=1e-9, kept=0.01)
+
+    def worse(params):
+        return error(params) + 0.01 * len(np.unique(params["w"]))
+
+    assert find(tmp_path / "one", 2, base=base, evaluate=worse, space=space).pruned == 0
+    assert find(tmp_path / "two", 2, evaluate=worse, space=space).pruned == 1
 
 
 @given(
@@ -195,7 +207,9 @@ def test_a_hopeless_trial_is_stopped_half_way_through_the_hard_stage(tmp_path):
 )
 def test_hopeless_only_where_beaten_in_both_by_the_margin(mark, others):
     expected = [
-        (error, size) for error, size in others if mark[0] > MARGIN * error and mark[1] > MARGIN * size
+        (error, size)
+        for error, size in others
+        if mark[0] > MARGIN * error and mark[1] > MARGIN * size
     ]
     assert is_hopeless(mark, others) == bool(expected)
     assert not is_hopeless(mark, [mark])
@@ -213,7 +227,7 @@ def test_workers_share_the_budget_of_a_file(tmp_path):
 def killed_in_a_trial(storage, trials):
     """Kill one worker within a trial, while another goes on; the killed one's trial."""
     worker = start(storage, trials, "slow")
-    for _ in range(4):  # three epochs a trial: it is in the second
+    for _ in range(4):  # three epochs a trial: it is in its second
         number = int(worker.stdout.readline())
     other = start(storage, trials)
     worker.send_signal(signal.SIGKILL)
@@ -231,6 +245,30 @@ def test_a_killed_worker_costs_its_trial_only(tmp_path):
     assert states(front) == 4
     assert lost not in [point.trial for point in [*front.points, *front.beaten]]
     assert states(find(storage, 5)) == 5
+
+
+def test_search_with_compress(tmp_path):
+    weights = np.float32(np.random.default_rng(0).choice([-1, 0, 0, 1], (20, 10)))
+    inputs = np.float32(np.random.default_rng(1).normal(size=(200, 20)))
+    data = {"x": inputs, "y": inputs @ weights}
+
+    def loss_fn(params, batch):
+        return jnp.mean((batch["x"] @ params["w"] - batch["y"]) ** 2)
+
+    base = Config(tau=1e-3, components=4, soft_epochs=1, hard_epochs=2, least_steps=1)
+    real = partial(swsjax.compress, {"w": weights + 0.01}, loss_fn, data)
+    front = find(
+        tmp_path / "search.journal",
+        2,
+        compress=real,
+        base=base,
+        evaluate=lambda params: loss_fn(params, data),
+    )
+    assert states(front) == 2
+    point = front.points[0]
+    again = real(point.config)
+    assert len(swsjax.dumps(again.params)) == point.file_bytes
+    assert float(loss_fn(again.params, data)) == point.error
 
 
 @pytest.fixture(scope="module")
@@ -307,7 +345,7 @@ def test_settings_that_cannot_be_written_down():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"compress": PARAMS}, "compress must be a function, got a dict"),
+        ({"compress": {}}, "compress must be a function, got a dict"),
         ({"evaluate": None}, "evaluate must be a function, got a NoneType"),
         ({"callback": 3}, "callback must be a function, got a int"),
         ({"base": 0.1}, "base must be a Config, got a float"),
@@ -330,7 +368,8 @@ def test_a_storage_that_is_none(tmp_path):
     with pytest.raises(TypeError) as raised:
         find(3, 1)
     assert (
-        str(raised.value) == "expected a path, got a int; storage is a file, or the URL of a database"
+        str(raised.value)
+        == "expected a path, got a int; storage is a file, or the URL of a database"
     )
 
 

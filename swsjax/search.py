@@ -169,7 +169,7 @@ def search(
         trials: how many the study is to have in the end, completed or pruned, by whatever worker.
             Each of several workers ends the trial that it is at when the last is done.
         storage: a file, or the URL of a database as SQLAlchemy has it, such as
-            ``postgresql://user@host/name``. What is there is gone on with.
+            ``postgresql+psycopg://user@host/name``. What is there is gone on with.
         name: of the study in the storage.
         seed: of what is sampled; from this and its number each trial draws its own.
         callback: called with the number of the trial and its progress, after every epoch.
@@ -196,8 +196,8 @@ def search(
     >>> data = {"x": x, "y": x @ jnp.array([1.0, 1.0, 0.0, -1.0])}
     >>> loss = lambda params, batch: jnp.mean((batch["x"] @ params["w"] - batch["y"]) ** 2)
     >>> run = partial(compress, {"w": jnp.array([0.98, 1.02, 0.01, -1.0])}, loss, data)
-    >>> base = Config(tau=1e-3, soft_epochs=1, hard_epochs=2, least_steps=1)
-    >>> front = search(run, base, evaluate=lambda params: loss(params, data), trials=2)
+    >>> base = Config(tau=1e-3, soft_epochs=1, hard_epochs=1, least_steps=1)
+    >>> front = search(run, base, evaluate=lambda params: loss(params, data), trials=1)
     >>> front.points[0].error < 0.1
     True
     """
@@ -239,10 +239,15 @@ def search(
         return value, len(dumps(result.params))
 
     with _quiet():
-        study = _study(storage, name, base)
-        while len(_finished(study)) < trials:
-            study.optimize(objective, n_trials=1)
-        return _front(study)
+        # Once without a storage, before hours are spent on the base, which needs no space.
+        sampled = space(optuna.create_study().ask(), base)
+        if not isinstance(sampled, Config):
+            raise ConfigError(f"space must return a Config, got a {type(sampled).__name__}")
+        with _opened(storage) as opened:
+            study = _study(opened, name, base)
+            while len(_finished(study)) < trials:
+                study.optimize(objective, n_trials=1)
+            return _front(study)
 
 
 def _stop(trial: "optuna.Trial", reason: str) -> NoReturn:
@@ -283,12 +288,12 @@ def _quiet() -> Iterator[None]:
         optuna.logging.set_verbosity(before)
 
 
-def _study(storage: str | PathLike[str], name: str, base: Config) -> "optuna.Study":
+def _study(storage: "optuna.storages.BaseStorage", name: str, base: Config) -> "optuna.Study":
     """Open the study, or begin it."""
     import optuna
 
     study = optuna.create_study(
-        storage=_storage(storage),
+        storage=storage,
         study_name=name,
         directions=["minimize", "minimize"],
         load_if_exists=True,
@@ -303,17 +308,25 @@ def _study(storage: str | PathLike[str], name: str, base: Config) -> "optuna.Stu
     return study
 
 
-def _storage(given: str | PathLike[str]) -> "optuna.storages.BaseStorage":
+@contextmanager
+def _opened(given: str | PathLike[str]) -> "Iterator[optuna.storages.BaseStorage]":
+    """The storage; a database's connections are closed at the end."""
     import optuna
     from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
     if isinstance(given, str) and "://" in given:
-        return _database(given)
+        database = _database(given)
+        try:
+            yield database
+        finally:
+            database.remove_session()
+            database.engine.dispose()
+        return
     path = path_of(given, "storage is a file, or the URL of a database")
     path.parent.mkdir(parents=True, exist_ok=True)
     # Not the default lock: that is a symbolic link, which Windows refuses to most users.
     backend = JournalFileBackend(str(path), JournalFileOpenLock(str(path)))
-    return optuna.storages.JournalStorage(backend)
+    yield optuna.storages.JournalStorage(backend)
 
 
 def _database(url: str) -> "optuna.storages.RDBStorage":

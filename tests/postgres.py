@@ -41,6 +41,6 @@ def server(folder: Path) -> Iterator[str]:
     options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories='' -c fsync=off"
     call("pg_ctl", "-w", "-o", options, "start")
     try:
-        yield f"postgresql://swsjax@127.0.0.1:{port}/postgres"
+        yield f"postgresql+psycopg://swsjax@127.0.0.1:{port}/postgres"
     finally:
         call("pg_ctl", "-w", "-m", "immediate", "stop")

@@ -255,7 +255,7 @@ def test_search_with_compress(tmp_path):
     def loss_fn(params, batch):
         return jnp.mean((batch["x"] @ params["w"] - batch["y"]) ** 2)
 
-    base = Config(tau=1e-3, components=4, soft_epochs=1, hard_epochs=2, least_steps=1)
+    base = Config(tau=1e-3, components=4, soft_epochs=1, hard_epochs=1, least_steps=1)
     real = partial(swsjax.compress, {"w": weights + 0.01}, loss_fn, data)
     front = find(
         tmp_path / "search.journal",
@@ -294,8 +294,11 @@ def test_a_killed_worker_on_postgresql(database):
     assert lost not in [point.trial for point in [*front.points, *front.beaten]]
     time.sleep(3)
     end(start(database, before + 5))
-    study = optuna.load_study(study_name="swsjax", storage=database)
+    storage = optuna.storages.RDBStorage(database)
+    study = optuna.load_study(study_name="swsjax", storage=storage)
     assert study.trials[lost].state == optuna.trial.TrialState.FAIL
+    storage.remove_session()
+    storage.engine.dispose()
 
 
 @pytest.mark.parametrize(
@@ -348,11 +351,12 @@ def test_settings_that_cannot_be_written_down():
         ({"compress": {}}, "compress must be a function, got a dict"),
         ({"evaluate": None}, "evaluate must be a function, got a NoneType"),
         ({"callback": 3}, "callback must be a function, got a int"),
+        ({"space": lambda trial, base: None}, "space must return a Config, got a NoneType"),
         ({"base": 0.1}, "base must be a Config, got a float"),
         ({"trials": 0}, "trials must be a number of at least 1, got 0"),
         ({"seed": -1}, "seed must be a number of at least 0, got -1"),
         (
-            {"base": replace(BASE, tau=None), "trials": 2},
+            {"base": replace(BASE, tau=None)},
             "space_around samples tau around the base's, so that must be a number, got None; the "
             "default of compress is 1.1e-06 for each training example",
         ),
@@ -374,11 +378,13 @@ def test_a_storage_that_is_none(tmp_path):
 
 
 def test_a_database_that_is_not_there():
-    pytest.importorskip("psycopg2")
+    pytest.importorskip("psycopg")
     with pytest.raises(swsjax.ConfigError) as raised:
-        find("postgresql://me:secret@127.0.0.1:1/none", 1)
+        find("postgresql+psycopg://me:secret@127.0.0.1:1/none", 1)
     message = str(raised.value)
-    assert message.startswith("the database postgresql://me:***@127.0.0.1:1/none cannot be used: ")
+    assert message.startswith(
+        "the database postgresql+psycopg://me:***@127.0.0.1:1/none cannot be used: "
+    )
     assert "secret" not in message
 
 

@@ -1,4 +1,4 @@
-"""A PostgreSQL server of a test's own, in a folder, that ends with the test."""
+"""A PostgreSQL server of a test's own, that ends with the test."""
 
 import os
 import shutil
@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 INITDB = shutil.which("initdb") or next(
     map(str, sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), reverse=True)), None
@@ -14,18 +15,22 @@ INITDB = shutil.which("initdb") or next(
 
 
 @contextmanager
-def server(folder: Path) -> Iterator[str]:
+def server() -> Iterator[str]:
     """Start a server and give the URL of its database."""
+    # Not below pytest's folder, which is closed to the user that it runs as.
+    with TemporaryDirectory() as folder:
+        yield from _server(Path(folder))
+
+
+def _server(folder: Path) -> Iterator[str]:
     programs = Path(INITDB).resolve().parent
     data = folder / "data"
     data.mkdir()
     as_user = []
     if os.geteuid() == 0:  # it refuses to run as root
         as_user = ["runuser", "-u", "postgres", "--"]
+        folder.chmod(0o711)
         shutil.chown(data, "postgres")
-        for parent in data.parents:  # pytest's folders are closed to others
-            if parent.owner() == "root" and not parent.stat().st_mode & 0o001:
-                parent.chmod(parent.stat().st_mode | 0o011)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

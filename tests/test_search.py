@@ -272,10 +272,10 @@ def test_search_with_compress(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def database(tmp_path_factory):
+def database():
     if INITDB is None:
         pytest.skip("PostgreSQL is not installed (no initdb found)")
-    with server(tmp_path_factory.mktemp("postgres")) as url:
+    with server() as url:
         yield url
 
 

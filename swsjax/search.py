@@ -196,7 +196,7 @@ def search(
     >>> data = {"x": x, "y": x @ jnp.array([1.0, 1.0, 0.0, -1.0])}
     >>> loss = lambda params, batch: jnp.mean((batch["x"] @ params["w"] - batch["y"]) ** 2)
     >>> run = partial(compress, {"w": jnp.array([0.98, 1.02, 0.01, -1.0])}, loss, data)
-    >>> base = Config(tau=1e-3, soft_epochs=1, hard_epochs=1, least_steps=1)
+    >>> base = Config(tau=5e-4, components=4, soft_epochs=1, hard_epochs=1)
     >>> front = search(run, base, evaluate=lambda params: loss(params, data), trials=1)
     >>> front.points[0].error < 0.1
     True

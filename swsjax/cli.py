@@ -46,6 +46,7 @@ from swsjax.train import PretrainConfig
 
 __all__ = ["main"]
 
+_USELESS = 3.0  # times the error of the pretrained net
 _MODELS = {"lenet-300-100": LeNet300100, "lenet-5-caffe": LeNet5Caffe}
 _RECIPES = {"lenet-300-100": LENET_300_100, "lenet-5-caffe": LENET_5_CAFFE}
 _PUBLISHED = {
@@ -164,6 +165,10 @@ def _search(options: argparse.Namespace) -> None:
     folder = _writable(options.out)
     base, share, others = _RECIPES[options.model].by_name()[options.setting]
     dataset = _DATASETS[options.data]()
+
+    def error(params: Any) -> float:
+        return pretrained._replace(params=params).error(dataset.validation)
+
     with reporter() as show:
         pretrained = _given(options, dataset, show)
         teachers = _teachers(options, others, dataset, show)
@@ -179,8 +184,9 @@ def _search(options: argparse.Namespace) -> None:
         front = search(
             compress,
             replace(base, seed=options.seed),
-            evaluate=lambda params: pretrained._replace(params=params).error(dataset.validation),
+            evaluate=error,
             trials=options.trials,
+            max_error=options.max_error or _USELESS * error(pretrained.params),
             storage=options.storage or folder / "search.journal",
             name=f"{options.model} {options.data} {options.setting}",
             seed=options.seed,
@@ -415,6 +421,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     search.add_argument(
         "--trials", type=int, default=40, help="how many there are to be in all (%(default)s)"
+    )
+    search.add_argument(
+        "--max-error",
+        type=float,
+        help=f"from 0 to 1: nets with more are left out ({_USELESS:g} times the pretrained net's)",
     )
     search.add_argument(
         "--storage",

@@ -150,6 +150,7 @@ def search(
     evaluate: Callable[..., float],
     space: "Callable[[optuna.Trial, Config], Config]" = space_around,
     trials: int = 40,
+    max_error: float = 1.0,
     storage: str | PathLike[str] = "search.journal",
     name: str = "swsjax",
     seed: int = 0,
@@ -168,6 +169,8 @@ def search(
         space: samples the settings of a trial, from an Optuna trial and ``base``.
         trials: how many the study is to have in the end, completed or pruned, by whatever worker.
             Each of several workers ends the trial that it is at when the last is done.
+        max_error: what ``evaluate`` says of a net that is of no use. A trial with more is stopped
+            half way, or counts as stopped: nets that only guess are the smallest.
         storage: a file, or the URL of a database as SQLAlchemy has it, such as
             ``postgresql+psycopg://user@host/name``. What is there is gone on with.
         name: of the study in the storage.
@@ -205,7 +208,7 @@ def search(
         import optuna
     except ModuleNotFoundError as error:
         raise ImportError("a search needs optuna: pip install 'swsjax[search]'") from error
-    _check(compress, base, evaluate, space, trials, seed, callback)
+    _check(compress, base, evaluate, space, trials, max_error, seed, callback)
 
     def objective(trial: optuna.Trial) -> tuple[float, int]:
         # From seed and number, so that neither workers nor a search gone on with draw alike.
@@ -223,6 +226,8 @@ def search(
                 kept = config.kept if config.prune_epochs else 1.0
                 mark = (progress.error, kept * progress.bound_bytes)
                 trial.set_user_attr("half way", mark)
+                if progress.error > max_error:
+                    _stop(trial, f"half way, the error was {progress.error:g}")
                 if is_hopeless(mark, _marks(trial.study)):
                     _stop(trial, "half way, another was better in both error and bytes")
 
@@ -234,7 +239,7 @@ def search(
             _stop(trial, str(error))
         net = (result.params,) if result.aux is None else (result.params, result.aux)
         value = float(evaluate(*net))
-        if not np.isfinite(value):
+        if not value <= max_error:  # nor is it, if it is no number
             _stop(trial, f"the error is {value}")
         return value, len(dumps(result.params))
 
@@ -259,7 +264,14 @@ def _stop(trial: "optuna.Trial", reason: str) -> NoReturn:
 
 
 def _check(
-    compress: Any, base: Any, evaluate: Any, space: Any, trials: Any, seed: Any, callback: Any
+    compress: Any,
+    base: Any,
+    evaluate: Any,
+    space: Any,
+    trials: Any,
+    max_error: Any,
+    seed: Any,
+    callback: Any,
 ) -> None:
     functions = {"compress": compress, "evaluate": evaluate, "space": space}
     for name, function in (functions | ({"callback": callback} if callback else {})).items():
@@ -269,6 +281,8 @@ def _check(
         raise ConfigError(f"base must be a Config, got a {type(base).__name__}")
     if not isinstance(trials, int) or trials < 1:
         raise ConfigError(f"trials must be a number of at least 1, got {trials!r}")
+    if not is_number(max_error) or not max_error > 0:
+        raise ConfigError(f"max_error must be a number greater than 0, got {max_error!r}")
     if not isinstance(seed, int) or seed < 0:
         raise ConfigError(f"seed must be a number of at least 0, got {seed!r}")
 

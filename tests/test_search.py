@@ -187,6 +187,33 @@ def test_a_hopeless_trial_is_stopped_half_way_through_the_hard_stage(tmp_path):
     assert seen == [(0, 1), (0, 2), (0, 3), (1, 1), (1, 2)]
 
 
+def test_a_net_that_only_guesses_is_stopped_half_way(tmp_path):
+    seen, storage = [], tmp_path / "search.journal"
+
+    def space(trial, base):
+        return replace(base, tau=100.0)  # nothing is left
+
+    def watch(trial, progress):
+        seen.append((trial, progress.epoch))
+
+    front = find(storage, 2, max_error=0.5, space=space, callback=watch)
+    assert [point.trial for point in front.points] == [0]
+    assert (front.beaten, front.pruned) == ((), 1)
+    assert seen == [(0, 1), (0, 2), (0, 3), (1, 1), (1, 2)]
+    assert all(point.error <= 0.5 for point in front.points)
+    # Without the limit it is the smallest.
+    front = find(tmp_path / "other.journal", 2, space=space)
+    assert [point.trial for point in front.points] == [1, 0]
+
+
+def test_a_net_that_guesses_at_the_end_is_not_on_the_front(tmp_path):
+    def unwatched(config, *, evaluate, callback):
+        return run(config, evaluate=evaluate)
+
+    front = find(tmp_path / "search.journal", 1, compress=unwatched, max_error=1e-9)
+    assert (front.points, front.beaten, front.pruned) == ((), (), 1)
+
+
 def test_bytes_half_way_count_what_pruning_will_leave(tmp_path):
     """The trial that is stopped above is not, if it is to be pruned to a hundredth."""
     base = replace(BASE, prune_epochs=1, kept=1.0)
@@ -354,6 +381,8 @@ def test_settings_that_cannot_be_written_down():
         ({"space": lambda trial, base: None}, "space must return a Config, got a NoneType"),
         ({"base": 0.1}, "base must be a Config, got a float"),
         ({"trials": 0}, "trials must be a number of at least 1, got 0"),
+        ({"max_error": 0}, "max_error must be a number greater than 0, got 0"),
+        ({"max_error": "5 %"}, "max_error must be a number greater than 0, got '5 %'"),
         ({"seed": -1}, "seed must be a number of at least 0, got -1"),
         (
             {"base": replace(BASE, tau=None)},

@@ -150,7 +150,7 @@ def search(
     evaluate: Callable[..., float],
     space: "Callable[[optuna.Trial, Config], Config]" = space_around,
     trials: int = 40,
-    max_error: float = 1.0,
+    max_error: float = np.inf,
     storage: str | PathLike[str] = "search.journal",
     name: str = "swsjax",
     seed: int = 0,
@@ -239,7 +239,7 @@ def search(
             _stop(trial, str(error))
         net = (result.params,) if result.aux is None else (result.params, result.aux)
         value = float(evaluate(*net))
-        if not value <= max_error:  # nor is it, if it is no number
+        if not np.isfinite(value) or value > max_error:
             _stop(trial, f"the error is {value}")
         return value, len(dumps(result.params))
 

@@ -7,6 +7,7 @@ and kept under ``runs/``, which git ignores; delete it after a change of the cod
 import hashlib
 import json
 import platform
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -129,7 +130,8 @@ def pretrained_of(
 ) -> tuple[Classifier, float]:
     """The pretrained net, and the seconds that it took."""
 
-    def train() -> dict[str, Any]:
+    def train(state: Path) -> dict[str, Any]:
+        del state  # soon done
         started = time.perf_counter()
         params = pretrain_classifier(untrained, dataset, pretraining).params
         return {"params": params, "seconds": np.float64(time.perf_counter() - started)}
@@ -151,13 +153,27 @@ def start_of(
     """The result of soft and hard stage, and the seconds that they took."""
     config = replace(config, prune_epochs=0, kept=1.0)
 
-    def train() -> dict[str, Any]:
+    def train(state: Path) -> dict[str, Any]:
+        watch = state.with_suffix(".seconds")
+        before = float(watch.read_text()) if watch.exists() else 0.0
         started = time.perf_counter()
-        result = compress_classifier(pretrained, dataset, config, share=share, teachers=teachers)
+
+        def seconds() -> float:
+            return before + time.perf_counter() - started
+
+        result = compress_classifier(
+            pretrained,
+            dataset,
+            config,
+            share=share,
+            teachers=teachers,
+            checkpoint=state,
+            callback=lambda progress: write_bytes(watch, str(seconds()).encode()),
+        )
         return {
             "retrained": result.retrained,
             "mixture": result.mixtures["weights"]._asdict(),
-            "seconds": np.float64(time.perf_counter() - started),
+            "seconds": np.float64(seconds()),
         }
 
     settings = repr((pretraining, config, share, len(teachers)))
@@ -168,13 +184,15 @@ def start_of(
     return result, kept["seconds"].item()
 
 
-def _kept(name: str, settings: str, train: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """What was trained with these settings, or is now."""
+def _kept(name: str, settings: str, train: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
+    """What was trained with these settings, or is now; ``train`` may keep a state meanwhile."""
     folder = RUNS / f"{name}-{hashlib.sha256(settings.encode()).hexdigest()[:12]}"
     with ocp.StandardCheckpointer() as checkpointer:
         if not folder.exists():
-            checkpointer.save(folder, train())
+            state = folder.with_suffix(".state")
+            checkpointer.save(folder, train(state))
             checkpointer.wait_until_finished()
+            shutil.rmtree(state, ignore_errors=True)
         return checkpointer.restore(folder)
 
 

@@ -9,6 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from swsjax import published
+
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 HEADER = """\
@@ -41,12 +43,12 @@ def row(content: dict[str, Any]) -> str:
 def table() -> str:
     """The whole table in Markdown, one network after the other."""
     lines = HEADER
-    for net, published in PUBLISHED.items():
+    for net, paper in PUBLISHED.items():
         found = [json.loads(path.read_text()) for path in (RESULTS / net).glob("*.json")]
         found.sort(key=lambda content: content["summary"]["test_error"]["mean"])
         lines += "".join(map(row, found))
         if found:
-            lines += published
+            lines += paper
     return lines
 
 
@@ -136,10 +138,57 @@ def experiments_tables() -> dict[str, Callable[[], str]]:
     return {group: partial(experiments_table, group) for group in content["experiments"]}
 
 
+def published_table() -> str:
+    """What others published for both networks, in Markdown."""
+    lines = (
+        "| network | method | test error | size | what the size counts |\n|---|---|---|---|---|\n"
+    )
+    nets = {"lenet-300-100": published.LENET_300_100, "lenet-5-caffe": published.LENET_5_CAFFE}
+    for net, results in nets.items():
+        for result in results:
+            lines += (
+                f"| {net} | {result.label} | {100 * result.error:.2f} % "
+                f"| {result.size_bytes:,.0f} bytes | {result.kind} |\n"
+            )
+    return lines
+
+
+def front_table(net: str) -> str:
+    """The points between and beyond the settings of one net, in Markdown."""
+    content = json.loads((RESULTS / f"frontier-{net}.json").read_text())
+    lines = "| | validation error | test error | file | Han format |\n|---|---|---|---|---|\n"
+    for point in content["points"]:
+        lines += (
+            f"| {point['setting']} | {100 * point['validation_error']:.2f} % "
+            f"| {100 * point['test_error']:.2f} % | {point['file_bytes']:,} bytes "
+            f"| {point['han_rate']:.0f}x |\n"
+        )
+    return lines
+
+
+def codec_table() -> str:
+    """Bytes of the same weights in several formats, in Markdown."""
+    content = json.loads((RESULTS / "codec.json").read_text())
+    lines = "| weights | density | file | entropy bound | Han format, Huffman coded | Han format "
+    lines += "| sparse rows, xz | dense, xz |\n|---|---|---|---|---|---|---|---|\n"
+    for row in content["rows"]:
+        sizes = [row["file_bytes"], row["bound_bytes"], row["huffman_bytes"], row["han_bytes"]]
+        sizes += [row["peers"].get(f"{kind} xz -9") for kind in ("csr", "dense")]
+        cells = " | ".join("" if size is None else f"{size:,.0f}" for size in sizes)
+        lines += f"| {row['net']} | {100 * row['density']:.1f} % | {cells} |\n"
+    return lines
+
+
 TABLES = {
     ROOT / "README.md": {"results: python benchmarks/tables.py": table},
     ROOT / "docs" / "speed.md": {"speed": speed_table, "engine": engine_table},
     ROOT / "docs" / "experiments.md": experiments_tables(),
+    ROOT / "docs" / "results.md": {
+        "results: python benchmarks/tables.py": table,
+        "published": published_table,
+        "front": partial(front_table, "lenet-300-100"),
+        "codec": codec_table,
+    },
 }
 
 

@@ -1,0 +1,36 @@
+"""Sphinx: python -m sphinx -W docs build/docs."""
+
+from importlib.metadata import version as version_of
+
+project = "swsjax"
+author = "The swsjax authors"
+copyright = f"2026, {author}"
+version = release = version_of("swsjax")
+
+extensions = [
+    "myst_nb",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.mathjax",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+]
+html_theme = "furo"
+html_title = "swsjax"
+exclude_patterns = ["_build"]
+
+myst_enable_extensions = ["dollarmath"]
+myst_heading_anchors = 3
+# Tutorials are run in the build; what fails there fails the build.
+nb_execution_mode = "cache"
+nb_execution_raise_on_error = True
+nb_execution_in_temp = True  # they write files
+nb_execution_timeout = 300
+nb_merge_streams = True
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "description"
+autodoc_typehints_description_target = "documented"
+autosummary_generate = True
+napoleon_google_docstring = True
+napoleon_numpy_docstring = False

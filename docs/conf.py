@@ -28,6 +28,7 @@ nb_execution_in_temp = True  # they write files
 nb_execution_timeout = 300
 nb_merge_streams = True
 
+autodoc_preserve_defaults = True
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"

@@ -1,6 +1,8 @@
 """Sphinx: python -m sphinx -W docs build/docs."""
 
 from importlib.metadata import version as version_of
+from importlib.util import find_spec
+from pathlib import Path
 
 project = "swsjax"
 author = "The swsjax authors"
@@ -17,6 +19,10 @@ extensions = [
 ]
 html_theme = "furo"
 html_title = "swsjax"
+# MathJax is part of the site, so that formulas need no network. Not as an extension: that one does
+# not say that pages may be read in parallel.
+html_static_path = [str(Path(find_spec("sphinx-mathjax-offline").origin).parent / "static")]
+mathjax_path = "mathjax/tex-chtml.js"
 exclude_patterns = ["_build"]
 
 myst_enable_extensions = ["dollarmath"]

@@ -30,10 +30,6 @@ KEPT = {"lenet-300-100": (0.8, 0.65, 0.4, 0.2), "lenet-5-caffe": (0.85, 0.5, 0.2
 SEED = 0
 FIGURES = Path(__file__).parent.parent / "docs" / "figures"
 TITLES = {"lenet-300-100": "LeNet-300-100 on MNIST", "lenet-5-caffe": "LeNet-5-Caffe on MNIST"}
-PUBLISHED = {
-    "lenet-300-100": published.LENET_300_100,
-    "lenet-5-caffe": published.LENET_5_CAFFE,
-}
 
 
 def run(name: str) -> None:
@@ -102,7 +98,7 @@ def draw(name: str) -> None:
                 label=None if number else "settings of the table, mean and range of the seeds",
             )
         sizes = [(point["file_bytes"], point["test_error"]) for point in points]
-        plot_front(axes, sizes, published=PUBLISHED[name], label="files of one seed")
+        plot_front(axes, sizes, published=published.BY_NET[name], label="files of one seed")
         axes.set(
             title=TITLES[name], xlabel="file, or as published (bytes)", ylabel="test error (%)"
         )

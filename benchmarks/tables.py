@@ -143,8 +143,7 @@ def published_table() -> str:
     lines = (
         "| network | method | test error | size | what the size counts |\n|---|---|---|---|---|\n"
     )
-    nets = {"lenet-300-100": published.LENET_300_100, "lenet-5-caffe": published.LENET_5_CAFFE}
-    for net, results in nets.items():
+    for net, results in published.BY_NET.items():
         for result in results:
             lines += (
                 f"| {net} | {result.label} | {100 * result.error:.2f} % "

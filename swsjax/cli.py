@@ -49,10 +49,6 @@ __all__ = ["main"]
 _USELESS = 3.0  # times the error of the pretrained net
 _MODELS = {"lenet-300-100": LeNet300100, "lenet-5-caffe": LeNet5Caffe}
 _RECIPES = {"lenet-300-100": LENET_300_100, "lenet-5-caffe": LENET_5_CAFFE}
-_PUBLISHED = {
-    "lenet-300-100": published.LENET_300_100,
-    "lenet-5-caffe": published.LENET_5_CAFFE,
-}
 _DATASETS: dict[str, Callable[[], Dataset]] = {
     "mnist": load_mnist,
     "fashion-mnist": load_fashion_mnist,
@@ -199,7 +195,8 @@ def _search(options: argparse.Namespace) -> None:
 
     def draw() -> list[Picture]:
         sizes = [(point.file_bytes, point.error) for point in (*front.points, *front.beaten)]
-        return [front_picture(sizes, _PUBLISHED[options.model] if options.data == "mnist" else ())]
+        others = published.BY_NET[options.model] if options.data == "mnist" else ()
+        return [front_picture(sizes, others)]
 
     for picture in _drawn(draw):
         write_bytes(folder / f"{picture.name}.png", picture.png)

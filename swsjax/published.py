@@ -6,7 +6,7 @@ MIRACLE need the sender's random numbers too.
 
 from swsjax.plot.front import Published
 
-__all__ = ["LENET_5_CAFFE", "LENET_300_100"]
+__all__ = ["BY_NET", "LENET_5_CAFFE", "LENET_300_100"]
 
 _FILE, _SHARED, _HAN, _PRUNING = "file", "file, shared randomness", "Han format", "pruning ratio"
 
@@ -30,3 +30,5 @@ LENET_5_CAFFE = (
     Published("MIRACLE, later code", 1_140, 0.0098, _SHARED),
 )
 """Of ``models.LeNet5Caffe``."""
+BY_NET = {"lenet-300-100": LENET_300_100, "lenet-5-caffe": LENET_5_CAFFE}
+"""Both, by the name of the net on the command line and in the results."""

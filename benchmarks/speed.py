@@ -28,10 +28,11 @@ import swsjax
 from swsjax.atomic import write_bytes
 from swsjax.classifier import build, pretrain_classifier
 from swsjax.data import load_mnist
+from swsjax.grid import grid_over, node_count
 from swsjax.losses import cross_entropy
 from swsjax.models import LeNet5Caffe, LeNet300100
 from swsjax.retrain import Rates
-from swsjax.table import grid_over, node_count, refined, sum_log_prob
+from swsjax.table import refined, sum_log_prob
 from swsjax.train import PretrainConfig, TrainState, epoch
 
 REPEATS = 15

@@ -24,6 +24,7 @@ from swsjax.files import (
     save,
     to_sparse,
 )
+from swsjax.grid import Grid, Place, grid_over, node_count, places_on
 from swsjax.interchange import from_safetensors, to_safetensors
 from swsjax.losses import (
     cross_entropy,
@@ -55,14 +56,7 @@ from swsjax.search import Front, Point, search, space_around
 from swsjax.select import FROZEN, Leaf, Rules, Selection, select
 from swsjax.stages import Progress
 from swsjax.stream import Stream, stream_arrays, stream_epoch
-from swsjax.table import (
-    Grid,
-    grid_over,
-    lookup_error,
-    node_count,
-    straight_through,
-    sum_log_prob,
-)
+from swsjax.table import lookup_error, straight_through, sum_log_prob
 from swsjax.train import PretrainConfig, PretrainProgress, TrainState, epoch, pretrain
 
 __all__ = [
@@ -82,6 +76,7 @@ __all__ = [
     "Info",
     "Layer",
     "Leaf",
+    "Place",
     "Point",
     "PretrainConfig",
     "PretrainProgress",
@@ -126,6 +121,7 @@ __all__ = [
     "node_count",
     "non_zeros",
     "output_matching",
+    "places_on",
     "pretrain",
     "quantize",
     "quantize_each",

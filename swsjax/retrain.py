@@ -24,36 +24,37 @@ from jax import Array
 from swsjax import exact, table
 from swsjax.checks import check_floating, check_numbers, check_scalar, is_number
 from swsjax.errors import ConfigError
+from swsjax.grid import grid_over, places_on
 from swsjax.losses import Loss, LossWithAux, Params
 from swsjax.prior import GaussianMixture, HyperPriors, hyper_log_prob
 from swsjax.select import WEIGHTS, by_mixture
 
 __all__ = ["Forward", "Info", "Rates", "State", "Step", "hard", "init", "make_step", "soft"]
 
-Forward = Callable[[Params, Callable[[Params], Params]], Params]
-"""From weights, and a function that replaces them by their assigned means, to the parameters that
-the net computes with: ``soft`` or ``hard``."""
+Forward = Callable[[Params, Callable[[], Params]], Params]
+"""From weights, and a function that gives their assigned means, to the parameters that the net
+computes with: ``soft`` or ``hard``."""
 Step = Callable[["State", Any], tuple["State", "Info"]]
 """From state and batch to the state after a step and what it reports."""
 
 
-def soft(params: Params, assigned: Callable[[Params], Params]) -> Params:
+def soft(params: Params, assigned: Callable[[], Params]) -> Params:
     """Compute with the weights themselves.
 
-    >>> soft(1.2, round)
+    >>> soft(1.2, lambda: 1.0)
     1.2
     """
     del assigned
     return params
 
 
-def hard(params: Params, assigned: Callable[[Params], Params]) -> Params:
+def hard(params: Params, assigned: Callable[[], Params]) -> Params:
     """Compute with each weight's assigned mean.
 
-    >>> hard(1.2, round)
-    1
+    >>> hard(1.2, lambda: 1.0)
+    1.0
     """
-    return assigned(params)
+    return assigned()
 
 
 @dataclass(frozen=True)
@@ -211,7 +212,7 @@ def make_step(
             the steps of the stage.
         train_size: number N of training examples.
         hyper: hyper-priors on the mixtures.
-        nodes: of the grid on which the prior is tabulated, see ``table.node_count``, for all
+        nodes: of the grid on which the prior is tabulated, see ``node_count``, for all
             mixtures or for each by name; None evaluates it exactly, weight by weight.
         labels: name of the mixture of each leaf of the params, in the order of
             ``jax.tree.leaves``, or None for a leaf that has none. By default the one mixture
@@ -249,20 +250,21 @@ def make_step(
         if hyper.pi_zero is None:
             mixtures = {name: _held(mixture) for name, mixture in mixtures.items()}
         log_priors = [hyper_log_prob(mixture, hyper) for mixture in mixtures.values()]
-        assign: dict[str, Callable[[Sequence[Array]], list[Array]]] = {}
+        assign: dict[str, Callable[[], list[Array]]] = {}
         for name, weights in by_mixture(leaves, names(leaves)).items():
             if nodes is None:
                 log_priors.append(exact.sum_log_prob(mixtures[name], weights))
-                assign[name] = partial(exact.straight_through, mixtures[name])
+                assign[name] = partial(exact.straight_through, mixtures[name], weights)
             else:
-                grid = table.grid_over(weights, nodes if isinstance(nodes, int) else nodes[name])
-                log_priors.append(table.sum_log_prob(mixtures[name], weights, grid))
-                assign[name] = partial(table.straight_through, mixtures[name], grid=grid)
+                grid = grid_over(weights, nodes if isinstance(nodes, int) else nodes[name])
+                places = places_on(weights, grid)
+                log_priors.append(table.sum_log_prob(mixtures[name], weights, grid, places))
+                assign[name] = partial(
+                    table.straight_through, mixtures[name], weights, grid, places
+                )
 
-        def assigned(params: Params) -> Params:
-            leaves = jax.tree.leaves(params)
-            groups = by_mixture(leaves, names(leaves))
-            means = {name: iter(assign[name](weights)) for name, weights in groups.items()}
+        def assigned() -> Params:
+            means = {name: iter(means_of()) for name, means_of in assign.items()}
             mixed = [
                 leaf if name is None else next(means[name])
                 for leaf, name in zip(leaves, names(leaves), strict=True)

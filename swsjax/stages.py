@@ -15,6 +15,7 @@ from swsjax.advice import check_epoch, check_mixtures, warn_of_lost_arrays
 from swsjax.codec import entropy_bound
 from swsjax.config import Config
 from swsjax.errors import ConfigError
+from swsjax.grid import node_count
 from swsjax.losses import LossWithAux, Params
 from swsjax.merge import merge
 from swsjax.nets import Net
@@ -26,7 +27,7 @@ from swsjax.retrain import Forward, Info, Rates, State, Step, init, make_step
 from swsjax.select import by_mixture
 from swsjax.sharding import gather, place_weights, replicate, settle
 from swsjax.stream import Stream, batches_of, stream_epoch
-from swsjax.table import error_with, node_count, refined
+from swsjax.table import error_with, refined
 from swsjax.train import epoch
 
 __all__ = ["Progress", "Run", "Stage", "range_of", "run_stages"]

@@ -14,7 +14,6 @@ and not the slope of a chord, which would err in the first order of the step. Al
 the square of the step or faster; ``lookup_error`` measures them, ``node_count`` chooses the grid.
 """
 
-import math
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -24,6 +23,7 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
+from swsjax.grid import REFINE, Grid, Place, grid_over, place_on
 from swsjax.prior import (
     LOG_SQRT_2PI,
     GaussianMixture,
@@ -33,84 +33,19 @@ from swsjax.prior import (
     log_prob,
 )
 
-__all__ = [
-    "Grid",
-    "error_with",
-    "grid_over",
-    "lookup_error",
-    "node_count",
-    "refined",
-    "straight_through",
-    "sum_log_prob",
-]
+__all__ = ["error_with", "lookup_error", "refined", "straight_through", "sum_log_prob"]
 
-REFINE = 32
-"""Points of the lookup table in an interval between nodes."""
-
-# Where two components change hands the slope turns over about a fifth of the narrower one's
-# standard deviation; so many nodes a standard deviation keep errors at 1e-5.
-_NODES_PER_SIGMA = 4
-_LEAST_NODES, _MOST_NODES = 64, 2**16
 _SHARE_BITS = 20
-# `_position` clips: no second check of every index, and none of them is negative.
+# `place_on` clips: no second check of every index, and none of them is negative.
 _UNCHECKED: dict[str, Any] = {"mode": "promise_in_bounds", "wrap_negative_indices": False}
 
 
-class Grid(NamedTuple):
-    """Evenly spaced nodes over a range of weights; the step is a power of two and divides them.
-
-    So every node is a float32, and a weight's place between nodes is found without rounding.
-    """
-
-    low: Array
-    """() the first node."""
-    step: Array
-    """() the distance between nodes, a power of two."""
-    nodes: Array
-    """(G,) the nodes, in increasing order."""
-
-
-def node_count(low: float, high: float, sigma: float) -> int:
-    """Choose the number of nodes for a range of weights and the narrowest standard deviation.
-
-    The range may grow by a quarter before ``grid_over`` must double the step. Between 64 and
-    2^16, where the table outgrows a processor's cache.
-
-    >>> node_count(-1.0, 1.0, 0.02)
-    642
-    """
-    step = 2.0 ** math.floor(math.log2(sigma / _NODES_PER_SIGMA))
-    return min(max(math.ceil(1.25 * (high - low) / step) + 2, _LEAST_NODES), _MOST_NODES)
-
-
-def grid_over(leaves: Sequence[Array], nodes: int) -> Grid:
-    """Lay a grid over the range of all weights, so that none lies outside.
-
-    Args:
-        leaves: arrays of weights, any shapes, at least one weight in all.
-        nodes: number of nodes G, at least 3.
-
-    Returns:
-        A grid in float32 from just under the smallest weight, with the least step with which it
-        goes up to the largest.
-
-    >>> grid = grid_over([jnp.array([1.1, 4.5]), jnp.array([[2.0]])], nodes=6)
-    >>> print(grid.nodes)
-    [1. 2. 3. 4. 5. 6.]
-    """
-    leaves = [leaf for leaf in leaves if leaf.size]
-    low = jnp.min(jnp.stack([jnp.min(leaf).astype(jnp.float32) for leaf in leaves]))
-    high = jnp.max(jnp.stack([jnp.max(leaf).astype(jnp.float32) for leaf in leaves]))
-    low, high = jax.lax.stop_gradient((low, high))
-    # Constant weights have no range; a step far under their own rounding would serve nobody.
-    least = 1e-6 * jnp.maximum(jnp.maximum(jnp.abs(low), jnp.abs(high)), 1e-3)
-    _, exponent = jnp.frexp(jnp.maximum(high - low, least) / (nodes - 2))
-    step = jnp.ldexp(jnp.float32(1), exponent)
-    low = jnp.floor(low / step) * step
-    return Grid(low, step, low + step * jnp.arange(nodes, dtype=jnp.float32))
-
-
-def sum_log_prob(mixture: GaussianMixture, leaves: Sequence[Array], grid: Grid) -> Array:
+def sum_log_prob(
+    mixture: GaussianMixture,
+    leaves: Sequence[Array],
+    grid: Grid,
+    places: Sequence[Place] | None = None,
+) -> Array:
     """Sum of log p(w) over all weights, looked up (nats), a float32 scalar.
 
     Differentiable once in the weights and the mixture. ``exact.sum_log_prob`` is the same
@@ -120,13 +55,14 @@ def sum_log_prob(mixture: GaussianMixture, leaves: Sequence[Array], grid: Grid) 
         mixture: the prior.
         leaves: arrays of weights, any shapes and floating dtypes.
         grid: covers all weights, as ``grid_over(leaves, nodes)`` does.
+        places: ``places_on(leaves, grid)``, where they are known.
 
     >>> mixture, w = GaussianMixture(*(jnp.zeros(n) for n in [1, 2, 1, ()])), jnp.array([0.5, 2.0])
     >>> print(np.asarray(sum_log_prob(mixture, [w], grid_over([w], 256))).round(3))
     -3.963
     """
     values, slopes = _lookup_table(mixture, grid)
-    return _sum_over(values, slopes, [leaf for leaf in leaves if leaf.size], grid)
+    return _sum_over(values, slopes, list(leaves), _known(places, leaves, grid))
 
 
 def lookup_error(
@@ -185,7 +121,12 @@ def error_with(nodes: int, mixture: GaussianMixture, leaves: Sequence[Array]) ->
     return lookup_error(mixture, leaves, grid_over(leaves, nodes))
 
 
-def straight_through(mixture: GaussianMixture, leaves: Sequence[Array], grid: Grid) -> list[Array]:
+def straight_through(
+    mixture: GaussianMixture,
+    leaves: Sequence[Array],
+    grid: Grid,
+    places: Sequence[Place] | None = None,
+) -> list[Array]:
     """Assigned means in the forward pass, identity and codebook gradients in the backward pass.
 
     Args:
@@ -193,6 +134,7 @@ def straight_through(mixture: GaussianMixture, leaves: Sequence[Array], grid: Gr
         leaves: arrays of weights, any shapes and floating dtypes.
         grid: covers all weights. Boundaries between components are placed to within a
             ``REFINE``-th of its step; a component that rules less than a step is not seen.
+        places: ``places_on(leaves, grid)``, where they are known.
 
     Returns:
         Each weight's assigned mean, in the shapes and dtypes of ``leaves``. Its gradient goes
@@ -213,7 +155,8 @@ def straight_through(mixture: GaussianMixture, leaves: Sequence[Array], grid: Gr
     left, right = best[:-1], best[1:]
     centres = (jnp.arange(REFINE, dtype=jnp.float32) + 0.5) / REFINE
     before = centres < _crossing(fixed, left, right, grid)[:, None]
-    return _cell_means(component_means(mixture), _Rule(left, right, before), leaves, grid)
+    rule = _Rule(left, right, before)
+    return _cell_means(component_means(mixture), rule, list(leaves), _known(places, leaves, grid))
 
 
 class _Rule(NamedTuple):
@@ -228,29 +171,30 @@ class _Rule(NamedTuple):
 
 
 @jax.custom_vjp
-def _cell_means(means: Array, rule: _Rule, leaves: Sequence[Array], grid: Grid) -> list[Array]:
-    return _cell_means_forward(means, rule, leaves, grid)[0]
+def _cell_means(means: Array, rule: _Rule, leaves: list[Array], places: list[Place]) -> list[Array]:
+    return _cell_means_forward(means, rule, leaves, places)[0]
 
 
 def _cell_means_forward(
-    means: Array, rule: _Rule, leaves: Sequence[Array], grid: Grid
+    means: Array, rule: _Rule, leaves: list[Array], places: list[Place]
 ) -> tuple[list[Array], Any]:
     components = jnp.where(rule.before, rule.left[:, None], rule.right[:, None])
     of_cell = means[components.ravel()]
     assigned = [
-        of_cell.at[_position(leaf, grid, of_cell.size + 1)[0]].get(**_UNCHECKED).astype(leaf.dtype)
-        for leaf in leaves
+        of_cell.at[place.cell].get(**_UNCHECKED).astype(leaf.dtype)
+        for leaf, place in zip(leaves, places, strict=True)
     ]
-    return assigned, (jnp.zeros_like(means), rule, leaves, grid, assigned)
+    return assigned, (jnp.zeros_like(means), rule, places, assigned)
 
 
-def _cell_means_backward(saved: Any, cotangents: list[Array]) -> tuple[Array, None, Any, None]:
-    to_means, rule, leaves, grid, assigned = saved
+def _cell_means_backward(
+    saved: Any, cotangents: list[Array]
+) -> tuple[Array, None, list[Array], None]:
+    to_means, rule, places, assigned = saved
     sums = jnp.zeros(rule.before.size, to_means.dtype)
-    for leaf, cotangent, value in zip(leaves, cotangents, assigned, strict=True):
-        cell, _ = _position(leaf, grid, sums.size + 1)
+    for place, cotangent, value in zip(places, cotangents, assigned, strict=True):
         # Most weights: the zero component's mean is fixed and asks for no gradient.
-        cell = jnp.where(value == 0, sums.size, cell)
+        cell = jnp.where(value == 0, sums.size, place.cell)
         sums = sums.at[cell].add(
             cotangent.astype(sums.dtype), mode="drop", wrap_negative_indices=False
         )
@@ -372,58 +316,51 @@ def _hermite(values: Array, slopes: Array, curvatures: Array) -> Array:
 
 
 @jax.custom_vjp
-def _sum_over(values: Array, slopes: Array, leaves: list[Array], grid: Grid) -> Array:
-    return _sum_forward(values, slopes, leaves, grid)[0]
+def _sum_over(values: Array, slopes: Array, leaves: list[Array], places: list[Place]) -> Array:
+    return _sum_forward(values, slopes, leaves, places)[0]
 
 
 def _sum_forward(
-    values: Array, slopes: Array, leaves: list[Array], grid: Grid
+    values: Array, slopes: Array, leaves: list[Array], places: list[Place]
 ) -> tuple[Array, Any]:
-    histogram = _histogram(leaves, grid, values.size)
-    return jnp.vdot(histogram, values), (slopes, leaves, grid, histogram)
+    histogram = _histogram(places, values.size)
+    return jnp.vdot(histogram, values), (slopes, leaves, places, histogram)
 
 
 def _sum_backward(saved: Any, cotangent: Array) -> tuple[Array, None, list[Array], None]:
-    slopes, leaves, grid, histogram = saved
+    slopes, leaves, places, histogram = saved
 
     # A slope and its change as one complex number: one gather is cheaper than two.
     lines = jax.lax.complex(slopes[:-1], slopes[1:] - slopes[:-1])
 
-    def to_leaf(leaf: Array) -> Array:
-        index, fraction = _position(leaf, grid, slopes.size)
-        line = lines.at[index].get(**_UNCHECKED)
-        return (cotangent * (line.real + fraction * line.imag)).astype(leaf.dtype)
+    def to_leaf(leaf: Array, place: Place) -> Array:
+        line = lines.at[place.cell].get(**_UNCHECKED)
+        return (cotangent * (line.real + place.fraction * line.imag)).astype(leaf.dtype)
 
-    return cotangent * histogram, None, [to_leaf(leaf) for leaf in leaves], None
+    return cotangent * histogram, None, list(map(to_leaf, leaves, places)), None
 
 
 _sum_over.defvjp(_sum_forward, _sum_backward)
 
 
-def _histogram(leaves: list[Array], grid: Grid, points: int) -> Array:
+def _histogram(places: list[Place], points: int) -> Array:
     """Each weight shared out between the points of the table beside it, in float32.
 
     Shares are summed in fixed point, as fine as the number of weights leaves bits for: a float32
     sum would stand still at 2^24 weights in a cell, and integers have one sum in every order, on
     one device or many.
     """
-    size = sum(leaf.size for leaf in leaves)
+    size = sum(place.cell.size for place in places)
     unit = 2.0 ** min(31 - size.bit_length(), _SHARE_BITS)
     # A number and a share in one scatter: indices are dear, and it runs on one core.
     sums = jnp.zeros((points - 1, 2), jnp.int32)
-    for leaf in leaves:
-        index, fraction = _position(leaf, grid, points)
+    # The largest last: a processor scatters the others beside lookups that are ready by then.
+    for cell, fraction in sorted(places, key=lambda place: place.cell.size):
         share = jnp.round(unit * fraction).astype(jnp.int32)
-        sums = sums.at[index].add(jnp.stack([jnp.ones_like(share), share], -1), **_UNCHECKED)
+        sums = sums.at[cell].add(jnp.stack([jnp.ones_like(share), share], -1), **_UNCHECKED)
     counts, to_right = sums.astype(jnp.float32).T
     return jnp.append(counts, 0) + jnp.diff(-to_right / unit, prepend=0, append=0)
 
 
-def _position(weights: Array, grid: Grid, size: int) -> tuple[Array, Array]:
-    """Interval of a table of ``size`` points that each weight lies in, and where in it, 0 to 1."""
-    cell = grid.step / REFINE
-    # A division: a product would be worked out again, with the grid, inside every lookup.
-    scaled = weights.astype(jnp.float32) / cell
-    below = jnp.floor(scaled)
-    index = jnp.clip((below - grid.low / cell).astype(jnp.int32), 0, size - 2)
-    return index, scaled - below
+def _known(places: Sequence[Place] | None, leaves: Sequence[Array], grid: Grid) -> list[Place]:
+    return [place_on(leaf, grid) for leaf in leaves] if places is None else list(places)

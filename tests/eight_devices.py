@@ -16,6 +16,7 @@ from jax.sharding import Mesh
 from swsjax import stages, table, train
 from swsjax.compress import Result
 from swsjax.errors import ConfigError
+from swsjax.grid import grid_over, places_on
 from swsjax.prior import HyperPriors, init_mixture
 from swsjax.prune import keep_largest
 from swsjax.retrain import Rates, init, make_step, soft
@@ -204,9 +205,11 @@ def test_devices_exchange_tables_and_no_weights(mesh):
     leaves = [jnp.asarray(leaf, jnp.float32) for leaf in leaves]
 
     def objective(mixture, leaves):
-        grid = table.grid_over(leaves, 64)
-        assigned = table.straight_through(mixture, leaves, grid)
-        return table.sum_log_prob(mixture, leaves, grid) + sum(jnp.sum(x**2) for x in assigned)
+        grid = grid_over(leaves, 64)
+        places = places_on(leaves, grid)
+        assigned = table.straight_through(mixture, leaves, grid, places)
+        log_prob = table.sum_log_prob(mixture, leaves, grid, places)
+        return log_prob + sum(jnp.sum(x**2) for x in assigned)
 
     gradients = jax.jit(jax.value_and_grad(objective, argnums=(0, 1)))
     placed = replicate(init_mixture(-3.0, 3.0), mesh), place_weights(leaves, mesh)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from swsjax import exact, table
+from swsjax.grid import grid_over, node_count, places_on
 from swsjax.prior import assign, component_log_probs, component_means, log_prob
 from swsjax.quantize import quantize
 
@@ -29,7 +30,7 @@ MIXTURES = st.tuples(floats(-1, 1, 3), floats(0.05, 1, 4), floats(0.01, 1, 4))
 
 @pytest.fixture(scope="module")
 def grid():
-    return table.grid_over([WEIGHTS], NODES)
+    return grid_over([WEIGHTS], NODES)
 
 
 def inside(grid, leaves):
@@ -44,14 +45,14 @@ def inside(grid, leaves):
 @given(hnp.arrays(np.float32, 3, elements=st.floats(-(2**40), 2**40, width=32)))
 @settings(max_examples=100, deadline=None)
 def test_no_weight_is_outside(weights):
-    grid = table.grid_over([jnp.asarray(weights)], 8)
+    grid = grid_over([jnp.asarray(weights)], 8)
     assert grid.step > 0
     assert inside(grid, [weights])
 
 
 def test_grid_is_over_all_leaves():
     leaves = [jnp.ones((2, 2)), jnp.asarray(-3.0), jnp.zeros((0, 4)), jnp.bfloat16([5, 7])]
-    grid = table.grid_over(leaves, 11)
+    grid = grid_over(leaves, 11)
     assert inside(grid, [x for x in leaves if x.size])
     # 10 / 9 is the least step with which 9 intervals would do: the next power of two
     np.testing.assert_array_equal(grid.nodes, np.arange(-4, 18, 2))
@@ -60,13 +61,13 @@ def test_grid_is_over_all_leaves():
 
 
 def test_grid_passes_no_gradient():
-    gradient = jax.grad(lambda w: sum(x.sum() for x in table.grid_over([w], 8)))(WEIGHTS)
+    gradient = jax.grad(lambda w: sum(x.sum() for x in grid_over([w], 8)))(WEIGHTS)
     np.testing.assert_array_equal(gradient, 0)
 
 
 @partial(jax.jit, static_argnums=2)
 def of_table(mixture, weights, nodes=NODES):
-    return table.sum_log_prob(mixture, [weights], table.grid_over([weights], nodes))
+    return table.sum_log_prob(mixture, [weights], grid_over([weights], nodes))
 
 
 @jax.jit
@@ -104,7 +105,7 @@ def test_chosen_grid_keeps_errors_small(sigma, mixture_of):
     # As a retrained net's weights lie: about the components.
     rng = np.random.default_rng(0)
     weights = jnp.float32(rng.choice([0, *means], 4000) + rng.normal(0, sigma, 4000))
-    nodes = table.node_count(weights.min().item(), weights.max().item(), sigma)
+    nodes = node_count(weights.min().item(), weights.max().item(), sigma)
     assert max(errors(mixture, weights, nodes)) < 1e-4
 
 
@@ -140,7 +141,7 @@ def test_sums_do_not_stand_still_in_a_crowded_cell(mixture_of):
 def test_stated_error_is_of_the_size_of_the_true_one(mixture_of):
     mixture = jax.tree.map(jnp.float32, mixture_of([-0.4, 0.5], [0.02] * 3, [0.8, 0.1, 0.1]))
     for nodes in (64, 256, 1024):
-        grid = table.grid_over([WEIGHTS], nodes)
+        grid = grid_over([WEIGHTS], nodes)
         stated = table.lookup_error(mixture, [WEIGHTS], grid)
         value, *_, by_weights = errors(mixture, WEIGHTS, nodes)
         np.testing.assert_allclose(stated, max(value, by_weights), rtol=0.1, atol=2e-6)
@@ -150,7 +151,7 @@ def test_refined_doubles_until_the_target_or_the_rounding_of_float32(mixture_of)
     mixture = jax.tree.map(jnp.float32, mixture_of([-0.4, 0.5], [0.02] * 3, [0.8, 0.1, 0.1]))
 
     def error(nodes):
-        return table.lookup_error(mixture, [WEIGHTS], table.grid_over([WEIGHTS], nodes))
+        return table.lookup_error(mixture, [WEIGHTS], grid_over([WEIGHTS], nodes))
 
     nodes = table.refined(mixture, [WEIGHTS], 64, 1e-4)
     assert error(nodes) <= 1e-4 < error(nodes // 2)
@@ -160,11 +161,11 @@ def test_refined_doubles_until_the_target_or_the_rounding_of_float32(mixture_of)
 
 
 def test_node_count():
-    assert table.node_count(-1.0, 1.0, 0.25) == 64  # the least
-    assert table.node_count(0.0, 1.0, 4 / 1024) == 1.25 * 1024 + 2
-    assert table.node_count(0.0, 1.0, 7.9 / 1024) == 1.25 * 1024 + 2
-    assert table.node_count(0.0, 2.0, 4 / 1024) == 2.5 * 1024 + 2
-    assert table.node_count(-1e6, 1e6, 1e-3) == 2**16  # the most
+    assert node_count(-1.0, 1.0, 0.25) == 64  # the least
+    assert node_count(0.0, 1.0, 4 / 1024) == 1.25 * 1024 + 2
+    assert node_count(0.0, 1.0, 7.9 / 1024) == 1.25 * 1024 + 2
+    assert node_count(0.0, 2.0, 4 / 1024) == 2.5 * 1024 + 2
+    assert node_count(-1e6, 1e6, 1e-3) == 2**16  # the most
 
 
 def test_exact_sum_is_the_density_of_every_weight(mixture_of):
@@ -221,7 +222,7 @@ def test_forward_is_the_quantised_net(mixture_of, grid, drawn):
 
 @pytest.mark.parametrize("size", [500, 600, 700])
 def test_forward_is_the_quantised_net_away_from_boundaries(size, mixture_of):
-    grid = table.grid_over([WEIGHTS], size)
+    grid = grid_over([WEIGHTS], size)
     mixture = mixture_of([-0.8, 0.6, 1.2], [0.1, 0.2, 0.2, 0.1], [0.7, 0.1, 0.1, 0.1])
     weights = jnp.linspace(WEIGHTS.min(), WEIGHTS.max(), 50_000)
     assigned = [assign(mixture, weights + shift * grid.step) for shift in (-0.05, 0, 0.05)]
@@ -234,7 +235,7 @@ def test_forward_is_the_quantised_net_away_from_boundaries(size, mixture_of):
 def test_assigned_means_are_exact_for_large_weights(mixture_of):
     weights = jnp.asarray([1e6, -3e5, 0.0, 1.0])
     mixture = mixture_of([1e6, 0.1], [1.0, 1.0, 1.0], [1, 1, 1])
-    grid = table.grid_over([weights], 1024)
+    grid = grid_over([weights], 1024)
     (ours,) = table.straight_through(mixture, [weights], grid)
     assert set(ours.tolist()) <= set(component_means(mixture).tolist())
 
@@ -243,7 +244,7 @@ def test_assigned_means_are_exact_for_large_weights(mixture_of):
 def test_gradients_pass_straight_through(dtype, mixture_of):
     mixture = mixture_of([-0.8, 0.6, 9.0], [0.1, 0.2, 0.2, 0.1], [0.7, 0.1, 0.1, 0.1])
     weights = WEIGHTS.astype(dtype).reshape(3, 100)
-    grid = table.grid_over([weights], NODES)
+    grid = grid_over([weights], NODES)
     cotangent = jnp.asarray(RNG.integers(-8, 9, weights.shape)).astype(dtype)
     leaves = [weights[:1], weights[1:]]  # their gradients add up
     ours, backward = jax.vjp(lambda m, w: table.straight_through(m, w, grid), mixture, leaves)
@@ -258,3 +259,20 @@ def test_gradients_pass_straight_through(dtype, mixture_of):
     np.testing.assert_array_equal(by_mixture.means, sums)
     for leaf in (by_mixture.log_precisions, by_mixture.mixing_logits, by_mixture.zero_logit):
         np.testing.assert_array_equal(leaf, 0)
+
+
+def test_places_found_once_serve_every_lookup(mixture_of):
+    mixture = mixture_of([-0.8, 0.6], [0.1, 0.2, 0.2], [0.7, 0.2, 0.1])
+    leaves = [WEIGHTS[:100].astype(jnp.bfloat16), WEIGHTS[:0], WEIGHTS[100:].reshape(20, 10)]
+
+    def objective(mixture, leaves, known):
+        grid = grid_over(leaves, 64)
+        places = places_on(leaves, grid) if known else None
+        means = table.straight_through(mixture, leaves, grid, places)
+        means = jnp.concatenate([leaf.ravel().astype(jnp.float32) for leaf in means])
+        return table.sum_log_prob(mixture, leaves, grid, places) + jnp.sum(means**3), means
+
+    step = jax.jit(jax.value_and_grad(objective, (0, 1), has_aux=True), static_argnums=2)
+    ours, expected = (step(mixture, leaves, known) for known in (True, False))
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-6), ours, expected)
+    assert ours[0][1].any()

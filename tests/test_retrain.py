@@ -1,6 +1,5 @@
 """The objective's gradients against finite differences, the rates, and what is held."""
 
-from functools import partial
 
 import jax
 import jax.numpy as jnp

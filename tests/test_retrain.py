@@ -1,6 +1,5 @@
 """The objective's gradients against finite differences, the rates, and what is held."""
 
-
 import jax
 import jax.numpy as jnp
 import numpy as np

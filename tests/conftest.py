@@ -1,5 +1,7 @@
 """Settings and fixtures of the whole test suite."""
 
+import os
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +13,20 @@ if not hasattr(jax, "enable_x64"):  # where the oldest supported JAX has it
     from jax.experimental import enable_x64
 
     jax.enable_x64 = enable_x64
+
+
+def pytest_configure(config):
+    """Compile quickly rather than well: the fast tests compile many steps and take few of each."""
+    if config.option.markexpr == "not slow":
+        jax.config.update("jax_disable_most_optimizations", True)
+        os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"  # in processes that tests start
+
+
+def pytest_collection_modifyitems(items):
+    """Tests that share a dear fixture go to one worker, which makes it once."""
+    for item in items:
+        for name in {"demo", "run", "result", "whole", "front"}.intersection(item.fixturenames):
+            item.add_marker(pytest.mark.xdist_group(name))
 
 
 @pytest.fixture(scope="session")

@@ -148,7 +148,12 @@ def test_encode_a_net_pruned_elsewhere(tmp_path, capsys):
 def quick_recipe(monkeypatch):
     rates = swsjax.Rates(precisions=0.1)
     config = swsjax.Config(
-        pi_zero=0.7, soft_epochs=9, soft_rates=rates, hard_epochs=1, least_steps=1
+        pi_zero=0.7,
+        soft_epochs=9,
+        soft_rates=rates,
+        hard_epochs=1,
+        least_steps=1,
+        tolerance=1.0,  # one grid to compile
     )
     settings = Settings(*3 * [Recipe(config)])
     recipes = {"lenet-300-100": settings, "lenet-5-caffe": settings}

@@ -74,7 +74,7 @@ def test_an_example_runs(name, tmp_path, capsys, monkeypatch):
 
     def short(params, loss, data, config=None, **given):
         quick = {"soft_epochs": 1, "hard_epochs": 0, "least_steps": 1, "batch_size": 32}
-        quick |= {"pi_zero": 0.5, "initial_std": 0.02}
+        quick |= {"pi_zero": 0.5, "initial_std": 0.02, "tolerance": 1.0}  # one grid to compile
         return compress(params, loss, data, replace(config or swsjax.Config(), **quick), **given)
 
     pretrain = swsjax.pretrain

@@ -1,6 +1,7 @@
 """Settings and fixtures of the whole test suite."""
 
 import os
+import tempfile
 
 import jax
 import jax.numpy as jnp
@@ -16,17 +17,19 @@ if not hasattr(jax, "enable_x64"):  # where the oldest supported JAX has it
 
 
 def pytest_configure(config):
-    """Compile quickly rather than well: the fast tests compile many steps and take few of each."""
-    if config.option.markexpr == "not slow":
-        jax.config.update("jax_disable_most_optimizations", True)
-        os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"  # in processes that tests start
-
-
-def pytest_collection_modifyitems(items):
-    """Tests that share a dear fixture go to one worker, which makes it once."""
-    for item in items:
-        for name in {"demo", "run", "result", "whole", "front"}.intersection(item.fixturenames):
-            item.add_marker(pytest.mark.xdist_group(name))
+    """Compile quickly rather than well, and once: the fast tests take few steps of each kind."""
+    if config.option.markexpr != "not slow":
+        return
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # else this is a worker, or somebody's own
+        folder = tempfile.TemporaryDirectory(prefix="swsjax-tests-")
+        config.add_cleanup(folder.cleanup)
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = folder.name
+    # In the environment for the processes that tests start.
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
+    os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
+    jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+    jax.config.update("jax_disable_most_optimizations", True)
 
 
 @pytest.fixture(scope="session")

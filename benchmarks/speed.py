@@ -305,15 +305,19 @@ def machine() -> dict[str, Any]:
 def main() -> None:
     # Each in a process of its own: gigabytes that one leaves behind slow down the next.
     with ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=1) as processes:
+
+        def apart(rows: Callable[[], Any]) -> Any:
+            return processes.submit(rows).result()
+
         content = {
             "command": "python benchmarks/speed.py",
-            "machine": processes.submit(machine).result(),
+            "machine": apart(machine),
             "versions": {"jax": jax.__version__, "numpy": np.__version__},
-            "steps": processes.submit(step_rows).result(),
-            "against_torch": processes.submit(torch_rows).result(),
-            "prior": processes.submit(prior_rows).result(),
-            "bandwidth": processes.submit(bandwidth_row).result(),
-            "scaling": processes.submit(scaling_rows).result(),
+            "steps": apart(step_rows),
+            "against_torch": apart(torch_rows),
+            "prior": apart(prior_rows),
+            "bandwidth": apart(bandwidth_row),
+            "scaling": apart(scaling_rows),
         }
     OUT.mkdir(exist_ok=True)
     path = OUT / f"speed-{content['machine']['backend']}.json"

@@ -1,74 +1,16 @@
 """The command line: a thin layer over the Python API."""
 
 import argparse
-import json
-import platform
-import shutil
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
-from swsjax import published
-from swsjax.atomic import write_bytes
-from swsjax.checkpoint import load_checkpoint, save_checkpoint
-from swsjax.classifier import (
-    Classifier,
-    build,
-    compress_classifier,
-    errors_of,
-    pretrain_classifier,
-    teacher_seeds,
-)
-from swsjax.compress import Result
-from swsjax.config import Config
-from swsjax.data import Dataset, load_digits, load_fashion_mnist, load_mnist
-from swsjax.errors import ConfigError, FormatError, SwsjaxError
-from swsjax.files import load, read_metadata, save
-from swsjax.interchange import from_safetensors, safetensors_metadata, to_safetensors
-from swsjax.models import LeNet5Caffe, LeNet300100
-from swsjax.page import Picture, page
-from swsjax.plot import file_pictures, front_picture, run_pictures, save_pictures
-from swsjax.progress import Reporter, reporter
-from swsjax.recipes import (
-    LENET_5_CAFFE,
-    LENET_5_CAFFE_PRETRAINING,
-    LENET_300_100,
-    LENET_300_100_PRETRAINING,
-)
-from swsjax.report import Report, report
-from swsjax.retrain import Rates
-from swsjax.search import search
-from swsjax.stages import Progress
-from swsjax.train import PretrainConfig
+from swsjax import _commands as commands
+from swsjax.errors import SwsjaxError
 
 __all__ = ["main"]
-
-_USELESS = 3.0  # times the error of the pretrained net
-_MODELS = {"lenet-300-100": LeNet300100, "lenet-5-caffe": LeNet5Caffe}
-_RECIPES = {"lenet-300-100": LENET_300_100, "lenet-5-caffe": LENET_5_CAFFE}
-_DATASETS: dict[str, Callable[[], Dataset]] = {
-    "mnist": load_mnist,
-    "fashion-mnist": load_fashion_mnist,
-    "digits": load_digits,
-}
-# Digits are 1,197 training images: an epoch has 37 steps where MNIST's has 390, so there are more
-# epochs, the precisions may grow faster, and tau is smaller by the number of examples.
-_DIGITS_CONFIG = Config(
-    tau=0.01,
-    soft_epochs=100,
-    soft_rates=Rates(precisions=2e-3),
-    hard_epochs=60,
-    hard_rates=Rates(precisions=5e-4, warmup_epochs=5.0, final=0.0, epsilon=1e-5),
-    batch_size=32,
-    least_steps=1,
-)
-_PRETRAINING = {
-    "lenet-300-100": LENET_300_100_PRETRAINING,
-    "lenet-5-caffe": LENET_5_CAFFE_PRETRAINING,
-}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -93,282 +35,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _demo(options: argparse.Namespace) -> None:
-    folder = _writable(options.out)
-    dataset = load_digits()
-    untrained = build(LeNet300100, dataset, seed=0)
-    with reporter() as show:
-        pretrained = pretrain_classifier(
-            untrained, dataset, PretrainConfig(epochs=60, batch_size=32), callback=show.pretraining
-        )
-        result = compress_classifier(pretrained, dataset, _DIGITS_CONFIG, callback=show.retraining)
-    metadata = {"model": "lenet-300-100", "data": "digits"}
-    _write(folder, "demo", pretrained, result, dataset, metadata, asdict(_DIGITS_CONFIG))
-
-
-def _pretrain(options: argparse.Namespace) -> None:
-    folder = _writable(options.out)
-    dataset = _DATASETS[options.data]()
-    with reporter() as show:
-        pretrained = _pretrained(options, options.seed, dataset, show)
-    save_checkpoint(folder / "checkpoint", pretrained.params)
-    errors = {
-        "validation": pretrained.error(dataset.validation),
-        "test": pretrained.error(dataset.test),
-    }
-    settings = {"model": options.model, "data": options.data, "seed": options.seed}
-    _write_json(folder / "pretrain.json", settings | {"errors": errors})
-    print(f"validation error {100 * errors['validation']:.2f} %, test {100 * errors['test']:.2f} %")
-    print(f"wrote {folder / 'checkpoint'}")
-
-
-def _compress(options: argparse.Namespace) -> None:
-    folder = _writable(options.out)
-    recipe, share, others = _RECIPES[options.model].by_name()[options.setting]
-    if options.config is not None:
-        recipe = _config(options.config)
-    if options.kept is not None and not recipe.prune_epochs:
-        raise ConfigError(
-            f"--kept does nothing with {_named(options)}, which prunes nothing; "
-            "choose another setting"
-        )
-    config = replace(
-        recipe,
-        kept=recipe.kept if options.kept is None else options.kept,
-        tau=recipe.tau if options.tau is None else options.tau,
-        seed=options.seed,
-    )
-    dataset = _DATASETS[options.data]()
-    state = folder / "state"  # an interrupted command, given again, goes on from there
-    with reporter() as show:
-        pretrained = _given(options, dataset, show)
-        result = compress_classifier(
-            pretrained,
-            dataset,
-            config,
-            share=share,
-            teachers=_teachers(options, others, dataset, show),
-            callback=show.retraining,
-            checkpoint=state,
-        )
-    metadata = {"model": options.model, "data": options.data}
-    settings = asdict(config) | {"share": share, "other_teachers": others}
-    _write(folder, options.model, pretrained, result, dataset, metadata, settings)
-    shutil.rmtree(state)
-
-
-def _search(options: argparse.Namespace) -> None:
-    folder = _writable(options.out)
-    base, share, others = _RECIPES[options.model].by_name()[options.setting]
-    dataset = _DATASETS[options.data]()
-
-    def error(params: Any) -> float:
-        return pretrained._replace(params=params).error(dataset.validation)
-
-    with reporter() as show:
-        pretrained = _given(options, dataset, show)
-        teachers = _teachers(options, others, dataset, show)
-
-        def compress(
-            config: Config, *, evaluate: Any, callback: Callable[[Progress], None]
-        ) -> Result:
-            del evaluate  # the same
-            return compress_classifier(
-                pretrained, dataset, config, share=share, teachers=teachers, callback=callback
-            )
-
-        front = search(
-            compress,
-            replace(base, seed=options.seed),
-            evaluate=error,
-            trials=options.trials,
-            max_error=options.max_error or _USELESS * error(pretrained.params),
-            storage=options.storage or folder / "search.journal",
-            name=f"{options.model} {options.data} {options.setting}",
-            seed=options.seed,
-            callback=show.searching,
-        )
-    _write_json(folder / "front.json", front.to_dict())
-    for point in front.points:
-        _write_json(folder / f"trial-{point.trial}.json", point.config.to_dict())
-    print(front)
-
-    def draw() -> list[Picture]:
-        sizes = [(point.file_bytes, point.error) for point in (*front.points, *front.beaten)]
-        others = published.BY_NET[options.model] if options.data == "mnist" else ()
-        return [front_picture(sizes, others)]
-
-    for picture in _drawn(draw):
-        write_bytes(folder / f"{picture.name}.png", picture.png)
-    print(f"\nwrote {folder / 'front.json'}; --config {folder}/trial-N.json gives compress a row")
-
-
-def _evaluate(options: argparse.Namespace) -> None:
-    dataset = _DATASETS[options.data]()
-    error = _decoded(options.file, dataset).error(dataset.test)
-    if options.json:
-        print(json.dumps({"file": str(options.file), "data": options.data, "test_error": error}))
-    else:
-        print(f"test error {100 * error:.2f} %")
-
-
-def _inspect(options: argparse.Namespace) -> None:
-    measured = report(options.file)
-    print(_shown(measured, options))
-    if options.html is None:
-        return
-    pictures = _drawn(lambda: file_pictures(load(options.file), measured))
-    _write_page(options.html, measured, options.file, pictures)
-    if not options.json:
-        print(f"\nwrote {options.html}")
-
-
-def _decode(options: argparse.Namespace) -> None:
-    to_safetensors(load(options.file), options.out, metadata=read_metadata(options.file))
-    print(f"wrote {options.out}")
-
-
-def _encode(options: argparse.Namespace) -> None:
-    tree = from_safetensors(options.file)
-    save(options.out, tree, metadata=safetensors_metadata(options.file))
-    print(_shown(report(options.out), options))
-    if not options.json:
-        print(f"\nwrote {options.out}")
-
-
-def _shown(measured: Report, options: argparse.Namespace) -> str:
-    return json.dumps(measured.to_dict(), indent=2) if options.json else str(measured)
-
-
-def _pretrained(
-    options: argparse.Namespace, seed: int, dataset: Dataset, show: Reporter
-) -> Classifier:
-    untrained = build(_MODELS[options.model], dataset, seed=seed)
-    config = replace(_PRETRAINING[options.model], seed=seed)
-    return pretrain_classifier(untrained, dataset, config, callback=show.pretraining)
-
-
-def _given(options: argparse.Namespace, dataset: Dataset, show: Reporter) -> Classifier:
-    """The pretrained net, from the checkpoint where there is one."""
-    if options.checkpoint is None:
-        return _pretrained(options, options.seed, dataset, show)
-    like = build(_MODELS[options.model], dataset, seed=options.seed)
-    return like._replace(params=load_checkpoint(options.checkpoint, like.params))
-
-
-def _teachers(
-    options: argparse.Namespace, number: int, dataset: Dataset, show: Reporter
-) -> list[Classifier]:
-    seeds = teacher_seeds(options.seed, number)
-    return [_pretrained(options, seed, dataset, show) for seed in seeds]
-
-
-def _named(options: argparse.Namespace) -> str:
-    """Where the settings come from."""
-    if options.config is None:
-        return f"--setting {options.setting}"
-    return f"--config {options.config}"
-
-
-def _config(path: Path) -> Config:
-    """Settings from a JSON file."""
-    try:
-        return Config.from_dict(json.loads(path.read_text()))
-    except ValueError as error:  # no JSON, no text, or no settings
-        raise ConfigError(f"{path} holds no settings: {error}") from error
-
-
-def _balanced(name: str) -> str:
-    """What the balanced recipes of the networks set."""
-    return "balanced: " + ", ".join(
-        f"{getattr(settings.balanced.config, name)} for {network}"
-        for network, settings in _RECIPES.items()
-    )
-
-
-def _decoded(path: Path, dataset: Dataset) -> Classifier:
-    """The classifier in a file, from the file alone and the images it is to be tried on."""
-    name = read_metadata(path).get("model")
-    if name not in _MODELS:
-        raise FormatError(
-            f"{path} does not say which model it holds; expected one of {', '.join(_MODELS)} "
-            "in its metadata"
-        )
-    like = build(_MODELS[name], dataset)
-    try:
-        return like._replace(params=load(path, like=like.params))
-    except ValueError as error:
-        raise FormatError(f"{path} does not fit {name} on {dataset.name}: {error}") from error
-
-
-def _write(
-    folder: Path,
-    name: str,
-    pretrained: Classifier,
-    result: Result,
-    dataset: Dataset,
-    metadata: dict[str, Any],
-    settings: dict[str, Any],
-) -> None:
-    """Write file, reports and figures, and print the table, all from what the file gives back."""
-    path = folder / f"{name}.sws"
-    save(path, result.params, metadata=metadata)
-    decoded = load(path, like=pretrained.params)
-    errors = errors_of(pretrained, result, decoded, dataset)
-    measured = report(path, errors=errors)
-    _write_json(folder / "report.json", measured.to_dict() | {"version": version("swsjax")})
-    print(measured)
-
-    def draw() -> list[Picture]:
-        height, width = dataset.train.images.shape[1:]
-        return file_pictures(decoded, measured) + run_pictures(
-            pretrained.params,
-            result,
-            hyper_priors=settings["hyper_priors"],
-            image_shape=(height, width),
-        )
-
-    pictures = _drawn(draw)
-    save_pictures(folder, pictures)
-    _write_page(folder / "report.html", measured, path, pictures, settings)
-    print(f"\nwrote {path}, report.html, report.json and {len(pictures)} figures beside it")
-
-
-def _drawn(draw: Callable[[], list[Picture]]) -> list[Picture]:
-    """Figures, or none and a word why where matplotlib is missing."""
-    try:
-        return draw()
-    except ImportError as error:
-        print(f"no figures: {error}", file=sys.stderr)
-        return []
-
-
-def _write_page(
-    path: Path,
-    measured: Report,
-    file: Path,
-    pictures: list[Picture],
-    settings: dict[str, Any] | None = None,
-) -> None:
-    versions = {name: version(name) for name in ("swsjax", "jax", "numpy")}
-    versions["python"] = platform.python_version()
-    text = page(measured, file.name, pictures=pictures, settings=settings, versions=versions)
-    write_bytes(path, text.encode())
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    write_bytes(path, (json.dumps(content, indent=2) + "\n").encode())
-
-
-def _writable(folder: Path) -> Path:
-    """Make a folder and try it, before hours of work are to be written there."""
-    folder.mkdir(parents=True, exist_ok=True)
-    probe = folder / ".swsjax-probe"
-    write_bytes(probe, b"")
-    probe.unlink()
-    return folder
-
-
 class _Parser(argparse.ArgumentParser):
     """Says what is wrong in one line, without the usage before it."""
 
@@ -381,24 +47,28 @@ def _parser() -> argparse.ArgumentParser:
         prog="swsjax", description="Make trained networks very small by soft weight-sharing."
     )
     parser.add_argument("--version", action="version", version=f"swsjax {version('swsjax')}")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def command(
         run: Callable[[argparse.Namespace], None], name: str, text: str
     ) -> argparse.ArgumentParser:
-        added = commands.add_parser(name, help=text, description=text)
+        added = subparsers.add_parser(name, help=text, description=text)
         added.set_defaults(run=run)
         return added
 
-    demo = command(_demo, "demo", "pretrain on handwritten digits, compress, reload and report")
+    demo = command(
+        commands.run_demo, "demo", "pretrain on handwritten digits, compress, reload and report"
+    )
     demo.add_argument("--out", type=Path, default=Path("swsjax-demo"), help="folder (%(default)s)")
 
-    pretrain = command(_pretrain, "pretrain", "train a network in the ordinary way")
-    compress = command(_compress, "compress", "retrain, quantise and write a network")
-    search = command(_search, "search", "try many settings: the front of error against bytes")
+    pretrain = command(commands.run_pretrain, "pretrain", "train a network in the ordinary way")
+    compress = command(commands.run_compress, "compress", "retrain, quantise and write a network")
+    search = command(
+        commands.run_search, "search", "try many settings: the front of error against bytes"
+    )
     for trained in (pretrain, compress, search):
-        trained.add_argument("model", choices=_MODELS)
-        trained.add_argument("--data", choices=_DATASETS, required=True)
+        trained.add_argument("model", choices=commands.MODELS)
+        trained.add_argument("--data", choices=commands.DATASETS, required=True)
         trained.add_argument("--seed", type=int, default=0, help="random seed (%(default)s)")
         trained.add_argument("--out", type=Path, required=True, help="folder to write to")
     for compressing in (compress, search):
@@ -407,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
         )
         compressing.add_argument(
             "--setting",
-            choices=LENET_300_100.by_name(),
+            choices=commands.RECIPES["lenet-300-100"].by_name(),
             default="balanced",
             help="from a small error to a small file (%(default)s)",
         )
@@ -422,7 +92,8 @@ def _parser() -> argparse.ArgumentParser:
     search.add_argument(
         "--max-error",
         type=float,
-        help=f"from 0 to 1: nets with more are left out ({_USELESS:g} times the pretrained net's)",
+        help="from 0 to 1: nets with more are left out "
+        f"({commands.USELESS:g} times the pretrained net's)",
     )
     search.add_argument(
         "--storage",
@@ -440,16 +111,18 @@ def _parser() -> argparse.ArgumentParser:
         help=f"weight of the prior on the loss ({_balanced('tau')})",
     )
 
-    evaluate = command(_evaluate, "evaluate", "measure the test error of a file")
+    evaluate = command(commands.run_evaluate, "evaluate", "measure the test error of a file")
     evaluate.add_argument("file", type=Path)
-    evaluate.add_argument("--data", choices=_DATASETS, required=True)
-    inspect = command(_inspect, "inspect", "show what a file holds and what it costs")
+    evaluate.add_argument("--data", choices=commands.DATASETS, required=True)
+    inspect = command(commands.run_inspect, "inspect", "show what a file holds and what it costs")
     inspect.add_argument("file", type=Path)
     inspect.add_argument("--html", type=Path, help="web page to write the report to, too")
 
-    decode = command(_decode, "decode", "write a file's weights as safetensors")
+    decode = command(commands.run_decode, "decode", "write a file's weights as safetensors")
     decode.add_argument("file", type=Path)
-    encode = command(_encode, "encode", "write a pruned or quantised safetensors file small")
+    encode = command(
+        commands.run_encode, "encode", "write a pruned or quantised safetensors file small"
+    )
     encode.add_argument("file", type=Path, help="safetensors file")
     for writer in (decode, encode):
         writer.add_argument("--out", type=Path, required=True, help="file to write")
@@ -457,3 +130,11 @@ def _parser() -> argparse.ArgumentParser:
     for reader in (evaluate, inspect, encode):
         reader.add_argument("--json", action="store_true", help="print JSON instead of text")
     return parser
+
+
+def _balanced(name: str) -> str:
+    """What the balanced recipes of the networks set."""
+    return "balanced: " + ", ".join(
+        f"{getattr(settings.balanced.config, name)} for {network}"
+        for network, settings in commands.RECIPES.items()
+    )

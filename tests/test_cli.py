@@ -63,12 +63,14 @@ def test_demo_writes_file_report_and_figures(demo):
 
 
 def test_piped_progress_is_plain_lines(demo):
-    _, done = demo
+    folder, done = demo
     lines = done.stderr.splitlines()
     assert "\x1b" not in done.stderr
     assert lines[-1].startswith("retrain (hard) 160/160  loss ")
     assert "non-zero" in lines[-1]
-    assert "  error " in lines[-1]
+    errors = json.loads((folder / "report.json").read_text())["errors"]
+    validation = errors["decoded file (validation)"]
+    assert f"  error {100 * validation:.2f} %" in lines[-1]
 
 
 def test_evaluate_gives_the_error_of_the_report(demo, capsys):
@@ -157,12 +159,17 @@ def quick_recipe(monkeypatch):
     )
     settings = Settings(*3 * [Recipe(config)])
     recipes = {"lenet-300-100": settings, "lenet-5-caffe": settings}
-    monkeypatch.setattr("swsjax.cli._RECIPES", recipes)
+    monkeypatch.setattr("swsjax._commands.RECIPES", recipes)
+
+
+def pretrain_for(epochs, monkeypatch):
+    pretraining = {"lenet-300-100": swsjax.PretrainConfig(epochs)}
+    monkeypatch.setattr("swsjax._commands._PRETRAINING", pretraining)
 
 
 def test_the_same_command_goes_on_from_where_it_was_interrupted(tmp_path, capsys, monkeypatch):
     quick_recipe(monkeypatch)
-    monkeypatch.setattr("swsjax.cli._PRETRAINING", {"lenet-300-100": swsjax.PretrainConfig(8)})
+    pretrain_for(8, monkeypatch)
     seen, interrupted = [], tmp_path / "interrupted"
 
     def retraining(self, progress):
@@ -187,8 +194,7 @@ def test_the_same_command_goes_on_from_where_it_was_interrupted(tmp_path, capsys
 
 def test_pretrain_then_compress_from_its_checkpoint(tmp_path, capsys, monkeypatch):
     # A few epochs: what is tested is that the pieces fit, not how well they do.
-    pretraining = swsjax.PretrainConfig(epochs=8)
-    monkeypatch.setattr("swsjax.cli._PRETRAINING", {"lenet-300-100": pretraining})
+    pretrain_for(8, monkeypatch)
     quick_recipe(monkeypatch)
     net = tmp_path / "net"
     assert main(["pretrain", "lenet-300-100", "--data", "digits", "--out", str(net)]) == 0
@@ -305,8 +311,8 @@ def test_setting(given, recipe, tmp_path, capsys, monkeypatch):
     def compress(pretrained, dataset, config, *, share, teachers, callback, checkpoint):
         raise swsjax.ConfigError(repr((config, share, len(teachers))))
 
-    monkeypatch.setattr("swsjax.cli._PRETRAINING", {"lenet-300-100": swsjax.PretrainConfig(1)})
-    monkeypatch.setattr("swsjax.cli.compress_classifier", compress)
+    pretrain_for(1, monkeypatch)
+    monkeypatch.setattr("swsjax._commands.compress_classifier", compress)
     arguments = ["compress", "lenet-300-100", "--data", "digits", "--out", str(tmp_path), *given]
     assert main(arguments) == 1
     assert capsys.readouterr().err.splitlines()[-1] == f"swsjax: error: {tuple(recipe)!r}"
@@ -338,8 +344,8 @@ def test_search_writes_settings_that_compress_takes(tmp_path, capsys, monkeypatc
         callback(swsjax.Progress("hard", 2, 2, 0.5, 9, 9, 99.0, 9, 0.1, 0.9, 0.0, {}))
         return swsjax.Result(params, params, {}, [])
 
-    monkeypatch.setattr("swsjax.cli._PRETRAINING", {"lenet-300-100": swsjax.PretrainConfig(1)})
-    monkeypatch.setattr("swsjax.cli.compress_classifier", compress)
+    pretrain_for(1, monkeypatch)
+    monkeypatch.setattr("swsjax._commands.compress_classifier", compress)
     found = tmp_path / "found"
     search = ["search", "lenet-300-100", "--data", "digits", "--out", str(found), "--trials", "3"]
     assert main(search) == 0

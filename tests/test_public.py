@@ -14,6 +14,7 @@ PACKAGE = Path(swsjax.__file__).parent
 TREES = {
     ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts): ast.parse(path.read_text())
     for path in sorted(PACKAGE.rglob("*.py"))
+    if not path.name.startswith("_") or path.name == "__init__.py"
 }
 
 

@@ -10,12 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
 
 from swsjax import retrain
 from swsjax.classifier import (
     Classifier,
-    build,
     compress_classifier,
     distillation_data,
     pretrain_classifier,
@@ -230,39 +228,6 @@ def test_any_pytree():
     assert result.params.kernel.dtype == jnp.bfloat16
     assert result.params.rest[1].shape == (0, 3)
     assert distance({"w": np.float32(result.params.kernel)}) < 0.05
-
-
-class Small(nnx.Module):
-    def __init__(self, image_shape, classes, *, rngs):
-        self.fc1 = nnx.Linear(64, 32, rngs=rngs)
-        self.fc2 = nnx.Linear(32, classes, rngs=rngs)
-
-    def __call__(self, images):
-        return self.fc2(nnx.relu(self.fc1(images.reshape(len(images), -1))))
-
-
-def test_digits_stay_recognised():
-    digits = load_digits()
-    config = PretrainConfig(epochs=25, learning_rate=5e-3, batch_size=32)
-    pretrained = pretrain_classifier(build(Small, digits), digits, config)
-    config = Config(
-        tau=0.005,
-        pi_zero=0.99,
-        soft_epochs=15,
-        soft_rates=Rates(precisions=3e-3),
-        hard_epochs=15,
-        hard_rates=Rates(precisions=2e-3, warmup_epochs=1.0, final=0.0, epsilon=1e-5),
-        batch_size=32,
-    )
-    result = compress_classifier(pretrained, digits, config)
-    before = pretrained.error(digits.validation)
-    after = pretrained._replace(params=result.params).error(digits.validation)
-    assert before < 0.08
-    assert after < before + 0.03
-    weights = sum(leaf.size for leaf in jax.tree.leaves(result.params))
-    assert non_zeros(result.params) < 0.4 * weights
-    assert codebook(result.params).size <= 17
-    assert result.history[-1].error == pytest.approx(after, abs=0.02)
 
 
 def fails(error, message, *arguments, **settings):

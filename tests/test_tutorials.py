@@ -1,0 +1,78 @@
+"""Every tutorial runs, with a few steps where the page has thousands.
+
+The pages are built with ``python -m sphinx docs``, which runs them as they are.
+"""
+
+import os
+import re
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+
+import matplotlib.pyplot as plt
+import pytest
+
+import swsjax
+from swsjax import classifier
+
+TUTORIALS = Path(__file__).parents[1] / "docs" / "tutorials"
+PAGES = sorted(path.stem for path in TUTORIALS.glob("*.md"))
+TRIALS = {"trials": 2}
+
+
+def cells(page):
+    return re.findall(r"^```\{code-cell\} python3\n(.*?)^```", page, flags=re.MULTILINE | re.DOTALL)
+
+
+def short(config):
+    """An epoch of a few steps a stage, with settings under which the weights soon gather."""
+    config = config or swsjax.Config()
+    epochs = ("soft_epochs", "hard_epochs", "prune_epochs")
+    once = {name: min(getattr(config, name), 1) for name in epochs}
+    return replace(config, **once, least_steps=1, initial_std=0.02, tolerance=1.0)
+
+
+def shorten(monkeypatch):
+    """Let everything that takes minutes on the pages take seconds."""
+    of_a_tree, search = swsjax.compress, swsjax.search
+    of_a_classifier, pretrain = classifier.compress_classifier, classifier.pretrain_classifier
+
+    def compress(params, loss, data, config=None, **given):
+        return of_a_tree(params, loss, data, short(config), **given)
+
+    def compress_classifier(net, dataset, config, **given):
+        return of_a_classifier(net, dataset, short(config), **given)
+
+    def pretrain_classifier(net, dataset, config):
+        return pretrain(net, dataset, replace(config, epochs=1))
+
+    monkeypatch.setattr(swsjax, "compress", compress)
+    monkeypatch.setattr(swsjax, "search", lambda *given, **named: search(*given, **named | TRIALS))
+    monkeypatch.setattr(classifier, "compress_classifier", compress_classifier)
+    monkeypatch.setattr(classifier, "pretrain_classifier", pretrain_classifier)
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_tutorial_runs(name, tmp_path, capsys, monkeypatch):
+    if name == "lenet_300_100" and "SWSJAX_DATA" not in os.environ:
+        pytest.skip("SWSJAX_DATA does not say where MNIST is")
+    if name != "prior":  # a thousand weights, and one run that is to fail
+        shorten(monkeypatch)
+    # Stands in for what shows figures in a notebook.
+    shown = []
+    display = ModuleType("IPython.display")
+    display.Image, display.display = bytes, shown.append
+    monkeypatch.setitem(sys.modules, "IPython.display", display)
+    monkeypatch.setattr(plt, "show", lambda: shown.append(plt.gcf()))
+    monkeypatch.chdir(tmp_path)
+
+    page = (TUTORIALS / f"{name}.md").read_text()
+    names = {"__name__": "__main__"}
+    for cell in cells(page):
+        exec(compile(cell, f"{name}.md", "exec"), names)
+        figures = len(re.findall(r"plt\.show\(\)|^display\(", cell, flags=re.MULTILINE))
+        assert len(shown) == figures
+        assert figures or capsys.readouterr().out
+        shown.clear()
+    plt.close("all")

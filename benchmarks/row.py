@@ -22,6 +22,7 @@ from flax import nnx
 import swsjax
 from swsjax.atomic import write_bytes
 from swsjax.classifier import (
+    TEMPERATURE,
     Classifier,
     build,
     compress_classifier,
@@ -61,6 +62,7 @@ def run_row(
     settings = {
         "config": repr(recipe.config),
         "share": recipe.share,
+        "temperature": recipe.temperature,
         "teachers": recipe.teachers,
         "pretraining": repr(pretraining),
     }
@@ -111,7 +113,7 @@ def _run(
         for one in (seed, *teacher_seeds(seed, recipe.teachers))
     ]
     (pretrained, *teachers), took = zip(*nets, strict=True)
-    given = {"share": recipe.share, "teachers": teachers}
+    given = {"share": recipe.share, "temperature": recipe.temperature, "teachers": teachers}
     result, seconds = start_of(net, pretrained, pretraining, config, dataset, **given)
     started = time.perf_counter()
     if config.prune_epochs:
@@ -148,6 +150,7 @@ def start_of(
     dataset: Dataset,
     *,
     share: float = 0.5,
+    temperature: float = TEMPERATURE,
     teachers: Sequence[Classifier] = (),
 ) -> tuple[swsjax.Result, float]:
     """The result of soft and hard stage, and the seconds that they took."""
@@ -166,6 +169,7 @@ def start_of(
             dataset,
             config,
             share=share,
+            temperature=temperature,
             teachers=teachers,
             checkpoint=state,
             callback=lambda progress: write_bytes(watch, str(seconds()).encode()),
@@ -176,7 +180,7 @@ def start_of(
             "seconds": np.float64(seconds()),
         }
 
-    settings = repr((pretraining, config, share, len(teachers)))
+    settings = repr((pretraining, config, share, temperature, len(teachers)))
     kept = _kept(f"{net}-seed{config.seed}", settings, train)
     mixture = swsjax.GaussianMixture(**kept["mixture"])
     quantised = swsjax.quantize(mixture, kept["retrained"])

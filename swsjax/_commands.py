@@ -103,7 +103,7 @@ def run_pretrain(options: argparse.Namespace) -> None:
 def run_compress(options: argparse.Namespace) -> None:
     """Retrain, quantise and write a network."""
     folder = _writable(options.out)
-    recipe, share, others = RECIPES[options.model].by_name()[options.setting]
+    recipe, share, temperature, others = RECIPES[options.model].by_name()[options.setting]
     if options.config is not None:
         recipe = _config(options.config)
     if options.kept is not None and not recipe.prune_epochs:
@@ -126,12 +126,17 @@ def run_compress(options: argparse.Namespace) -> None:
             dataset,
             config,
             share=share,
+            temperature=temperature,
             teachers=_teachers(options, others, dataset, show),
             callback=show.retraining,
             checkpoint=state,
         )
     metadata = {"model": options.model, "data": options.data}
-    settings = asdict(config) | {"share": share, "other_teachers": others}
+    settings = asdict(config) | {
+        "share": share,
+        "temperature": temperature,
+        "other_teachers": others,
+    }
     _write(folder, options.model, pretrained, result, dataset, metadata, settings)
     shutil.rmtree(state)
 
@@ -139,7 +144,7 @@ def run_compress(options: argparse.Namespace) -> None:
 def run_search(options: argparse.Namespace) -> None:
     """Try many settings; write the front of error against bytes, and its settings."""
     folder = _writable(options.out)
-    base, share, others = RECIPES[options.model].by_name()[options.setting]
+    base, share, temperature, others = RECIPES[options.model].by_name()[options.setting]
     dataset = DATASETS[options.data]()
 
     def error(params: Any) -> float:
@@ -154,7 +159,13 @@ def run_search(options: argparse.Namespace) -> None:
         ) -> Result:
             del evaluate  # the same
             return compress_classifier(
-                pretrained, dataset, config, share=share, teachers=teachers, callback=callback
+                pretrained,
+                dataset,
+                config,
+                share=share,
+                temperature=temperature,
+                teachers=teachers,
+                callback=callback,
             )
 
         front = search(

@@ -35,7 +35,7 @@ __all__ = [
 ModelClass = Callable[..., nnx.Module]
 
 TEMPERATURE = 3.0
-"""Of the distillation from the pretrained net."""
+"""Of the distillation from the pretrained net, by default."""
 PRUNE_TEMPERATURE = 6.0
 """The same in the pruning stage, where a softer teacher did better."""
 
@@ -101,6 +101,7 @@ def compress_classifier(
     config: Config = Config(),
     *,
     share: float = 0.5,
+    temperature: float = TEMPERATURE,
     teachers: Sequence[Classifier] = (),
     start: Result | None = None,
     mesh: Mesh | None = None,
@@ -110,7 +111,7 @@ def compress_classifier(
     """Compress a pretrained classifier, which teaches its own compressed version; see ``compress``.
 
     The loss is distillation from the pretrained net to the given share and cross-entropy for the
-    rest, on the training images as they are (no augmentation), at ``TEMPERATURE``, and
+    rest, on the training images as they are (no augmentation), at the given temperature, and
     ``PRUNE_TEMPERATURE`` in the pruning stage. Where there are other ``teachers``, pretrained from
     other seeds, they and the net teach together: the mean of their logits is more often right, and
     surer of what is doubtful, than those of one (Hinton, Vinyals, Dean, arXiv 1503.02531). The
@@ -129,7 +130,7 @@ def compress_classifier(
     apply = classifier.apply
     return compress(
         classifier.params,
-        distillation(apply, share=share, temperature=TEMPERATURE),
+        distillation(apply, share=share, temperature=temperature),
         distillation_data(classifier, dataset.train, teachers),
         config,
         prune_loss_fn=distillation(apply, share=share, temperature=PRUNE_TEMPERATURE),

@@ -11,6 +11,7 @@ from a net that quantising breaks, and ends both sparser and worse.
 from dataclasses import replace
 from typing import NamedTuple
 
+from swsjax.classifier import TEMPERATURE
 from swsjax.config import Config
 from swsjax.retrain import Rates
 from swsjax.train import PretrainConfig
@@ -32,6 +33,8 @@ class Recipe(NamedTuple):
     """Settings of ``compress``."""
     share: float = 0.5
     """Of distillation in the loss; the rest is cross-entropy."""
+    temperature: float = TEMPERATURE
+    """Of distillation before the pruning stage."""
     teachers: int = 0
     """Other nets, pretrained from other seeds, that teach beside the one to be compressed."""
 
@@ -59,16 +62,16 @@ LENET_5_CAFFE_PRETRAINING = PretrainConfig(epochs=20)
 _LENET_300_100 = Config(tau=0.05, prune_epochs=60, kept=0.5)
 _LENET_5_CAFFE = Config(tau=0.1, prune_epochs=40, kept=0.7)
 _CALM = Rates(weights=5e-4, precisions=5e-4, warmup_epochs=1.0, final=0.0, epsilon=1e-5)
-_SMALL_LOSS = Config(pi_zero=0.9, hard_epochs=40, hard_rates=_CALM)
+_SMALL_LOSS = Config(tau=0.02, pi_zero=0.9, hard_epochs=40, hard_rates=_CALM)
 
 LENET_300_100 = Settings(
-    small_loss=Recipe(replace(_SMALL_LOSS, tau=0.02), share=1.0, teachers=4),
+    small_loss=Recipe(_SMALL_LOSS, share=1.0, teachers=4),
     balanced=Recipe(_LENET_300_100),
     smallest=Recipe(replace(_LENET_300_100, kept=0.3)),
 )
 """Of ``models.LeNet300100``."""
 LENET_5_CAFFE = Settings(
-    small_loss=Recipe(replace(_SMALL_LOSS, tau=0.05), share=1.0, teachers=2),
+    small_loss=Recipe(_SMALL_LOSS, share=1.0, temperature=6.0, teachers=4),
     balanced=Recipe(_LENET_5_CAFFE),
     smallest=Recipe(replace(_LENET_5_CAFFE, kept=0.35)),
 )

@@ -308,8 +308,10 @@ def test_digits_default_is_what_the_demo_uses(demo):
     ],
 )
 def test_setting(given, recipe, tmp_path, capsys, monkeypatch):
-    def compress(pretrained, dataset, config, *, share, teachers, callback, checkpoint):
-        raise swsjax.ConfigError(repr((config, share, len(teachers))))
+    def compress(
+        pretrained, dataset, config, *, share, temperature, teachers, callback, checkpoint
+    ):
+        raise swsjax.ConfigError(repr((config, share, temperature, len(teachers))))
 
     pretrain_for(1, monkeypatch)
     monkeypatch.setattr("swsjax._commands.compress_classifier", compress)
@@ -336,7 +338,7 @@ def test_kept_out_of_range(tmp_path, capsys):
 def test_search_writes_settings_that_compress_takes(tmp_path, capsys, monkeypatch):
     """With a compression that takes no time: the weights of the first layer are set to zero."""
 
-    def compress(pretrained, dataset, config, *, share, teachers, callback, checkpoint=None):
+    def compress(pretrained, dataset, config, *, callback, checkpoint=None, **taught):
         if checkpoint is not None:
             raise swsjax.ConfigError(repr(config))
         fc1 = {"kernel": np.zeros((64, 300), np.float32), "bias": np.zeros(300, np.float32)}

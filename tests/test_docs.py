@@ -1,7 +1,10 @@
 """What the documentation says of the tests is true of them."""
 
 import ast
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -39,3 +42,12 @@ def test_every_page_is_reached_from_the_first():
     listed = re.findall(r"^[\w/]+$", (ROOT / "docs" / "index.md").read_text(), flags=re.MULTILINE)
     pages = {path.relative_to(ROOT / "docs") for path in (ROOT / "docs").rglob("*.md")}
     assert {str(page.with_suffix("")) for page in pages} - {"index"} == set(listed)
+
+
+def test_the_example_of_the_readme(tmp_path):
+    # Compiled well, as it takes twenty thousand steps.
+    environment = os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "0"}
+    command = [sys.executable, "-m", "doctest", ROOT / "README.md"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "digits.sws").exists()

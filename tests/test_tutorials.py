@@ -14,7 +14,7 @@ import matplotlib.pyplot as plt
 import pytest
 
 import swsjax
-from swsjax import classifier
+from swsjax import classifier, data
 
 TUTORIALS = Path(__file__).parents[1] / "docs" / "tutorials"
 PAGES = sorted(path.stem for path in TUTORIALS.glob("*.md"))
@@ -36,6 +36,7 @@ def short(config):
 def shorten(monkeypatch):
     """Let everything that takes minutes on the pages take seconds."""
     of_a_tree, search = swsjax.compress, swsjax.search
+    all_of_mnist = data.load_mnist
     of_a_classifier, pretrain = classifier.compress_classifier, classifier.pretrain_classifier
 
     def compress(params, loss, data, config=None, **given):
@@ -47,6 +48,11 @@ def shorten(monkeypatch):
     def pretrain_classifier(net, dataset, config):
         return pretrain(net, dataset, replace(config, epochs=1))
 
+    def load_mnist():
+        mnist = all_of_mnist()
+        return mnist._replace(train=data.Split(*(array[:3200] for array in mnist.train)))
+
+    monkeypatch.setattr(data, "load_mnist", load_mnist)
     monkeypatch.setattr(swsjax, "compress", compress)
     monkeypatch.setattr(swsjax, "search", lambda *given, **named: search(*given, **named | TRIALS))
     monkeypatch.setattr(classifier, "compress_classifier", compress_classifier)

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import optax
 
 from swsjax.losses import Params
+from swsjax.prior import GaussianMixture
 
 __all__ = ["PruneState", "keep_largest", "pruning", "saliency", "share_left"]
 
@@ -91,18 +92,22 @@ class PruneState(NamedTuple):
 def pruning(
     optimizer: optax.GradientTransformation, labels: Sequence[str | None]
 ) -> optax.GradientTransformation:
-    """Let weights that are exactly zero stay there, and measure gradients for ``saliency``.
+    """Let zeros be and no weight leave the range of the means; measure gradients for ``saliency``.
 
-    Over ``(params, mixtures)``. A pruned weight needs no other mark than its value. ``labels``
-    tell which leaves of the params are under a mixture, in order; those that are not (None) may
-    leave zero.
+    Over ``(params, mixtures)``. A pruned weight needs no other mark than its value, which is
+    exactly zero and stays so. A weight beyond the outermost mean computes as one at that mean does:
+    no gradient calls it back, and as no prior acts it would drift away, so its steps end there (as
+    in BinaryConnect: Courbariaux, Bengio, David, arXiv 1511.00363). On a side without means nothing
+    is cut. ``labels`` tell under which mixture each leaf of the params is, in order; those that are
+    under none (None) take any step.
 
-    >>> params, mixtures = {"w": jnp.array([0.0, 1.0])}, {}
-    >>> optimizer = pruning(optax.sgd(1.0), ["weights"])
-    >>> gradients = {"w": jnp.ones(2)}, ()
-    >>> updates, state = optimizer.update(gradients, optimizer.init((params, ())), (params, ()))
+    >>> mixture = GaussianMixture(jnp.array([-0.5, 1.0]), jnp.zeros(3), jnp.zeros(2), jnp.zeros(()))
+    >>> trained = {"w": jnp.array([0.0, 1.0, -0.375])}, {"weights": mixture}
+    >>> optimizer = pruning(optax.sgd(0.25), ["weights"])
+    >>> gradients = jax.tree.map(jnp.ones_like, trained)
+    >>> updates, state = optimizer.update(gradients, optimizer.init(trained), trained)
     >>> updates[0]
-    {'w': Array([ 0., -1.], dtype=float32)}
+    {'w': Array([ 0.   , -0.25 , -0.125], dtype=float32)}
     """
 
     def init(trained: Any) -> PruneState:
@@ -111,11 +116,12 @@ def pruning(
 
     def update(gradients: Any, state: PruneState, trained: Any) -> tuple[Any, PruneState]:
         (to_params, to_mixture), inner = optimizer.update(gradients, state.inner, trained)
-        leaves, structure = jax.tree.flatten(trained[0])
+        params, mixtures = trained
+        leaves, structure = jax.tree.flatten(params)
         held = jax.tree.unflatten(
             structure,
             [
-                step if label is None else jnp.where(leaf == 0, 0, step)
+                step if label is None else _held(leaf, step, mixtures[label])
                 for leaf, step, label in zip(
                     leaves, jax.tree.leaves(to_params), labels, strict=True
                 )
@@ -126,3 +132,10 @@ def pruning(
         return (held, to_mixture), PruneState(inner, squares)
 
     return optax.GradientTransformation(init, update)
+
+
+def _held(leaf: jax.Array, step: jax.Array, mixture: GaussianMixture) -> jax.Array:
+    low, high = jnp.min(mixture.means), jnp.max(mixture.means)
+    low, high = jnp.where(low < 0, low, -jnp.inf), jnp.where(high > 0, high, jnp.inf)
+    cut = jnp.clip(leaf + step, low, high) - leaf
+    return jnp.where(leaf == 0, 0, cut.astype(step.dtype))

@@ -26,7 +26,9 @@ from swsjax.files import load, save
 from swsjax.merge import merge
 from swsjax.prior import Beta, Gamma, HyperPriors, init_mixture, log_prob
 from swsjax.quantize import codebook, non_zeros, quantize
+from swsjax.recipes import LENET_5_CAFFE, LENET_300_100
 from swsjax.retrain import Rates
+from swsjax.stages import Run
 from swsjax.train import PretrainConfig
 
 RNG = np.random.default_rng(0)
@@ -80,6 +82,20 @@ def test_the_net_is_quantised(run):
     assert distance(result.params) < 0.05
     assert codebook(result.params).size == 3
     assert codebook(result.retrained).size == TRUE.size
+
+
+def test_an_epoch_goes_several_times_through_few_data():
+    def steps(train_size, config):
+        run = Run(None, None, train_size, config, 1, None, False, None, None)
+        return run.passes, run.steps * run.passes
+
+    assert steps(1_300, Config()) == (30, 300)
+    assert steps(40_000, Config()) == (1, 312)
+    assert steps(1_300, Config(least_steps=1)) == (1, 10)
+    mnist = 50_000
+    assert steps(mnist, LENET_300_100.balanced.config) == (1, 390)
+    assert steps(mnist, LENET_5_CAFFE.balanced.config) == (1, 390)
+    assert steps(mnist, LENET_5_CAFFE.small_loss.config) == (2, 780)
 
 
 def test_history(run):

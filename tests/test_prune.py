@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from swsjax.compress import compress
 from swsjax.config import Config
+from swsjax.prior import GaussianMixture
 from swsjax.prune import keep_largest, pruning, saliency, share_left
 from swsjax.quantize import non_zeros
 from swsjax.retrain import Rates
@@ -69,34 +70,69 @@ def test_share_left():
     assert (drops > 0).all()
 
 
+def mixture(*means):
+    number = len(means)
+    return GaussianMixture(
+        jnp.float32(means), jnp.zeros(number + 1), jnp.zeros(number), jnp.zeros(())
+    )
+
+
 def test_zeros_are_held_and_the_others_do_not_notice():
-    params = {"w": jnp.array([0.0, 1.0, -2.0])}, jnp.array([0.0, 3.0])
-    gradients = {"w": jnp.array([0.3, 0.2, 0.1])}, jnp.array([0.5, 0.5])
+    trained = {"w": jnp.array([0.0, 1.0, -2.0])}, {"weights": mixture(-9.0, 0.0, 9.0)}
+    gradients = {"w": jnp.array([0.3, 0.2, 0.1])}, {"weights": mixture(0.5, 0.5, 0.5)}
     plain, held = optax.adam(0.1), pruning(optax.adam(0.1), LABELS)
-    state, theirs = held.init(params), plain.init(params)
+    state, theirs = held.init(trained), plain.init(trained)
     for step in range(3):
-        updates, state = held.update(gradients, state, params)
-        expected, theirs = plain.update(gradients, theirs, params)
-        np.testing.assert_array_equal(
-            updates[0]["w"][2 if step else 1 :], expected[0]["w"][2 if step else 1 :]
-        )
-        np.testing.assert_array_equal(updates[1], expected[1])  # the mixture's zeros move
+        updates, state = held.update(gradients, state, trained)
+        expected, theirs = plain.update(gradients, theirs, trained)
+        left = slice(2 if step else 1, None)
+        np.testing.assert_allclose(updates[0]["w"][left], expected[0]["w"][left], rtol=1e-6)
+        # the mixture's zeros move
+        np.testing.assert_array_equal(updates[1]["weights"].means, expected[1]["weights"].means)
         assert updates[0]["w"][0] == 0
-        params = optax.apply_updates(params, updates)
+        params, mixtures = optax.apply_updates(trained, updates)
         if step == 0:  # pruned in mid-course, with momentum
-            params = {"w": params[0]["w"].at[1].set(0.0)}, params[1]
-    assert params[0]["w"][:2].tolist() == [0, 0]
-    assert params[0]["w"][2] != -2
+            params = {"w": params["w"].at[1].set(0.0)}
+        trained = params, mixtures
+    assert trained[0]["w"][:2].tolist() == [0, 0]
+    assert trained[0]["w"][2] != -2
+
+
+@pytest.mark.parametrize(
+    ("means", "expected"),
+    [
+        ((-0.5, 0.25, 1.0), [-0.5, -0.5, -0.2, 0.7, 1.0, 1.0]),
+        ((0.5, 1.0), [-2.5, -0.9, -0.2, 0.7, 1.0, 1.0]),
+        ((-0.5, -1.0), [-1.0, -0.9, -0.2, 0.7, 1.4, 3.5]),
+    ],
+)
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_no_weight_leaves_the_range_of_the_means(means, expected, dtype):
+    weights = jnp.array([-2.0, -0.4, 0.3, 0.2, 0.9, 3.0], dtype)
+    steps = jnp.array([-0.5, -0.5, -0.5, 0.5, 0.5, 0.5], dtype)
+    trained = {"w": weights, "free": weights}, {"weights": mixture(*means)}
+    gradients = jax.tree.map(jnp.zeros_like, trained)
+    gradients = {"w": -steps, "free": -steps}, gradients[1]
+    optimizer = pruning(
+        optax.sgd(1.0), [None, "weights"]
+    )  # in the order of the leaves: "free" is first
+    updates, _ = optimizer.update(gradients, optimizer.init(trained), trained)
+    assert updates[0]["w"].dtype == dtype
+    after = optax.apply_updates(trained[0], updates[0])
+    np.testing.assert_allclose(
+        np.float32(after["w"]), expected, atol=1e-6 if dtype == jnp.float32 else 0.02
+    )
+    np.testing.assert_array_equal(after["free"], weights + steps)
 
 
 def test_the_mean_square_of_the_gradients_is_measured():
-    params = {"w": jnp.zeros(2, jnp.bfloat16)}, jnp.zeros(1)
+    trained = {"w": jnp.zeros(2, jnp.bfloat16)}, {"weights": mixture(1.0)}
     optimizer = pruning(optax.sgd(0.1), LABELS)
-    state = optimizer.init(params)
+    state = optimizer.init(trained)
     expected = np.zeros(2)
     for gradient in ([1.0, 2.0], [-0.5, 0.25]):
-        gradients = {"w": jnp.array(gradient, jnp.bfloat16)}, jnp.ones(1)
-        _, state = optimizer.update(gradients, state, params)
+        gradients = {"w": jnp.array(gradient, jnp.bfloat16)}, {"weights": mixture(1.0)}
+        _, state = optimizer.update(gradients, state, trained)
         expected = 0.999 * expected + 0.001 * np.square(gradient)
     assert state.squares["w"].dtype == jnp.float32
     np.testing.assert_allclose(state.squares["w"], expected, rtol=1e-5)

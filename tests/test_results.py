@@ -9,6 +9,7 @@ import pytest
 import swsjax
 from swsjax.cli import main
 from swsjax.data import data_folder
+from swsjax.recipes import LENET_5_CAFFE, LENET_300_100
 
 ROOT = Path(__file__).parent.parent
 RESULTS = sorted((ROOT / "benchmarks" / "results").glob("lenet-*/*.json"))
@@ -21,6 +22,18 @@ FILES = [
 
 def test_there_are_results():
     assert FILES
+
+
+@pytest.mark.parametrize("path", RESULTS, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_rows_are_of_the_recipes_as_they_are(path):
+    recipe = {"lenet-300-100": LENET_300_100, "lenet-5-caffe": LENET_5_CAFFE}[
+        path.parent.name
+    ].by_name()[path.stem]
+    content = json.loads(path.read_text())
+    assert content["config"] == repr(recipe.config)
+    assert content["share"] == recipe.share
+    assert content["temperature"] == recipe.temperature
+    assert content["teachers"] == recipe.teachers
 
 
 def test_tables_are_the_committed_results():

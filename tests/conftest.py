@@ -27,6 +27,9 @@ def pytest_configure(config):
     # In the environment for the processes that tests start.
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
     os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
+    # Half the time that XLA takes to compile, here; read when the first array is made.
+    given = os.environ.get("XLA_FLAGS", "")
+    os.environ["XLA_FLAGS"] = f"--xla_cpu_use_fusion_emitters=false {given}"
     jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
     jax.config.update("jax_disable_most_optimizations", True)

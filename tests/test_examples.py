@@ -95,7 +95,8 @@ def test_an_example_runs(name, tmp_path, capsys, monkeypatch):
 
 
 def test_many_devices_runs(tmp_path):
-    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
+    devices = "--xla_force_host_platform_device_count=8"
+    flags = {"XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {devices}", "JAX_PLATFORMS": "cpu"}
     flags["NPROC"] = "16"  # threads of XLA, enough for all devices to wait and one to work
     file = tmp_path / "net.sws"
     done = subprocess.run(

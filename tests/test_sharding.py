@@ -26,11 +26,16 @@ ENVIRONMENT = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_"
 }
 
 
+def devices(number):
+    """Flags that make so many devices, beside those given."""
+    return f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={number}"
+
+
 def test_on_eight_devices():
     options = ["-n0", "-q", "--no-header", "--tb=short", "-p", "no:cacheprovider"]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *options, str(TESTS / "eight_devices.py")],
-        env=ENVIRONMENT | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "NPROC": "16"},
+        env=ENVIRONMENT | {"XLA_FLAGS": devices(8), "NPROC": "16"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -81,7 +86,7 @@ def test_two_processes_get_what_one_gets(tmp_path):
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", ONE_OF_TWO, address, str(number), str(out)],
-            env=ENVIRONMENT | {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"},
+            env=ENVIRONMENT | {"XLA_FLAGS": devices(2)},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

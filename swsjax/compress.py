@@ -25,8 +25,8 @@ from swsjax.retrain import hard, soft
 from swsjax.select import Rules, by_mixture
 from swsjax.sharding import check_mesh, gather, replicate
 from swsjax.stages import Progress, Run, Stage, range_of, run_stages
-from swsjax.stream import Stream
-from swsjax.train import check_data
+from swsjax.stream import Stream, one_step
+from swsjax.train import check_data, compiled_meanwhile, epoch
 
 __all__ = ["Result", "compress"]
 
@@ -143,7 +143,8 @@ def compress(
     epochs = sum(stage.epochs for stage in stages)
     run = Run(net, data, train_size, config, epochs, mesh, aux is not None, evaluate, callback)
     settings = digest(str(config), str(rules), net.params, net.carried, mixtures, train_size)
-    with nullcontext() if checkpoint is None else keeper(checkpoint, settings) as kept:
+    keeping = nullcontext() if checkpoint is None else keeper(checkpoint, settings)
+    with keeping as kept, compiled_meanwhile(epoch, one_step):
         state, history = run_stages(run, stages, mixtures, kept)
     retrained, carried = gather((state.params, state.aux), mesh)
     quantised = quantize_each(state.mixtures, retrained, net.labels)

@@ -14,7 +14,7 @@ from swsjax.errors import ConfigError
 from swsjax.sharding import place_batch
 from swsjax.train import check_data
 
-__all__ = ["Stream", "batches_of", "stream_arrays", "stream_epoch"]
+__all__ = ["Stream", "batches_of", "one_step", "stream_arrays", "stream_epoch"]
 
 StateT = TypeVar("StateT")
 InfoT = TypeVar("InfoT")
@@ -119,7 +119,7 @@ def stream_epoch(
     """
     total, steps = None, 0
     for batch in batches:
-        state, info = _step(step, state, place_batch(batch, mesh))
+        state, info = one_step(step, state, place_batch(batch, mesh))
         total = info if total is None else jax.tree.map(jnp.add, total, info)
         steps += 1
     if not steps:
@@ -130,7 +130,12 @@ def stream_epoch(
 
 
 @partial(jax.jit, static_argnames="step", donate_argnames="state")
-def _step(
+def one_step(
     step: Callable[[StateT, Any], tuple[StateT, InfoT]], state: StateT, batch: Any
 ) -> tuple[StateT, InfoT]:
+    """What a step does, compiled.
+
+    >>> print(one_step(lambda state, batch: (state + batch, batch), jnp.ones(()), jnp.ones(()))[0])
+    2.0
+    """
     return step(state, batch)

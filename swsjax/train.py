@@ -1,6 +1,7 @@
 """Ordinary training: one compiled epoch, and pretraining where no pretrained net is at hand."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from numbers import Integral
@@ -23,7 +24,15 @@ from swsjax.errors import ConfigError, RetrainingError
 from swsjax.losses import Loss, Params
 from swsjax.sharding import place_batch
 
-__all__ = ["PretrainConfig", "PretrainProgress", "TrainState", "check_data", "epoch", "pretrain"]
+__all__ = [
+    "PretrainConfig",
+    "PretrainProgress",
+    "TrainState",
+    "check_data",
+    "compiled_meanwhile",
+    "epoch",
+    "pretrain",
+]
 
 
 class _Keyed(Protocol):
@@ -80,6 +89,26 @@ def epoch(
 
     state, infos = jax.lax.scan(body, state._replace(key=key), order)
     return state, jax.tree.map(partial(jnp.mean, axis=0), infos)
+
+
+@contextmanager
+def compiled_meanwhile(*compiled: Any) -> Iterator[None]:
+    """Let go, in the end, of what functions of ``jax.jit`` were compiled to for steps of a run.
+
+    Nobody has those steps any more, yet JAX would keep the loops around them, and with them the
+    loss and all that it holds. On a processor each takes a thousand memory maps and more, of which
+    Linux grants a process 65,530: a search would end after a few trials.
+
+    >>> double = jax.jit(lambda x: 2 * x)
+    >>> with compiled_meanwhile(double):
+    ...     print(double(2))
+    4
+    """
+    try:
+        yield
+    finally:
+        for function in compiled:
+            function.clear_cache()
 
 
 def check_data(data: Any, batch_size: int) -> int:
@@ -213,14 +242,15 @@ def pretrain(
     # A copy: the state of an epoch is donated, and the caller's arrays are the caller's.
     params = jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), params)
     state = TrainState(params, optimizer.init(params), jax.random.key(config.seed))
-    for done in range(1, config.epochs + 1):
-        state, loss = epoch(step, state, data, batch_size=config.batch_size)
-        if not jnp.isfinite(loss):
-            raise RetrainingError(
-                f"the loss is {loss.item()} after epoch {done} of {config.epochs} of pretraining; "
-                "lower PretrainConfig.learning_rate, or see whether all data are finite and all "
-                "labels in range"
-            )
-        if callback is not None:
-            callback(PretrainProgress(done, config.epochs, loss.item()))
+    with compiled_meanwhile(epoch):
+        for done in range(1, config.epochs + 1):
+            state, loss = epoch(step, state, data, batch_size=config.batch_size)
+            if not jnp.isfinite(loss):
+                raise RetrainingError(
+                    f"the loss is {loss.item()} after epoch {done} of {config.epochs} of "
+                    "pretraining; lower PretrainConfig.learning_rate, or see whether all data are "
+                    "finite and all labels in range"
+                )
+            if callback is not None:
+                callback(PretrainProgress(done, config.epochs, loss.item()))
     return state.params

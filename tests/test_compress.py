@@ -1,9 +1,12 @@
 """Compression end to end on small nets, and every error."""
 
+import gc
 import importlib
 import re
+from contextlib import suppress
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -46,6 +49,7 @@ QUICK = {
     "least_steps": 1,
 }
 STILL = Rates(weights=0.0, means=0.0, precisions=0.0, mixing=0.0)
+MAPS = Path("/proc/self/maps")
 ONE_STEP = {"components": 4, "soft_epochs": 1, "hard_epochs": 0}
 ONE_STEP |= {"batch_size": 500, "least_steps": 1}
 
@@ -318,6 +322,19 @@ def test_nothing_is_traced_again_within_a_stage():
         PARAMS, loss, DATA, Config(**settings), callback=lambda progress: traced.append(len(traces))
     )
     assert traced == [2, 2, 2, 3, 3, 4, 4]  # once to try it
+
+
+@pytest.mark.skipif(not MAPS.exists(), reason="no /proc/self/maps")
+@pytest.mark.parametrize("settings", [{"prune_epochs": 1}, {"soft_rates": Rates(weights=1e30)}])
+def test_loops_of_a_run_are_let_go_with_it(settings):
+    # Linux grants a process 65,530 maps, of which a loop takes a thousand where it is optimised.
+    numbers = []
+    for _ in range(3):
+        with suppress(RetrainingError):
+            compress(PARAMS, loss_fn, DATA, Config(**QUICK, **settings))
+        gc.collect()
+        numbers.append(len(MAPS.read_text().splitlines()))
+    assert numbers[2] - numbers[1] < 20, numbers
 
 
 def test_going_on_from_a_result_ends_as_one_run_does():

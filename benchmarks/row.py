@@ -11,6 +11,7 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -115,11 +116,16 @@ def _run(
     (pretrained, *teachers), took = zip(*nets, strict=True)
     given = {"share": recipe.share, "temperature": recipe.temperature, "teachers": teachers}
     result, seconds = start_of(net, pretrained, pretraining, config, dataset, **given)
-    started = time.perf_counter()
+    seconds += sum(took)
     if config.prune_epochs:
+        folder = _folder(f"{net}-pruned-seed{seed}", repr((pretraining, recipe)))
+        state = folder.with_suffix(".state")
         last = replace(config, soft_epochs=0, hard_epochs=0)
-        result = compress_classifier(pretrained, dataset, last, start=result, **given)
-    seconds += sum(took) + time.perf_counter() - started
+        result, pruning = _timed(
+            state, partial(compress_classifier, pretrained, dataset, last, start=result, **given)
+        )
+        shutil.rmtree(state)
+        seconds += pruning
     swsjax.save(path, result.params, metadata={"model": net, "data": "mnist"})
     decoded = swsjax.load(path, like=pretrained.params)
     measured = swsjax.report(path, errors=errors_of(pretrained, result, decoded, dataset))
@@ -154,30 +160,26 @@ def start_of(
     teachers: Sequence[Classifier] = (),
 ) -> tuple[swsjax.Result, float]:
     """The result of soft and hard stage, and the seconds that they took."""
-    config = replace(config, prune_epochs=0, kept=1.0)
+    # What only pruning asks for does not matter here.
+    config = replace(config, prune_epochs=0, kept=1.0, prune_rates=swsjax.Rates())
 
     def train(state: Path) -> dict[str, Any]:
-        watch = state.with_suffix(".seconds")
-        before = float(watch.read_text()) if watch.exists() else 0.0
-        started = time.perf_counter()
-
-        def seconds() -> float:
-            return before + time.perf_counter() - started
-
-        result = compress_classifier(
-            pretrained,
-            dataset,
-            config,
-            share=share,
-            temperature=temperature,
-            teachers=teachers,
-            checkpoint=state,
-            callback=lambda progress: write_bytes(watch, str(seconds()).encode()),
+        result, seconds = _timed(
+            state,
+            partial(
+                compress_classifier,
+                pretrained,
+                dataset,
+                config,
+                share=share,
+                temperature=temperature,
+                teachers=teachers,
+            ),
         )
         return {
             "retrained": result.retrained,
             "mixture": result.mixtures["weights"]._asdict(),
-            "seconds": np.float64(seconds()),
+            "seconds": np.float64(seconds),
         }
 
     settings = repr((pretraining, config, share, temperature, len(teachers)))
@@ -188,9 +190,29 @@ def start_of(
     return result, kept["seconds"].item()
 
 
+def _timed(state: Path, compress: Callable[..., swsjax.Result]) -> tuple[swsjax.Result, float]:
+    """The result of a run that keeps its state there, and the seconds, earlier tries counted in."""
+    watch = state.with_suffix(".seconds")
+    before = float(watch.read_text()) if watch.exists() else 0.0
+    started = time.perf_counter()
+
+    def seconds() -> float:
+        return before + time.perf_counter() - started
+
+    result = compress(
+        checkpoint=state, callback=lambda progress: write_bytes(watch, str(seconds()).encode())
+    )
+    watch.unlink(missing_ok=True)
+    return result, seconds()
+
+
+def _folder(name: str, settings: str) -> Path:
+    return RUNS / f"{name}-{hashlib.sha256(settings.encode()).hexdigest()[:12]}"
+
+
 def _kept(name: str, settings: str, train: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
     """What was trained with these settings, or is now; ``train`` may keep a state meanwhile."""
-    folder = RUNS / f"{name}-{hashlib.sha256(settings.encode()).hexdigest()[:12]}"
+    folder = _folder(name, settings)
     with ocp.StandardCheckpointer() as checkpointer:
         if not folder.exists():
             state = folder.with_suffix(".state")

@@ -117,19 +117,19 @@ def _run(
     given = {"share": recipe.share, "temperature": recipe.temperature, "teachers": teachers}
     result, seconds = start_of(net, pretrained, pretraining, config, dataset, **given)
     seconds += sum(took)
+    folder = _folder(f"{net}-pruned-seed{seed}", repr((pretraining, recipe)))
+    state = folder.with_suffix(".state")
     if config.prune_epochs:
-        folder = _folder(f"{net}-pruned-seed{seed}", repr((pretraining, recipe)))
-        state = folder.with_suffix(".state")
         last = replace(config, soft_epochs=0, hard_epochs=0)
         result, pruning = _timed(
             state, partial(compress_classifier, pretrained, dataset, last, start=result, **given)
         )
-        shutil.rmtree(state)
         seconds += pruning
     swsjax.save(path, result.params, metadata={"model": net, "data": "mnist"})
     decoded = swsjax.load(path, like=pretrained.params)
     measured = swsjax.report(path, errors=errors_of(pretrained, result, decoded, dataset))
     print(f"seed {seed}, {seconds:.0f} s\n{measured}\n", flush=True)
+    _forget(state)
     return {"seed": seed, "file": path.name, "seconds": seconds} | measured.to_dict()
 
 
@@ -202,8 +202,13 @@ def _timed(state: Path, compress: Callable[..., swsjax.Result]) -> tuple[swsjax.
     result = compress(
         checkpoint=state, callback=lambda progress: write_bytes(watch, str(seconds()).encode())
     )
-    watch.unlink(missing_ok=True)
     return result, seconds()
+
+
+def _forget(state: Path) -> None:
+    """Remove a state and its seconds, once what came of them is written."""
+    shutil.rmtree(state, ignore_errors=True)
+    state.with_suffix(".seconds").unlink(missing_ok=True)
 
 
 def _folder(name: str, settings: str) -> Path:
@@ -218,7 +223,7 @@ def _kept(name: str, settings: str, train: Callable[[Path], dict[str, Any]]) -> 
             state = folder.with_suffix(".state")
             checkpointer.save(folder, train(state))
             checkpointer.wait_until_finished()
-            shutil.rmtree(state, ignore_errors=True)
+            _forget(state)
         return checkpointer.restore(folder)
 
 

@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
@@ -26,7 +27,7 @@ import optax
 from row import RESULTS, pretrained_of, start_of
 
 import swsjax
-from swsjax import Config, stages
+from swsjax import Config, prune, stages
 from swsjax.atomic import write_bytes
 from swsjax.classifier import (
     PRUNE_TEMPERATURE,
@@ -45,10 +46,19 @@ NET = "lenet-300-100"
 SEEDS = (0, 1)
 OUT = RESULTS / "experiments.json"
 
+
+def chosen_of_search() -> dict[str, Any]:
+    """The point of the search's front that its benchmark ran again."""
+    content = json.loads((RESULTS / f"search-{NET}.json").read_text())
+    (point,) = (one for one in content["front"] if one["trial"] == content["chosen"]["trial"])
+    return point
+
+
 # Without pruning, so that what the mixture does by itself shows.
 RECIPE = LENET_300_100.balanced.config
 BASE = replace(RECIPE, prune_epochs=0)
 SOFT, HARD = BASE.soft_rates, BASE.hard_rates
+SEARCHED = chosen_of_search()
 
 
 class Experiment(NamedTuple):
@@ -61,8 +71,8 @@ class Experiment(NamedTuple):
     """In place of the recipe's distillation."""
     from_recipe: bool = False
     """Starts where the recipe's soft and hard stage end."""
-    exponent: float = 0.25
-    """Of the mean square gradient in the score by which is pruned."""
+    instead: tuple[tuple[Any, str, Any], ...] = ()
+    """Functions in place of the method's: module, name, function."""
 
 
 def only_soft(**changes: Any) -> Config:
@@ -84,6 +94,37 @@ def saliency(exponent: float, params: Params, squares: Params) -> Params:
     return jax.tree.map(
         lambda w, square: jnp.abs(w) * (square + least) ** exponent, params, squares
     )
+
+
+def saliency_of_bits(params: Params, squares: Params) -> Params:
+    """The method's saliency over the root of what a weight costs in its layer.
+
+    Position, from the layer's density, and 3.3 bits for the value: where few weights are left, each
+    takes more of the file.
+    """
+
+    def bits(leaf: jax.Array) -> jax.Array:
+        density = jnp.clip(jnp.mean(leaf != 0), 1e-6, 1 - 1e-6)
+        of_zeros = (1 - density) / density * jnp.log2(1 - density)
+        return 3.3 - jnp.log2(density) - of_zeros
+
+    scores = prune.saliency(params, squares)
+    return jax.tree.map(lambda score, leaf: score / jnp.sqrt(bits(leaf)), scores, params)
+
+
+def no_range(leaf: jax.Array, step: jax.Array, mixture: swsjax.GaussianMixture) -> jax.Array:
+    """As in ``swsjax.prune``, but weights may go beyond the outermost means."""
+    del mixture
+    return jnp.where(leaf == 0, 0, step)
+
+
+def no_end(leaf: jax.Array, step: jax.Array, mixture: swsjax.GaussianMixture) -> jax.Array:
+    """As in ``swsjax.prune``, but pruned weights take steps, and return if one gets far enough.
+
+    At each epoch so many are cut again that the share which is to be left is.
+    """
+    low, high = jnp.min(mixture.means), jnp.max(mixture.means)
+    return (jnp.clip(leaf + step, low, high) - leaf).astype(step.dtype)
 
 
 def noisy(net: Classifier, *, temperature: float = TEMPERATURE, std: float = 0.01) -> Loss:
@@ -165,21 +206,50 @@ EXPERIMENTS = {
     ],
     "Pruning, from where the recipe's hard stage ends": [
         Experiment("to half, in 60 epochs (the recipe)", (pruned(),), from_recipe=True),
-        Experiment("by magnitude alone", (pruned(),), exponent=0.0, from_recipe=True),
         Experiment(
-            "by curvature alone (Optimal Brain Damage)", (pruned(),), exponent=0.5, from_recipe=True
+            "by magnitude alone",
+            (pruned(),),
+            from_recipe=True,
+            instead=((stages, "saliency", partial(saliency, 0.0)),),
+        ),
+        Experiment(
+            "by curvature alone (Optimal Brain Damage)",
+            (pruned(),),
+            from_recipe=True,
+            instead=((stages, "saliency", partial(saliency, 0.5)),),
+        ),
+        Experiment(
+            "by saliency over the root of a weight's bits in its layer",
+            (pruned(),),
+            from_recipe=True,
+            instead=((stages, "saliency", saliency_of_bits),),
+        ),
+        Experiment(
+            "pruned weights may come back",
+            (pruned(),),
+            from_recipe=True,
+            instead=((prune, "_held", no_end),),
+        ),
+        Experiment(
+            "weights may leave the range of the means",
+            (pruned(),),
+            from_recipe=True,
+            instead=((prune, "_held", no_range),),
         ),
         Experiment("in 20 epochs", (pruned(prune_epochs=20),), from_recipe=True),
-        Experiment("in 150 epochs", (pruned(prune_epochs=150),), from_recipe=True),
-        Experiment(
-            "at half the rate",
-            (pruned(prune_rates=replace(RECIPE.prune_rates, weights=5e-4)),),
-            from_recipe=True,
-        ),
-        Experiment(
-            "at twice the rate",
-            (pruned(prune_rates=replace(RECIPE.prune_rates, weights=2e-3)),),
-            from_recipe=True,
+        Experiment("in 120 epochs", (pruned(prune_epochs=120),), from_recipe=True),
+        *(
+            Experiment(
+                " and ".join(f"{group} at {rate:g}" for group, rate in rates.items()),
+                (pruned(prune_rates=replace(RECIPE.prune_rates, **rates)),),
+                from_recipe=True,
+            )
+            for rates in (
+                {"weights": 3e-4},
+                {"weights": 3e-3},
+                {"means": 3e-5},
+                {"weights": 3e-4, "means": 3e-5},
+            )
         ),
         Experiment(
             "components merged under 8 nats first",
@@ -208,6 +278,10 @@ EXPERIMENTS = {
             from_recipe=True,
         ),
         Experiment("to 1, that is only training", (pruned(kept=1.0),), from_recipe=True),
+        Experiment(
+            f"all settings of trial {SEARCHED['trial']} of the search",
+            (Config.from_dict(SEARCHED["config"]),),
+        ),
     ],
 }
 
@@ -236,7 +310,9 @@ def run(experiment: Experiment, seed: int, dataset: Dataset) -> dict[str, Any]:
     try:
         for config in experiment.stages:
             config = replace(config, seed=seed)
-            with patch.object(stages, "saliency", partial(saliency, experiment.exponent)):
+            with ExitStack() as stack:
+                for one in experiment.instead:
+                    stack.enter_context(patch.object(*one))
                 result = swsjax.compress(
                     net.params, loss, data, config, prune_loss_fn=pruning_loss, start=result
                 )

@@ -174,6 +174,29 @@ def front_table(net: str) -> str:
     return lines
 
 
+def search_table() -> str:
+    """The front that a search found, its first trial, and the chosen one as a file."""
+    content = json.loads((RESULTS / "search-lenet-300-100.json").read_text())
+    first = [point for point in content["beaten"] if point["trial"] == 0]
+    lines = "| trial | validation error | file | `tau` | `pi_zero` | `components` "
+    lines += "| `soft_rates.precisions` | `kept` |\n|---|---|---|---|---|---|---|---|\n"
+    for point in sorted(content["front"] + first, key=lambda point: point["file_bytes"]):
+        config = point["config"]
+        name = "0, as it began" if point["trial"] == 0 else point["trial"]
+        lines += (
+            f"| {name} | {100 * point['error']:.2f} % | {point['file_bytes']:,} bytes "
+            f"| {config['tau']:.3g} | {config['pi_zero']:.4g} | {config['components']} "
+            f"| {config['soft_rates']['precisions']:.2g} | {config['kept']:.2f} |\n"
+        )
+    trial, report = content["chosen"].values()
+    validation, test = (
+        f"{100 * report['errors'][f'decoded file ({split})']:.2f} %"
+        for split in ("validation", "test")
+    )
+    lines += f"\nTrial {trial} run again, as a file: {report['file_bytes']:,} bytes, "
+    return lines + f"{validation} on the validation images and {test} on the test images.\n"
+
+
 def codec_table() -> str:
     """Bytes of the same weights in several formats, in Markdown."""
     content = json.loads((RESULTS / "codec.json").read_text())
@@ -195,6 +218,7 @@ TABLES = {
         "results: python benchmarks/tables.py": table,
         "published": published_table,
         "front": partial(front_table, "lenet-300-100"),
+        "search": search_table,
         "codec": codec_table,
     },
 }

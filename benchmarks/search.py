@@ -6,9 +6,9 @@
 line started again, or beside it, is another worker of the same search. What is kept under ``runs/``
 goes on where it was; delete it after a change of the code. Of the points that beat the first trial,
 which has the settings as they were, in both error and bytes, that of the smallest error is run
-again, its file decoded, and the test images looked at. Writes ``results/search-lenet-300-100.json``
-and the figure ``docs/figures/search-lenet-300-100.png``. A trial takes about three minutes on two
-cores.
+again, its file decoded, and the test images looked at; so are the defaults of the command. Writes
+``results/search-lenet-300-100.json`` and the figure ``docs/figures/search-lenet-300-100.png``. A
+trial takes about three minutes on two cores.
 """
 
 import json
@@ -31,7 +31,7 @@ NET = "lenet-300-100"
 TRIALS = 40
 TARGET = RESULTS / f"search-{NET}.json"
 FIGURE = Path(__file__).parent.parent / "docs" / "figures" / f"search-{NET}.png"
-PRETRAINED, SEARCH, CHOSEN = RUNS / "pretrained", RUNS / "search", RUNS / "chosen"
+PRETRAINED, SEARCH = RUNS / "pretrained", RUNS / "search"
 
 
 def run() -> dict[str, Any]:
@@ -47,9 +47,6 @@ def run() -> dict[str, Any]:
     chosen = min(better, key=lambda point: point["error"]) if better else first
     settings = SEARCH / f"chosen-{chosen['trial']}.json"
     settings.write_text(json.dumps(chosen["config"]))
-    folder = CHOSEN / str(chosen["trial"])
-    if not (folder / "report.json").exists():
-        command("compress", *from_it, "--config", str(settings), "--out", str(folder))
     return {
         "command": "python benchmarks/search.py",
         "net": NET,
@@ -58,10 +55,19 @@ def run() -> dict[str, Any]:
         "better_than_the_first": [point["trial"] for point in better],
         "chosen": {
             "trial": chosen["trial"],
-            "report": json.loads((folder / "report.json").read_text()),
+            "report": compressed(f"trial-{chosen['trial']}", *from_it, "--config", str(settings)),
         },
+        "defaults": compressed("defaults", *from_it),
         **found,
     }
+
+
+def compressed(name: str, *arguments: str) -> dict[str, Any]:
+    """The report of ``swsjax compress``."""
+    folder = RUNS / "searched" / name
+    if not (folder / "report.json").exists():
+        command("compress", *arguments, "--out", str(folder))
+    return json.loads((folder / "report.json").read_text())
 
 
 def command(*arguments: str) -> None:

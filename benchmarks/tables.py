@@ -188,13 +188,22 @@ def search_table() -> str:
             f"| {config['tau']:.3g} | {config['pi_zero']:.4g} | {config['components']} "
             f"| {config['soft_rates']['precisions']:.2g} | {config['kept']:.2f} |\n"
         )
-    trial, report = content["chosen"].values()
-    validation, test = (
-        f"{100 * report['errors'][f'decoded file ({split})']:.2f} %"
-        for split in ("validation", "test")
+    completed, stopped = len(content["front"] + content["beaten"]), content["pruned"]
+    lines += (
+        f"\n{completed} trials were completed, {stopped} stopped early. As files, both errors:\n\n"
     )
-    lines += f"\nTrial {trial} run again, as a file: {report['file_bytes']:,} bytes, "
-    return lines + f"{validation} on the validation images and {test} on the test images.\n"
+    files = {
+        f"trial {content['chosen']['trial']}": content["chosen"]["report"],
+        "the balanced setting": content["defaults"],
+    }
+    lines += "| | validation error | test error | file |\n|---|---|---|---|\n"
+    for name, report in files.items():
+        validation, test = (
+            report["errors"][f"decoded file ({split})"] for split in ("validation", "test")
+        )
+        lines += f"| {name} | {100 * validation:.2f} % | {100 * test:.2f} % "
+        lines += f"| {report['file_bytes']:,} bytes |\n"
+    return lines
 
 
 def codec_table() -> str:

@@ -178,13 +178,13 @@ def search_table() -> str:
     """The front that a search found, its first trial, and the chosen one as a file."""
     content = json.loads((RESULTS / "search-lenet-300-100.json").read_text())
     first = [point for point in content["beaten"] if point["trial"] == 0]
-    lines = "| trial | validation error | file | `tau` | `pi_zero` | `components` "
+    lines = "| trial | validation error | bytes | `tau` | `pi_zero` | `components` "
     lines += "| `soft_rates.precisions` | `kept` |\n|---|---|---|---|---|---|---|---|\n"
     for point in sorted(content["front"] + first, key=lambda point: point["file_bytes"]):
         config = point["config"]
         name = "0, as it began" if point["trial"] == 0 else point["trial"]
         lines += (
-            f"| {name} | {100 * point['error']:.2f} % | {point['file_bytes']:,} bytes "
+            f"| {name} | {100 * point['error']:.2f} % | {point['file_bytes']:,} "
             f"| {config['tau']:.3g} | {config['pi_zero']:.4g} | {config['components']} "
             f"| {config['soft_rates']['precisions']:.2g} | {config['kept']:.2f} |\n"
         )

@@ -48,9 +48,10 @@ OUT = RESULTS / "experiments.json"
 
 
 def chosen_of_search() -> dict[str, Any]:
-    """The point of the search's front that its benchmark ran again."""
+    """The point of the search that its benchmark ran again."""
     content = json.loads((RESULTS / f"search-{NET}.json").read_text())
-    (point,) = (one for one in content["front"] if one["trial"] == content["chosen"]["trial"])
+    points = content["front"] + content["beaten"]
+    (point,) = (one for one in points if one["trial"] == content["chosen"]["trial"])
     return point
 
 

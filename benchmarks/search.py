@@ -42,7 +42,7 @@ def run() -> dict[str, Any]:
     from_it = [*on_mnist, "--checkpoint", str(PRETRAINED / "checkpoint")]
     command("search", *from_it, "--trials", str(TRIALS), "--out", str(SEARCH))
     found = json.loads((SEARCH / "front.json").read_text())
-    (first,) = (point for point in found["front"] + found["beaten"] if point["trial"] == 0)
+    first = first_of(found)
     better = [point for point in found["front"] if beats(point, first)]
     chosen = min(better, key=lambda point: point["error"]) if better else first
     settings = SEARCH / f"chosen-{chosen['trial']}.json"
@@ -75,13 +75,18 @@ def command(*arguments: str) -> None:
         raise SystemExit(1)
 
 
+def first_of(found: dict[str, Any]) -> dict[str, Any]:
+    (first,) = (point for point in found["front"] + found["beaten"] if point["trial"] == 0)
+    return first
+
+
 def beats(point: dict[str, Any], other: dict[str, Any]) -> bool:
     return point["error"] < other["error"] and point["file_bytes"] < other["file_bytes"]
 
 
 def draw(content: dict[str, Any]) -> None:
     points = content["front"] + content["beaten"]
-    (first,) = (point for point in points if point["trial"] == 0)
+    first = first_of(content)
 
     def front(axes: Axes) -> None:
         axes.plot(

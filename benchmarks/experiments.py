@@ -21,13 +21,23 @@ from typing import Any, NamedTuple
 from unittest.mock import patch
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 from row import RESULTS, pretrained_of, start_of
+from variants import (
+    Then,
+    expectation_maximisation,
+    last_pass,
+    no_end,
+    no_range,
+    noisy,
+    saliency,
+    saliency_of_bits,
+    to_bfloat16,
+)
 
 import swsjax
-from swsjax import Config, prune, stages
+from swsjax import Config, Rates, prune, stages
 from swsjax.atomic import write_bytes
 from swsjax.classifier import (
     PRUNE_TEMPERATURE,
@@ -37,7 +47,7 @@ from swsjax.classifier import (
     distillation_data,
 )
 from swsjax.data import Dataset, load_mnist
-from swsjax.losses import Loss, Params, cross_entropy, distillation
+from swsjax.losses import Loss, cross_entropy, distillation
 from swsjax.models import LeNet300100
 from swsjax.prior import Beta, Gamma, HyperPriors
 from swsjax.recipes import LENET_300_100, LENET_300_100_PRETRAINING
@@ -73,7 +83,9 @@ class Experiment(NamedTuple):
     from_recipe: bool = False
     """Starts where the recipe's soft and hard stage end."""
     instead: tuple[tuple[Any, str, Any], ...] = ()
-    """Functions in place of the method's: module, name, function."""
+    """Functions in place of the method's: module or class, name, function."""
+    then: Then | None = None
+    """What is done to the quantised net at the end."""
 
 
 def only_soft(**changes: Any) -> Config:
@@ -84,65 +96,16 @@ def only_hard(**changes: Any) -> Config:
     return replace(BASE, soft_epochs=0, **changes)
 
 
+def em(*, most: float) -> tuple[Any, str, Any]:
+    def optimizer(*arguments: Any) -> optax.GradientTransformation:
+        return expectation_maximisation(0.01, most, *arguments)
+
+    return Rates, "optimizer", optimizer
+
+
 def pruned(**changes: Any) -> Config:
     settings = {"soft_epochs": 0, "hard_epochs": 0} | changes
     return replace(RECIPE, **settings)
-
-
-def saliency(exponent: float, params: Params, squares: Params) -> Params:
-    """As ``swsjax.prune.saliency``, whose exponent is 1/4."""
-    least = jnp.finfo(jnp.float32).tiny
-    return jax.tree.map(
-        lambda w, square: jnp.abs(w) * (square + least) ** exponent, params, squares
-    )
-
-
-def saliency_of_bits(params: Params, squares: Params) -> Params:
-    """The method's saliency over the root of what a weight costs in its layer.
-
-    Position, from the layer's density, and 3.3 bits for the value: where few weights are left, each
-    takes more of the file.
-    """
-
-    def bits(leaf: jax.Array) -> jax.Array:
-        density = jnp.clip(jnp.mean(leaf != 0), 1e-6, 1 - 1e-6)
-        of_zeros = (1 - density) / density * jnp.log2(1 - density)
-        return 3.3 - jnp.log2(density) - of_zeros
-
-    scores = prune.saliency(params, squares)
-    return jax.tree.map(lambda score, leaf: score / jnp.sqrt(bits(leaf)), scores, params)
-
-
-def no_range(leaf: jax.Array, step: jax.Array, mixture: swsjax.GaussianMixture) -> jax.Array:
-    """As in ``swsjax.prune``, but weights may go beyond the outermost means."""
-    del mixture
-    return jnp.where(leaf == 0, 0, step)
-
-
-def no_end(leaf: jax.Array, step: jax.Array, mixture: swsjax.GaussianMixture) -> jax.Array:
-    """As in ``swsjax.prune``, but pruned weights take steps, and return if one gets far enough.
-
-    At each epoch so many are cut again that the share which is to be left is.
-    """
-    low, high = jnp.min(mixture.means), jnp.max(mixture.means)
-    return (jnp.clip(leaf + step, low, high) - leaf).astype(step.dtype)
-
-
-def noisy(net: Classifier, *, temperature: float = TEMPERATURE, std: float = 0.01) -> Loss:
-    """Weights that are not zero with Gaussian noise: what can be imprecise should become so."""
-    loss = distillation(net.apply, temperature=temperature)
-
-    def with_noise(params: Params, batch: Any) -> jax.Array:
-        # The batch is drawn at random, and so is a key made of it.
-        key = jax.random.key(jnp.sum(batch["inputs"].astype(jnp.uint32)))
-        leaves, structure = jax.tree.flatten(params)
-        noise = [
-            jnp.where(leaf == 0, 0, std * jax.random.normal(k, leaf.shape))
-            for k, leaf in zip(jax.random.split(key, len(leaves)), leaves, strict=True)
-        ]
-        return loss(jax.tree.map(jnp.add, params, jax.tree.unflatten(structure, noise)), batch)
-
-    return with_noise
 
 
 EXPERIMENTS = {
@@ -203,6 +166,10 @@ EXPERIMENTS = {
         Experiment(
             "no hyper-priors to speak of",
             (replace(BASE, hyper_priors=HyperPriors(Gamma(1.0, 1e-6), Gamma(1.0, 1e-6))),),
+        ),
+        Experiment("EM in place of Adam, 1 % of the way a step", instead=(em(most=np.inf),)),
+        Experiment(
+            "EM, log-precisions by 7e-4 a step at most, as with Adam", instead=(em(most=7e-4),)
         ),
     ],
     "Pruning, from where the recipe's hard stage ends": [
@@ -279,6 +246,19 @@ EXPERIMENTS = {
             from_recipe=True,
         ),
         Experiment("to 1, that is only training", (pruned(kept=1.0),), from_recipe=True),
+        Experiment("to 0.475", (pruned(kept=0.475),), from_recipe=True),
+        Experiment(
+            "to half; then 5 % zeroed by loss a bit, levels tuned",
+            (pruned(),),
+            from_recipe=True,
+            then=partial(last_pass, 0.05),
+        ),
+        Experiment(
+            "to half; then levels rounded to bfloat16",
+            (pruned(),),
+            from_recipe=True,
+            then=to_bfloat16,
+        ),
         Experiment(
             f"all settings of trial {SEARCHED['trial']} of the search",
             (Config.from_dict(SEARCHED["config"]),),
@@ -319,21 +299,24 @@ def run(experiment: Experiment, seed: int, dataset: Dataset) -> dict[str, Any]:
                 )
     except swsjax.RetrainingError as error:
         return {"seed": seed, "failed": str(error)}
+    params = result.params
+    if experiment.then is not None:
+        params = experiment.then(net, pruning_loss, data, params)
     seconds = time.perf_counter() - started
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "net.sws"
-        size = swsjax.save(path, result.params)
+        size = swsjax.save(path, params)
         han = swsjax.report(path).rates["han"]
     return {
         "seed": seed,
-        "validation_error": net._replace(params=result.params).error(dataset.validation),
+        "validation_error": net._replace(params=params).error(dataset.validation),
         "retrained_validation_error": net._replace(params=result.retrained).error(
             dataset.validation
         ),
         "file_bytes": size,
         "han_rate": han,
-        "non_zeros": swsjax.non_zeros(result.params),
-        "levels": int(swsjax.codebook(result.params).size),
+        "non_zeros": swsjax.non_zeros(params),
+        "levels": int(swsjax.codebook(params).size),
         "seconds": seconds,
     }
 

@@ -3,12 +3,12 @@
     SWSJAX_DATA=... python benchmarks/frontier.py [NET]
 
 The points are that seed's of the settings of the results table (run ``table1.py`` before), and
-others between and beyond them, which differ from the balanced one in how much is pruned. Points
-that are done are not run again, unless the settings changed. Writes
-``results/NET/frontier/kept-KEPT.json`` for each, ``results/frontier-NET.json`` for all, and the
-figure ``docs/figures/front-NET.png``, in which the rows of the table (three seeds) and published
-results stand too. On two cores a point of LeNet-300-100 takes a minute, one of LeNet-5-Caffe
-about eight.
+others between and beyond them: the settings of the balanced row, or of the smallest where more is
+pruned than in the balanced one, with another share kept. Points that are done are not run again,
+unless the settings changed. Writes ``results/NET/frontier/kept-KEPT.json`` for each,
+``results/frontier-NET.json`` for all, and the figure ``docs/figures/front-NET.png``, in which the
+rows of the table (three seeds) and published results stand too. On two cores a point of
+LeNet-300-100 takes a minute, one of LeNet-5-Caffe about ten.
 """
 
 import json
@@ -25,6 +25,7 @@ from swsjax import published
 from swsjax.atomic import write_bytes
 from swsjax.plot import plot_front
 from swsjax.plot.style import GREY, ORANGE, column_png
+from swsjax.recipes import Recipe, Settings
 
 KEPT = {"lenet-300-100": (0.8, 0.65, 0.4, 0.2), "lenet-5-caffe": (0.85, 0.5, 0.25)}
 SEED = 0
@@ -34,7 +35,6 @@ TITLES = {"lenet-300-100": "LeNet-300-100 on MNIST", "lenet-5-caffe": "LeNet-5-C
 
 def run(name: str) -> None:
     net = NETS[name]
-    balanced = net.settings.balanced
     for kept in KEPT[name]:
         run_row(
             command=f"python benchmarks/frontier.py {name}",
@@ -42,10 +42,17 @@ def run(name: str) -> None:
             model=net.model,
             pretraining=net.pretraining,
             setting=f"kept-{kept}",
-            recipe=balanced._replace(config=replace(balanced.config, kept=kept)),
+            recipe=with_kept(net.settings, kept),
             seeds=(SEED,),
             folder=RESULTS / name / "frontier",
         )
+
+
+def with_kept(settings: Settings, kept: float) -> Recipe:
+    """Between and beyond the rows of the table: the nearer one's settings, another share kept."""
+    below = kept < settings.balanced.config.kept
+    nearest = settings.smallest if below else settings.balanced
+    return nearest._replace(config=replace(nearest.config, kept=kept))
 
 
 def rows(folder: Path) -> list[dict[str, Any]]:

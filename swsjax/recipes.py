@@ -61,6 +61,7 @@ LENET_5_CAFFE_PRETRAINING = PretrainConfig(epochs=20)
 
 _LENET_300_100 = Config(tau=0.05, prune_epochs=60, kept=0.5)
 _LENET_5_CAFFE = Config(tau=0.1, prune_epochs=40, kept=0.7)
+_FAST = replace(_LENET_5_CAFFE.prune_rates, weights=4e-3, means=3e-5)
 _CALM = Rates(weights=5e-4, precisions=5e-4, warmup_epochs=1.0, final=0.0, epsilon=1e-5)
 # Over 390 steps: twice through MNIST in each epoch.
 _SMALL_LOSS = Config(tau=0.02, pi_zero=0.9, hard_epochs=40, hard_rates=_CALM, least_steps=400)
@@ -74,6 +75,6 @@ LENET_300_100 = Settings(
 LENET_5_CAFFE = Settings(
     small_loss=Recipe(_SMALL_LOSS, share=1.0, temperature=6.0, teachers=4),
     balanced=Recipe(_LENET_5_CAFFE),
-    smallest=Recipe(replace(_LENET_5_CAFFE, kept=0.35)),
+    smallest=Recipe(replace(_LENET_5_CAFFE, prune_rates=_FAST, kept=0.4)),
 )
 """Of ``models.LeNet5Caffe``."""

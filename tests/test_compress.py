@@ -5,6 +5,7 @@ import importlib
 import re
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -25,6 +26,7 @@ from swsjax.compress import compress
 from swsjax.config import Config
 from swsjax.data import load_digits
 from swsjax.errors import ConfigError, RetrainingError
+from swsjax.exact import assigned_means
 from swsjax.files import load, save
 from swsjax.merge import merge
 from swsjax.prior import Beta, Gamma, HyperPriors, init_mixture, log_prob
@@ -209,7 +211,8 @@ def test_what_each_stage_computes_with():
     settings = QUICK | {"soft_rates": STILL, "hard_rates": STILL, "soft_epochs": 1}
     result = compress(PARAMS, loss_fn, DATA, Config(**settings))
     assert_bit_equal(result.retrained, PARAMS)
-    quantised = quantize(result.mixtures["weights"], result.retrained)
+    assign = partial(assigned_means, result.mixtures["weights"])
+    quantised = jax.tree.map(assign, result.retrained)
     assert result.history[0].loss == pytest.approx(loss_fn(PARAMS, DATA), rel=1e-5)
     assert result.history[1].loss == pytest.approx(loss_fn(quantised, DATA).item(), rel=1e-5)
 

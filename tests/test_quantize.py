@@ -24,6 +24,11 @@ class Pair(NamedTuple):
     right: object
 
 
+def short(values):
+    """As bfloat16, to the nearest and from the middle to the even one."""
+    return np.float32(values).astype(jnp.bfloat16).astype(np.float32)
+
+
 def floats(low, high, size):
     return st.lists(st.floats(low, high), min_size=size, max_size=size).map(np.array)
 
@@ -35,7 +40,7 @@ def test_each_weight_becomes_its_most_responsible_mean(mixture_of, means, stds, 
     quantised = quantize(mixture, PARAMS)
     assert jax.tree.structure(quantised) == jax.tree.structure(PARAMS)
     assert len(codebook(quantised)) <= 4
-    levels = np.array([0, *mixture.means])
+    levels = short([0, *mixture.means])
     for weights, ours in zip(jax.tree.leaves(PARAMS), jax.tree.leaves(quantised), strict=True):
         joint = np.log(shares / shares.sum()) + stats.norm.logpdf(
             np.float64(weights)[..., None], [0, *means], stds
@@ -51,7 +56,7 @@ def test_brute_force(mixture_of):
     means, stds, shares = [-1.0, 0.2, 1.5], [0.2, 0.1, 0.05, 0.6], np.array([0.6, 0.2, 0.1, 0.1])
     quantised = quantize(mixture_of(means, stds, shares), weights)
     best = (shares * stats.norm.pdf(np.asarray(weights)[:, None], [0, *means], stds)).argmax(-1)
-    expected = np.float32([0, *means])[best]
+    expected = short([0, *means])[best]
     assert len(np.unique(expected)) == 4
     assert (quantised != expected).sum() <= 2  # at boundaries, by rounding
 
@@ -69,7 +74,16 @@ def test_structure_and_dtype_stay(dtype, mixture_of):
     quantised = quantize(mixture_of([1.1], [0.1, 0.1], [0.5, 0.5]), params)
     assert jax.tree.structure(quantised) == jax.tree.structure(params)
     assert quantised.left.dtype == quantised.right["scalar"].dtype == dtype
-    np.testing.assert_array_equal(quantised.left, jnp.full((2, 3), 1.1, dtype))
+    np.testing.assert_array_equal(quantised.left, np.full((2, 3), 1.1015625))  # 141 / 128
+
+
+@given(st.floats(-1e30, 1e30).filter(lambda mean: abs(mean) > 1e-30))
+@settings(max_examples=60, deadline=None)
+def test_levels_have_the_precision_of_bfloat16(mixture_of, mean):
+    mixture = mixture_of([mean], [0.1, 0.1], [0.5, 0.5])
+    (level,) = quantize(mixture, jnp.float32([mean]))
+    assert level == short(mean)
+    assert abs(level - mean) <= abs(mean) / 256
 
 
 def test_codebook_and_non_zeros():

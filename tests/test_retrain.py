@@ -10,7 +10,6 @@ from scipy import stats
 
 from swsjax import exact
 from swsjax.prior import Beta, Gamma, GaussianMixture, HyperPriors, hyper_log_prob
-from swsjax.quantize import quantize, quantize_each
 from swsjax.retrain import Rates, hard, init, make_step, soft
 
 RNG = np.random.default_rng(0)
@@ -26,6 +25,10 @@ RECORDER = optax.GradientTransformation(
     init=lambda trained: jax.tree.map(jnp.zeros_like, trained),
     update=lambda gradients, _, __=None: (jax.tree.map(jnp.zeros_like, gradients), gradients),
 )
+
+
+def assigned(mixture, weights):
+    return jax.tree.map(lambda leaf: exact.assigned_means(mixture, leaf), weights)
 
 
 def params():
@@ -111,7 +114,7 @@ def test_gradient_of_the_hard_objective(mixture):
     """The loss's gradient at the assigned means goes to the weights, and summed to the means."""
     state, info = step_of(forward=hard)(start(mixture), BATCH)
     by_params, by_mixture = state.opt_state[0], state.opt_state[1]["weights"]
-    quantised = jax.tree.map(np.float64, quantize(mixture, params()))
+    quantised = jax.tree.map(np.float64, assigned(mixture, params()))
     (of_loss,) = numerical_gradient(numpy_loss, (quantised,))
     of_prior, mixture_of_prior = numerical_gradient(log_prior, (WEIGHTS, in_float64(mixture)))
     expected = jax.tree.map(lambda x, y: x - TAU / SIZE * y, of_loss, of_prior)
@@ -137,7 +140,7 @@ def test_exact_step_agrees_with_the_tabulated_one(forward, mixture):
 def test_forward_passes(mixture):
     weights = params()
     assert soft(weights, None) is weights
-    means = quantize(mixture, weights)
+    means = assigned(mixture, weights)
     assert hard(weights, lambda: means) is means
 
 
@@ -267,7 +270,7 @@ def test_without_tau_only_the_loss_pulls_and_the_prior_is_still_reported(forward
     (gradient, to_mixture), info = _gradients(mixture, forward=forward, tau=0.0)
     _, with_prior = _gradients(mixture, forward=forward, tau=TAU)
     assert info.log_prior == with_prior.log_prior
-    at = params() if forward is soft else quantize(mixture, params())
+    at = params() if forward is soft else assigned(mixture, params())
     expected = jax.grad(loss_fn)(at, BATCH)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), gradient, expected)
     assert not to_mixture.log_precisions.any()
@@ -311,7 +314,8 @@ def test_each_leaf_is_under_its_own_mixture_or_none(forward, mixture):
         )
         state = init(given, mixtures, RECORDER, jax.random.key(0))
         (to_params, to_mixtures), info = _recorded(step, state)
-        at = forward(given, lambda: quantize_each(mixtures, given, tuple(labels)))
+        means = {"w": assigned(mixture, given["w"]), "b": assigned(other, given["b"])}
+        at = forward(given, lambda means=means: given | means)
         of_loss = jax.grad(loss)(at, BATCH)
         total = 0.0
         for name, leaf in (("weights", "w"), ("other", "b")):

@@ -13,7 +13,6 @@ from hypothesis.extra import numpy as hnp
 from swsjax import exact, table
 from swsjax.grid import grid_over, node_count, places_on
 from swsjax.prior import assign, component_log_probs, component_means, log_prob
-from swsjax.quantize import quantize
 
 NODES = 2048
 RNG = np.random.default_rng(0)
@@ -229,7 +228,7 @@ def test_forward_is_the_quantised_net_away_from_boundaries(size, mixture_of):
     away = (assigned[0] == assigned[1]) & (assigned[1] == assigned[2])
     assert 0.999 < away.mean() < 1
     (ours,) = table.straight_through(mixture, [weights], grid)
-    np.testing.assert_array_equal(ours[away], quantize(mixture, weights)[away])
+    np.testing.assert_array_equal(ours[away], exact.assigned_means(mixture, weights)[away])
 
 
 def test_assigned_means_are_exact_for_large_weights(mixture_of):

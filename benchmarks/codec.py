@@ -2,7 +2,7 @@
 
     SWSJAX_DATA=... python benchmarks/codec.py
 
-Rows: every file in ``results/``; the same architectures pretrained, then pruned by magnitude to
+Rows: seed 0 of every setting in ``results/``; the same architectures pretrained, then pruned by magnitude to
 several densities and clustered by k-means; synthetic nets of 25 million weights whose rows and
 columns are unevenly dense. Each encoding and decoding runs in a fresh process on one core; peak
 memory is what the process grew by, the net itself included (Linux). Writes
@@ -45,7 +45,7 @@ RUNS = HERE.parent / "runs" / "codec"
 
 def nets():
     """Name and pytree of every row."""
-    for path in sorted((HERE / "results").glob("*/*.sws")):
+    for path in sorted((HERE / "results").glob("*/*-seed0.sws")):
         yield f"{path.parent.name} {path.stem}", files.load(path)
     for name, (model, epochs) in PRETRAINED.items():
         params = pretrained(name, model, epochs)

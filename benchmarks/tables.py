@@ -226,7 +226,8 @@ TABLES = {
     ROOT / "docs" / "results.md": {
         "results: python benchmarks/tables.py": table,
         "published": published_table,
-        "front": partial(front_table, "lenet-300-100"),
+        "front of lenet-300-100": partial(front_table, "lenet-300-100"),
+        "front of lenet-5-caffe": partial(front_table, "lenet-5-caffe"),
         "search": search_table,
         "codec": codec_table,
     },

@@ -2,10 +2,10 @@
 
     SWSJAX_DATA=... python benchmarks/codec.py
 
-Rows: seed 0 of every setting in ``results/``; the same architectures pretrained, then pruned by magnitude to
-several densities and clustered by k-means; synthetic nets of 25 million weights whose rows and
-columns are unevenly dense. Each encoding and decoding runs in a fresh process on one core; peak
-memory is what the process grew by, the net itself included (Linux). Writes
+Rows: seed 0 of every setting in ``results/``; the same architectures pretrained, then pruned by
+magnitude to several densities and clustered by k-means; synthetic nets of 25 million weights whose
+rows and columns are unevenly dense. Each encoding and decoding runs in a fresh process on one core;
+peak memory is what the process grew by, the net itself included (Linux). Writes
 ``results/codec.json``.
 
 About a quarter of an hour, most of it pretraining (kept in ``runs/``) and the general compressors.

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 from unittest.mock import patch
@@ -35,6 +35,7 @@ from variants import (
     saliency,
     saliency_of_bits,
     to_bfloat16,
+    without_dead_units,
 )
 
 import swsjax
@@ -176,6 +177,14 @@ EXPERIMENTS = {
     ],
     "Pruning, from where the recipe's hard stage ends": [
         Experiment("to half, in 60 epochs (the recipe)", (pruned(),), from_recipe=True),
+        *(
+            Experiment(f"to half; then {what}", (pruned(),), from_recipe=True, then=then)
+            for what, then in (
+                ("levels rounded to bfloat16", to_bfloat16),
+                ("dead units removed", without_dead_units),
+                ("5 % zeroed by loss a bit, levels tuned", partial(last_pass, 0.05)),
+            )
+        ),
         Experiment(
             "by magnitude alone",
             (pruned(),),
@@ -250,18 +259,6 @@ EXPERIMENTS = {
         Experiment("to 1, that is only training", (pruned(kept=1.0),), from_recipe=True),
         Experiment("to 0.475", (pruned(kept=0.475),), from_recipe=True),
         Experiment(
-            "to half; then 5 % zeroed by loss a bit, levels tuned",
-            (pruned(),),
-            from_recipe=True,
-            then=partial(last_pass, 0.05),
-        ),
-        Experiment(
-            "to half; then levels rounded to bfloat16",
-            (pruned(),),
-            from_recipe=True,
-            then=to_bfloat16,
-        ),
-        Experiment(
             f"all settings of trial {SEARCHED['trial']} of the search",
             (Config.from_dict(SEARCHED["config"]),),
         ),
@@ -280,33 +277,45 @@ def nets(seed: int) -> tuple[Classifier, swsjax.Result, dict[str, Any]]:
     return net, start, distillation_data(net, dataset.train)
 
 
-def run(experiment: Experiment, seed: int, dataset: Dataset) -> dict[str, Any]:
+@lru_cache(maxsize=1)  # for lines that differ in the end alone
+def retrained(experiment: Experiment, seed: int) -> tuple[swsjax.Result, float]:
+    """What ``compress`` returns, and the seconds that it took."""
     net, start, data = nets(seed)
-    if experiment.loss is None:
-        loss, pruning_loss = (
-            distillation(net.apply, temperature=t) for t in (TEMPERATURE, PRUNE_TEMPERATURE)
-        )
-    else:
-        loss = pruning_loss = experiment.loss(net)
     result = start if experiment.from_recipe else None
+    loss, pruning_loss = losses(experiment, net)
     started = time.perf_counter()
+    for config in experiment.stages:
+        config = replace(config, seed=seed)
+        with ExitStack() as stack:
+            for one in experiment.instead:
+                stack.enter_context(patch.object(*one))
+            result = swsjax.compress(
+                net.params, loss, data, config, prune_loss_fn=pruning_loss, start=result
+            )
+    return result, time.perf_counter() - started
+
+
+def losses(experiment: Experiment, net: Classifier) -> tuple[Loss, Loss]:
+    """Of the soft and hard stage, and of pruning."""
+    if experiment.loss is not None:
+        return experiment.loss(net), experiment.loss(net)
+    soft_and_hard, pruning = (
+        distillation(net.apply, temperature=t) for t in (TEMPERATURE, PRUNE_TEMPERATURE)
+    )
+    return soft_and_hard, pruning
+
+
+def run(experiment: Experiment, seed: int, dataset: Dataset) -> dict[str, Any]:
     try:
-        for config in experiment.stages:
-            config = replace(config, seed=seed)
-            with ExitStack() as stack:
-                for one in experiment.instead:
-                    stack.enter_context(patch.object(*one))
-                result = swsjax.compress(
-                    net.params, loss, data, config, prune_loss_fn=pruning_loss, start=result
-                )
+        result, seconds = retrained(experiment._replace(name="", then=None), seed)
     except swsjax.RetrainingError as error:
         return {"seed": seed, "failed": str(error)}
+    net, _, data = nets(seed)
     # In full: how much rounded levels gain is a line of its own.
     full = partial(assigned_means, result.mixtures["weights"])
     params = jax.tree.map(full, result.retrained)
     if experiment.then is not None:
-        params = experiment.then(net, pruning_loss, data, params)
-    seconds = time.perf_counter() - started
+        params = experiment.then(losses(experiment, net)[1], data, params)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "net.sws"
         size = swsjax.save(path, params)

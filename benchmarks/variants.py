@@ -5,6 +5,7 @@ Each function that stands in for another has its signature; its docstring says w
 
 from collections.abc import Callable
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import jax
@@ -17,6 +18,7 @@ from swsjax.classifier import TEMPERATURE, Classifier
 from swsjax.losses import Loss, Params, distillation
 
 __all__ = [
+    "Then",
     "bits_of_weights",
     "expectation_maximisation",
     "last_pass",
@@ -26,7 +28,11 @@ __all__ = [
     "saliency",
     "saliency_of_bits",
     "to_bfloat16",
+    "without_dead_units",
 ]
+
+Then = Callable[[Loss, dict[str, Array], Params], Params]
+"""What is done to the quantised net at the end, given the loss of pruning and its data."""
 
 _optimizer = Rates.optimizer
 _BINS = 4096
@@ -137,15 +143,26 @@ def _m_step(mixture: GaussianMixture, weights: Array, hyper: HyperPriors) -> Gau
     )
 
 
-def to_bfloat16(net: Classifier, loss: Loss, data: dict[str, Array], params: Params) -> Params:
+def to_bfloat16(loss: Loss, data: dict[str, Array], params: Params) -> Params:
     """Levels with eight significant bits: the file leaves out the zeros that they end in."""
-    del net, loss, data
+    del loss, data
     return jax.tree.map(lambda leaf: jax.lax.reduce_precision(leaf, 8, 7), params)
 
 
-def last_pass(
-    cut: float, net: Classifier, loss: Loss, data: dict[str, Array], params: Params
-) -> Params:
+def without_dead_units(loss: Loss, data: dict[str, Array], params: Params) -> Params:
+    """Zero what leads to units of which no weight leads on: the net computes the same.
+
+    Of dense layers one after the other.
+    """
+    del loss, data
+    for below, above in reversed(list(pairwise(params))):
+        alive = jnp.any(params[above]["kernel"] != 0, axis=1)
+        cut = {name: jnp.where(alive, leaf, 0) for name, leaf in params[below].items()}
+        params = params | {below: cut}
+    return params
+
+
+def last_pass(cut: float, loss: Loss, data: dict[str, Array], params: Params) -> Params:
     """Zero that share of the weights which costs least loss a bit, then tune the levels.
 
     The loss of zeroing a weight is taken from the mean square of its gradient over all examples,
@@ -207,7 +224,3 @@ def _with_tuned_levels(
 
 def _at(data: dict[str, Array], where: slice | Array) -> dict[str, Array]:
     return jax.tree.map(lambda array: array[where], data)
-
-
-Then = Callable[[Classifier, Loss, dict[str, Array], Params], Params]
-"""What is done to the quantised net at the end."""

@@ -24,7 +24,7 @@ from table1 import NETS
 from swsjax import published
 from swsjax.atomic import write_bytes
 from swsjax.plot import plot_front
-from swsjax.plot.style import GREY, ORANGE, column_png
+from swsjax.plot.style import BLUE, GREY, column_png
 from swsjax.recipes import Recipe, Settings
 
 KEPT = {"lenet-300-100": (0.8, 0.65, 0.4, 0.2), "lenet-5-caffe": (0.85, 0.5, 0.25)}
@@ -101,7 +101,7 @@ def draw(name: str) -> None:
                 ],
                 fmt="s",
                 markersize=3,
-                color=ORANGE,
+                color=BLUE,
                 capsize=2,
                 label=None if number else "settings of the table, mean and range of the seeds",
             )

@@ -3,11 +3,11 @@
     SWSJAX_DATA=... python benchmarks/table1.py                          # all rows
     SWSJAX_DATA=... python benchmarks/table1.py lenet-300-100 balanced   # one of them
 
-Settings were compared on the validation images; test errors of trial runs (seeds 0 and 1) were seen
-beside them while the pruning stage was tuned, and that of seed 0 before the small loss of LeNet-5
-was settled. No augmentation and no other data. Seeds that are done are not run again, unless the
-settings changed. On two cores a seed of LeNet-300-100 takes about three minutes, one of
-LeNet-5-Caffe about 23; with small loss, which pretrains four other nets to teach, an hour.
+Settings were compared on the validation images; test errors of trial runs were seen beside them
+while the pruning stage was tuned, and that of seed 0 before the small loss of LeNet-5 was settled.
+No augmentation and no other data. Seeds that are done are not run again, unless the settings
+changed. On two cores a seed of LeNet-300-100 takes about three minutes, one of LeNet-5-Caffe about
+23; with small loss, which pretrains four other nets to teach, an hour.
 """
 
 import sys

@@ -1,9 +1,9 @@
 """Settings for the networks of the paper's table on MNIST, for the command line and the tables.
 
 ``kept`` is the dial between error and size: ``balanced.config`` with ``kept=0.4`` makes a smaller
-file at a larger error. ``smallest`` of LeNet-5-Caffe also takes a faster rate of the weights while it
-prunes, which ended with smaller validation errors there. ``small_loss`` prunes nothing, leaves more
-weights to begin with and listens to the pretrained net, and to others pretrained beside it, in
+file at a larger error. ``smallest`` of LeNet-5-Caffe also takes a faster rate of the weights while
+it prunes, which ended with smaller validation errors there. ``small_loss`` prunes nothing, leaves
+more weights to begin with and listens to the pretrained net, and to others pretrained beside it, in
 place of the labels. Settings were compared on validation images. ``tau`` is a dial only from where
 the prior holds the weights at its means: far below, at 0.015 on LeNet-300-100 with the balanced
 ``pi_zero``, the hard stage starts from a net that quantising breaks, and ends both sparser and

@@ -62,6 +62,12 @@ def same(first, second):
         np.testing.assert_array_equal(x, y)
 
 
+def levels_of(mixture, dtype):
+    """Zero and the means in that type, rounded to the precision of bfloat16."""
+    means = np.asarray(mixture.means).astype(dtype).astype(jnp.bfloat16)
+    return {0.0, *means.astype(np.float32).tolist()}
+
+
 def test_nnx_module_is_passed_as_it_is():
     net = Module(nnx.Rngs(0))
     before = jax.tree.map(np.array, nnx.to_pure_dict(nnx.state(net, (nnx.Param, nnx.BatchStat))))
@@ -84,8 +90,7 @@ def test_nnx_module_is_passed_as_it_is():
     assert int(net.drop.rngs.count[...]) == 0
     # Weights are few values; statistics and counters are those of the last step, as they came.
     values = codebook(nnx.to_pure_dict(nnx.state(result.params, nnx.Param)))
-    means = result.mixtures["weights"].means
-    assert set(values.tolist()) <= {0.0, *np.asarray(means).tolist()}
+    assert set(values.tolist()) <= levels_of(result.mixtures["weights"], jnp.float32)
     assert np.abs(result.params.norm.mean[...]).min() > 0
     assert int(result.params.drop.rngs.count[...]) == STEPS
     same(
@@ -149,8 +154,8 @@ def test_narrow_weights_keep_their_type():
     result = compress(net, linear_loss, DATA, QUICK)
     assert result.params["w"].dtype == result.retrained["w"].dtype == jnp.float16
     assert {leaf.dtype.name for leaf in result.mixtures["weights"]} == {"float32"}
-    means = jnp.float16(result.mixtures["weights"].means)
-    assert set(np.unique(result.params["w"]).tolist()) <= {0.0, *np.asarray(means).tolist()}
+    levels = levels_of(result.mixtures["weights"], jnp.float16)
+    assert set(np.unique(result.params["w"]).tolist()) <= levels
     assert not jnp.array_equal(result.retrained["w"], net["w"])
 
 
@@ -229,8 +234,7 @@ def test_several_mixtures_and_leaves_left_out():
     assert set(result.mixtures) == {"weights", "scales"}
     for leaf, name in (("half", "weights"), ("scale", "scales")):
         values = np.unique(np.asarray(result.params[leaf], np.float32)).tolist()
-        means = result.mixtures[name].means.astype(net[leaf].dtype)
-        assert set(values) <= {0.0, *np.asarray(means, np.float32).tolist()}
+        assert set(values) <= levels_of(result.mixtures[name], net[leaf].dtype)
     # Left out of compression, but trained.
     np.testing.assert_array_equal(result.params["left"], result.retrained["left"])
     assert not np.isin(result.params["left"], net["left"]).any()

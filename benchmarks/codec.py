@@ -28,10 +28,10 @@ import jax
 import numpy as np
 
 from swsjax import codec, files
-from swsjax.classifier import build, pretrain_classifier
-from swsjax.data import load_mnist
-from swsjax.models import LeNet5Caffe, LeNet300100
-from swsjax.train import PretrainConfig
+from swsjax.lab.task import build, pretrain_classifier
+from swsjax.lab.data import load_mnist
+from swsjax.lab.nets import LeNet5Caffe, LeNet300100
+from swsjax.training.loop import PretrainConfig
 
 DENSITIES = (0.1, 0.05, 0.02, 0.01, 0.003)
 LEVELS = 16

@@ -21,11 +21,11 @@ from row import RESULTS
 from table1 import SEEDS
 
 import swsjax
-from swsjax.atomic import write_bytes
-from swsjax.classifier import build, compress_classifier, pretrain_classifier
-from swsjax.data import load_mnist
-from swsjax.models import LeNet300100
-from swsjax.recipes import LENET_300_100_PRETRAINING
+from swsjax.file.atomic import write_bytes
+from swsjax.lab.task import build, compress_classifier, pretrain_classifier
+from swsjax.lab.data import load_mnist
+from swsjax.lab.nets import LeNet300100
+from swsjax.sws.recipes import LENET_300_100_PRETRAINING
 
 METHODS = ("exact", "tabulated")
 CONFIG = swsjax.Config(tau=0.06)  # soft and hard stage: in the pruning stage the prior does not act

@@ -40,20 +40,20 @@ from variants import (
 
 import swsjax
 from swsjax import Config, Rates, prune, stages
-from swsjax.atomic import write_bytes
-from swsjax.classifier import (
+from swsjax.file.atomic import write_bytes
+from swsjax.lab.task import (
     PRUNE_TEMPERATURE,
     TEMPERATURE,
     Classifier,
     build,
     distillation_data,
 )
-from swsjax.data import Dataset, load_mnist
-from swsjax.exact import assigned_means
-from swsjax.losses import Loss, cross_entropy, distillation
-from swsjax.models import LeNet300100
-from swsjax.prior import Beta, Gamma, HyperPriors
-from swsjax.recipes import LENET_300_100, LENET_300_100_PRETRAINING
+from swsjax.lab.data import Dataset, load_mnist
+from swsjax.sws.exact import assigned_means
+from swsjax.training.losses import Loss, cross_entropy, distillation
+from swsjax.lab.nets import LeNet300100
+from swsjax.sws.prior import Beta, Gamma, HyperPriors
+from swsjax.sws.recipes import LENET_300_100, LENET_300_100_PRETRAINING
 
 NET = "lenet-300-100"
 SEEDS = (0, 1)

@@ -15,14 +15,14 @@ from pathlib import Path
 import numpy as np
 
 from swsjax import Beta, Config, Gamma, Rates
-from swsjax.atomic import write_bytes
-from swsjax.classifier import build, compress_classifier, pretrain_classifier
-from swsjax.cli import main
-from swsjax.data import Dataset, Split, load_digits
-from swsjax.models import LeNet5Caffe
-from swsjax.plot import plot_betas, plot_gammas, run_pictures, save_pictures
-from swsjax.plot.style import column_png
-from swsjax.train import PretrainConfig
+from swsjax.file.atomic import write_bytes
+from swsjax.lab.task import build, compress_classifier, pretrain_classifier
+from swsjax.cli.main import main
+from swsjax.lab.data import Dataset, Split, load_digits
+from swsjax.lab.nets import LeNet5Caffe
+from swsjax.measure.plot import plot_betas, plot_gammas, run_pictures, save_pictures
+from swsjax.measure.plot.style import column_png
+from swsjax.training.loop import PretrainConfig
 
 FIGURES = Path(__file__).parent.parent / "docs" / "figures"
 GAMMAS = {

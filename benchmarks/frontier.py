@@ -22,10 +22,10 @@ from row import RESULTS, run_row
 from table1 import NETS
 
 from swsjax import published
-from swsjax.atomic import write_bytes
-from swsjax.plot import plot_front
-from swsjax.plot.style import BLUE, GREY, column_png
-from swsjax.recipes import Recipe, Settings
+from swsjax.file.atomic import write_bytes
+from swsjax.measure.plot import plot_front
+from swsjax.measure.plot.style import BLUE, GREY, column_png
+from swsjax.sws.recipes import Recipe, Settings
 
 KEPT = {"lenet-300-100": (0.8, 0.65, 0.4, 0.2), "lenet-5-caffe": (0.85, 0.5, 0.25)}
 SEED = 0

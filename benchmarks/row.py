@@ -21,8 +21,8 @@ import orbax.checkpoint as ocp
 from flax import nnx
 
 import swsjax
-from swsjax.atomic import write_bytes
-from swsjax.classifier import (
+from swsjax.file.atomic import write_bytes
+from swsjax.lab.task import (
     TEMPERATURE,
     Classifier,
     build,
@@ -31,9 +31,9 @@ from swsjax.classifier import (
     pretrain_classifier,
     teacher_seeds,
 )
-from swsjax.data import Dataset, load_mnist
-from swsjax.recipes import Recipe
-from swsjax.train import PretrainConfig
+from swsjax.lab.data import Dataset, load_mnist
+from swsjax.sws.recipes import Recipe
+from swsjax.training.loop import PretrainConfig
 
 RESULTS = Path(__file__).parent / "results"
 RUNS = Path(__file__).parent.parent / "runs"

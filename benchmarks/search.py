@@ -22,10 +22,10 @@ from matplotlib.axes import Axes
 from row import RESULTS, RUNS
 
 from swsjax import published
-from swsjax.atomic import write_bytes
-from swsjax.cli import main
-from swsjax.plot import plot_front
-from swsjax.plot.style import column_png
+from swsjax.file.atomic import write_bytes
+from swsjax.cli.main import main
+from swsjax.measure.plot import plot_front
+from swsjax.measure.plot.style import column_png
 
 NET = "lenet-300-100"
 TRIALS = 40

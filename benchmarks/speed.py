@@ -27,15 +27,15 @@ import optax
 from jax import Array
 
 import swsjax
-from swsjax.atomic import write_bytes
-from swsjax.classifier import build, pretrain_classifier
-from swsjax.data import load_mnist
-from swsjax.grid import grid_over, node_count
-from swsjax.losses import cross_entropy
-from swsjax.models import LeNet5Caffe, LeNet300100
-from swsjax.retrain import Rates
-from swsjax.table import refined, sum_log_prob
-from swsjax.train import PretrainConfig, TrainState, epoch
+from swsjax.file.atomic import write_bytes
+from swsjax.lab.task import build, pretrain_classifier
+from swsjax.lab.data import load_mnist
+from swsjax.sws.grid import grid_over, node_count
+from swsjax.training.losses import cross_entropy
+from swsjax.lab.nets import LeNet5Caffe, LeNet300100
+from swsjax.sws.step import Rates
+from swsjax.sws.table import refined, sum_log_prob
+from swsjax.training.loop import PretrainConfig, TrainState, epoch
 
 REPEATS = 15
 WEIGHTS = 2_700_000  # a WRN-16-4

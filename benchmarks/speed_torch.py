@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from swsjax.data import load_mnist
+from swsjax.lab.data import load_mnist
 
 VERSION = torch.__version__
 THREADS = os.cpu_count()

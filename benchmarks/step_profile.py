@@ -17,8 +17,8 @@ from typing import Any
 import jax
 from speed import BATCH, OUT, training
 
-from swsjax.atomic import write_bytes
-from swsjax.models import LeNet300100
+from swsjax.file.atomic import write_bytes
+from swsjax.lab.nets import LeNet300100
 
 STEPS = 100
 KINDS = {

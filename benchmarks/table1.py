@@ -17,15 +17,15 @@ from typing import NamedTuple
 from flax import nnx
 from row import run_row
 
-from swsjax.models import LeNet5Caffe, LeNet300100
-from swsjax.recipes import (
+from swsjax.lab.nets import LeNet5Caffe, LeNet300100
+from swsjax.sws.recipes import (
     LENET_5_CAFFE,
     LENET_5_CAFFE_PRETRAINING,
     LENET_300_100,
     LENET_300_100_PRETRAINING,
     Settings,
 )
-from swsjax.train import PretrainConfig
+from swsjax.training.loop import PretrainConfig
 
 SEEDS = (0, 1, 2)
 

@@ -14,8 +14,8 @@ import optax
 from jax import Array
 
 from swsjax import GaussianMixture, HyperPriors, Rates, codebook, non_zeros, prune, responsibilities
-from swsjax.classifier import TEMPERATURE, Classifier
-from swsjax.losses import Loss, Params, distillation
+from swsjax.lab.task import TEMPERATURE, Classifier
+from swsjax.training.losses import Loss, Params, distillation
 
 __all__ = [
     "Then",

@@ -13,7 +13,7 @@ import numpy as np
 import optax
 
 import swsjax
-from swsjax.data import load_digits
+from swsjax.lab.data import load_digits
 
 
 def loss(net, batch):

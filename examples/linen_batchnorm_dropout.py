@@ -16,7 +16,7 @@ import optax
 from flax import linen as nn
 
 import swsjax
-from swsjax.data import load_digits
+from swsjax.lab.data import load_digits
 
 
 class Net(nn.Module):

@@ -22,10 +22,10 @@ import numpy as np
 from jax.sharding import Mesh
 
 import swsjax
-from swsjax.classifier import build, compress_classifier, pretrain_classifier
-from swsjax.data import load_digits
-from swsjax.models import LeNet300100
-from swsjax.train import PretrainConfig
+from swsjax.lab.task import build, compress_classifier, pretrain_classifier
+from swsjax.lab.data import load_digits
+from swsjax.lab.nets import LeNet300100
+from swsjax.training.loop import PretrainConfig
 
 
 def main() -> None:

@@ -12,8 +12,8 @@ import optax
 from flax import nnx
 
 import swsjax
-from swsjax.data import load_digits
-from swsjax.models import PooledConv
+from swsjax.lab.data import load_digits
+from swsjax.lab.nets import PooledConv
 
 
 class Net(nnx.Module):

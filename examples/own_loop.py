@@ -13,7 +13,7 @@ import numpy as np
 import optax
 
 import swsjax
-from swsjax.data import load_digits
+from swsjax.lab.data import load_digits
 
 EPOCHS = {"train": 40, "soft": 240, "hard": 160}
 BATCH_SIZE = 32

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import swsjax
-from swsjax.data import load_digits
+from swsjax.lab.data import load_digits
 
 WIDTH, HEADS, BLOCKS = 32, 4, 1
 

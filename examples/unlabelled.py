@@ -10,7 +10,7 @@ import numpy as np
 from flax import nnx
 
 import swsjax
-from swsjax.data import load_digits
+from swsjax.lab.data import load_digits
 
 
 class Net(nnx.Module):

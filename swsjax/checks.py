@@ -1,37 +1,26 @@
-"""Checks that several modules share, of settings and of data."""
+"""Checks of settings and arguments that several modules share."""
 
 from dataclasses import fields
-from numbers import Integral, Real
+from numbers import Integral
 from os import PathLike
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
-import jax
 import jax.numpy as jnp
-import numpy as np
 
 from swsjax.errors import ConfigError
+from swsjax.trees import first_axes, holds_numbers, is_number, is_numeric, named_leaves
 
-__all__ = [
-    "check_floating",
-    "check_numbers",
-    "check_scalar",
-    "first_axes",
-    "holds_numbers",
-    "is_number",
-    "is_numeric",
-    "leaf_name",
-    "path_of",
-]
+__all__ = ["check_data", "check_floating", "check_numbers", "check_scalar", "path_of"]
 
 
 def check_numbers(settings: Any) -> None:
-    """Check that the fields of a dataclass annotated ``int`` or ``float`` hold such.
+    """Check that the fields of a dataclass annotated ``int`` or ``float`` hold such numbers.
 
     Raises:
-        ConfigError: one does not.
+        ConfigError: a field holds something else.
 
-    >>> from swsjax.train import PretrainConfig
+    >>> from swsjax.training import PretrainConfig
     >>> PretrainConfig(epochs=1.5)
     Traceback (most recent call last):
         ...
@@ -48,8 +37,12 @@ def check_numbers(settings: Any) -> None:
 def check_floating(what: str, tree: Any) -> None:
     """Check that all leaves of a pytree are floating arrays or numbers.
 
+    Args:
+        what: what the tree holds; the message begins with it.
+        tree: any pytree.
+
     Raises:
-        ConfigError: one is not; the message begins with ``what``.
+        ConfigError: a leaf is not floating.
 
     >>> check_floating("weights", {"w": jnp.ones(2), "steps": jnp.array(3)})
     Traceback (most recent call last):
@@ -57,20 +50,49 @@ def check_floating(what: str, tree: Any) -> None:
     swsjax.errors.ConfigError: weights must be floating arrays, got steps of type int32; leave it \
 out
     """
-    for path, leaf in jax.tree.leaves_with_path(tree):
+    for name, leaf in named_leaves(tree):
         if not is_numeric(leaf) or not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
             kind = getattr(leaf, "dtype", type(leaf).__name__)
             raise ConfigError(
-                f"{what} must be floating arrays, got {leaf_name(path)} of type {kind}; leave it "
-                "out"
+                f"{what} must be floating arrays, got {name} of type {kind}; leave it out"
             )
 
 
-def check_scalar(value: Any) -> Any:
-    """Return what a loss returned, having checked that it is a floating scalar.
+def check_data(data: Any, batch_size: int) -> int:
+    """Return the number of examples in the data, checked to make at least one batch.
 
     Raises:
-        ConfigError: it is none.
+        ConfigError: the arrays disagree on the number of examples, hold fewer than a batch, or do
+            not hold numbers.
+
+    >>> check_data({"x": jnp.zeros((10, 3)), "y": jnp.zeros(10)}, batch_size=5)
+    10
+    """
+    if not isinstance(batch_size, Integral) or batch_size < 1:
+        raise ConfigError(f"batch_size must be an integer of at least 1, got {batch_size!r}")
+    axes = first_axes(data)
+    if len(axes) != 1 or () in axes.values():
+        raise ConfigError(
+            "data must be a pytree of arrays with the same number of examples along the first "
+            f"axis, got first axes {axes or 'of no arrays'}"
+        )
+    for name, leaf in named_leaves(data):
+        if not holds_numbers(leaf):
+            raise ConfigError(f"data must hold numbers, got {name} of type {leaf.dtype}")
+    ((size,),) = axes.values()
+    if size < batch_size:
+        raise ConfigError(
+            f"data hold {size} examples, fewer than a batch of {batch_size}; set a smaller "
+            "batch_size"
+        )
+    return size
+
+
+def check_scalar(value: Any) -> Any:
+    """Return the value of a loss, checked to be a floating scalar.
+
+    Raises:
+        ConfigError: it is not.
 
     >>> check_scalar(jnp.ones(3))
     Traceback (most recent call last):
@@ -79,7 +101,7 @@ def check_scalar(value: Any) -> Any:
 the mean over the batch
     """
     if not is_numeric(value):
-        aux = "; give what it carries as aux" if isinstance(value, tuple | list) else ""
+        aux = "; pass its state as aux" if isinstance(value, tuple | list) else ""
         raise ConfigError(f"loss_fn must return a scalar, got a {type(value).__name__}{aux}")
     if jnp.shape(value) != ():
         raise ConfigError(
@@ -91,66 +113,15 @@ the mean over the batch
     return value
 
 
-def is_number(value: Any) -> TypeGuard[float]:
-    """Whether a value is a real number, or an array that holds one.
-
-    >>> is_number(0.1), is_number(jnp.float32(0.1)), is_number("0.1")
-    (True, True, False)
-    """
-    return isinstance(value, Real) or (isinstance(value, jax.Array) and value.ndim == 0)
-
-
-def holds_numbers(leaf: Any) -> bool:
-    """Whether a leaf is an array that JAX can hold, as of numbers or random keys, or another's.
-
-    >>> holds_numbers(np.ones(2)), holds_numbers(np.array(["a"])), holds_numbers("a")
-    (True, False, False)
-    """
-    dtype = getattr(leaf, "dtype", None)
-    # What is no NumPy type at all (keys, other packages' tensors) is for JAX to say.
-    known = isinstance(dtype, np.dtype)
-    return dtype is not None and not (known and (dtype.kind in "OSUMm" or dtype.names))
-
-
-def is_numeric(leaf: Any) -> bool:
-    """Whether a leaf is a number, or an array that JAX can hold.
-
-    >>> is_numeric(0.1), is_numeric(np.ones(2)), is_numeric("a")
-    (True, True, False)
-    """
-    return is_number(leaf) or holds_numbers(leaf)
-
-
-def leaf_name(path: tuple[Any, ...]) -> str:
-    """Return the path of a leaf as rules and messages spell it.
-
-    >>> [leaf_name(path) for path, _ in jax.tree.leaves_with_path({"fc": [1, {"w": 2}]})]
-    ['fc/0', 'fc/1/w']
-    """
-    return jax.tree_util.keystr(path, simple=True, separator="/")
-
-
-def first_axes(tree: Any) -> dict[str, tuple[int, ...]]:
-    """Lengths of the first axes in a pytree, each with the path of one array that has it.
-
-    >>> first_axes({"x": np.ones((5, 2)), "y": np.ones(5), "z": np.ones(4), "rate": 0.1})
-    {"['rate']": (), "['x']": (5,), "['z']": (4,)}
-    """
-    found: dict[tuple[int, ...], str] = {}
-    for path, leaf in jax.tree.leaves_with_path(tree):
-        found.setdefault(np.shape(leaf)[:1], jax.tree_util.keystr(path))
-    return {path: axis for axis, path in found.items()}
-
-
 def path_of(given: str | PathLike[str], advice: str) -> Path:
-    """Return a path as one, having checked that it is not what goes beside it.
+    """Convert to ``Path``; raise if it is not a path.
 
     Args:
         given: path of a file or folder.
-        advice: what to do if it is none.
+        advice: what to do if it is not one.
 
     Raises:
-        TypeError: it is none.
+        TypeError: neither a string nor a path.
 
     >>> path_of({"w": 1}, "save takes the path first")
     Traceback (most recent call last):

@@ -1,4 +1,4 @@
-"""The exceptions of the package: each says what was expected, what came, and what to do."""
+"""The exceptions of the package: each says what was expected, what was found and what to do."""
 
 __all__ = [
     "CheckpointError",
@@ -20,7 +20,7 @@ class ConfigError(SwsjaxError, ValueError):
 
 
 class FormatError(SwsjaxError, ValueError):
-    """A file or byte string is not a valid ``.sws`` artefact, or no valid safetensors file."""
+    """The bytes are not a valid ``.sws`` or safetensors file."""
 
 
 class DataError(SwsjaxError):
@@ -28,11 +28,11 @@ class DataError(SwsjaxError):
 
 
 class RetrainingError(SwsjaxError):
-    """Retraining went wrong: the net or the mixture is lost."""
+    """Training went wrong: the net or the mixture is lost."""
 
 
 class CheckpointError(SwsjaxError):
-    """A checkpoint is missing or of another net."""
+    """A checkpoint is missing, damaged, or of a different net or run."""
 
 
 class SwsjaxWarning(UserWarning):

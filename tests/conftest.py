@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from swsjax.prior import GaussianMixture
+from swsjax.sws.prior import GaussianMixture
 
 if not hasattr(jax, "enable_x64"):  # where the oldest supported JAX has it
     from jax.experimental import enable_x64

@@ -14,14 +14,14 @@ from hypothesis import strategies as st
 from jax.sharding import Mesh
 
 from swsjax import stages, table, train
-from swsjax.compress import Result
+from swsjax.sws.compression import Result
 from swsjax.errors import ConfigError
-from swsjax.grid import grid_over, places_on
-from swsjax.prior import HyperPriors, init_mixture
-from swsjax.prune import keep_largest
-from swsjax.retrain import Rates, init, make_step, soft
-from swsjax.sharding import check_mesh, gather, place_batch, place_weights, replicate
-from swsjax.stream import stream_epoch
+from swsjax.sws.grid import grid_over, places_on
+from swsjax.sws.prior import HyperPriors, init_mixture
+from swsjax.sws.prune import keep_largest
+from swsjax.sws.step import Rates, init, make_step, soft
+from swsjax.training.sharding import check_mesh, gather, place_batch, place_weights, replicate
+from swsjax.training.stream import stream_epoch
 
 DEVICES = np.array(jax.devices())
 NAMES = ["one device", "data", "data and model"]

@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from swsjax.compress import Result, compress
-from swsjax.config import Config
-from swsjax.files import save
-from swsjax.retrain import Rates
-from swsjax.stream import stream_arrays
+from swsjax.sws.compression import Result, compress
+from swsjax.sws.config import Config
+from swsjax.file.files import save
+from swsjax.sws.step import Rates
+from swsjax.training.stream import stream_arrays
 
 RNG = np.random.default_rng(0)
 TRUE = RNG.choice([-1.0, 0.0, 0.0, 1.0], (30, 10))

@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from swsjax.compress import Result, compress
-from swsjax.config import Config
-from swsjax.retrain import Rates
+from swsjax.sws.compression import Result, compress
+from swsjax.sws.config import Config
+from swsjax.sws.step import Rates
 
 RNG = np.random.default_rng(0)
 HIDDEN, OUT = (RNG.choice([0, 0, 0, -1, 1], shape) for shape in [(10, 6), (6, 4)])

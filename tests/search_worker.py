@@ -9,11 +9,11 @@ import time
 
 import numpy as np
 
-from swsjax.compress import Result
-from swsjax.config import Config
-from swsjax.files import dumps
-from swsjax.search import Front, search
-from swsjax.stages import Progress
+from swsjax.sws.compression import Result
+from swsjax.sws.config import Config
+from swsjax.file.files import dumps
+from swsjax.sws.study import Front, search
+from swsjax.sws.stages import Progress
 
 WEIGHTS = np.float32(np.random.default_rng(0).normal(size=(30, 20)))
 BASE = Config(tau=0.1, components=16, soft_epochs=1, hard_epochs=2)

@@ -11,8 +11,8 @@ import pytest
 from flax import linen
 
 import swsjax
-from swsjax.checkpoint import load_checkpoint, save_checkpoint
-from swsjax.cli import main
+from swsjax.file.checkpoint import load_checkpoint, save_checkpoint
+from swsjax.cli.main import main
 from swsjax.errors import (
     CheckpointError,
     ConfigError,
@@ -644,7 +644,7 @@ FILES = [
         "a file cut off",
         lambda: (write("net.sws", swsjax.dumps(ROUND)[:5]), swsjax.load("net.sws")),
         FormatError,
-        "file ends at byte 5, before its header does",
+        "file has 5 bytes, expected at least 9: it is cut off",
     ),
     (
         "a file of another format",
@@ -821,8 +821,7 @@ def test_warning(params, settings, message):
         pytest.param(
             "inspect damaged.sws",
             1,
-            "checksum at byte 7 is 00000000, the data's is 8f5f8f59: the file is damaged or cut "
-            "off",
+            "checksum at byte 7 is 00000000, expected 8f5f8f59: the file is damaged or cut off",
             id="a damaged file",
         ),
         pytest.param(

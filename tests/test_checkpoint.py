@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from swsjax.checkpoint import load_checkpoint, save_checkpoint
+from swsjax.file.checkpoint import load_checkpoint, save_checkpoint
 from swsjax.errors import CheckpointError
 
 

@@ -12,16 +12,16 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import swsjax
-from swsjax.cli import main
-from swsjax.data import load_digits
-from swsjax.recipes import LENET_300_100, Recipe, Settings
+from swsjax.cli.main import main
+from swsjax.lab.data import load_digits
+from swsjax.sws.recipes import LENET_300_100, Recipe, Settings
 
 # Where the tests run in the background of a shell, SIGINT may be ignored from the start. It is set
 # here and not by a `preexec_fn`, which forks, and of that JAX warns once it runs.
 CODE = """
 import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)
-from swsjax.cli import main
+from swsjax.cli.main import main
 sys.exit(main())
 """
 COMMAND = [sys.executable, "-c", CODE]

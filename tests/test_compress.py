@@ -16,25 +16,25 @@ import numpy as np
 import pytest
 
 from swsjax import retrain
-from swsjax.classifier import (
+from swsjax.lab.task import (
     Classifier,
     compress_classifier,
     distillation_data,
     pretrain_classifier,
 )
-from swsjax.compress import compress
-from swsjax.config import Config
-from swsjax.data import load_digits
+from swsjax.sws.compression import compress
+from swsjax.sws.config import Config
+from swsjax.lab.data import load_digits
 from swsjax.errors import ConfigError, RetrainingError
-from swsjax.exact import assigned_means
-from swsjax.files import load, save
-from swsjax.merge import merge
-from swsjax.prior import Beta, Gamma, HyperPriors, init_mixture, log_prob
-from swsjax.quantize import codebook, non_zeros, quantize
-from swsjax.recipes import LENET_5_CAFFE, LENET_300_100
-from swsjax.retrain import Rates
-from swsjax.stages import Run
-from swsjax.train import PretrainConfig
+from swsjax.sws.exact import assigned_means
+from swsjax.file.files import load, save
+from swsjax.sws.merging import merge
+from swsjax.sws.prior import Beta, Gamma, HyperPriors, init_mixture, log_prob
+from swsjax.sws.quantizing import codebook, non_zeros, quantize
+from swsjax.sws.recipes import LENET_5_CAFFE, LENET_300_100
+from swsjax.sws.step import Rates
+from swsjax.sws.stages import Run
+from swsjax.training.loop import PretrainConfig
 
 RNG = np.random.default_rng(0)
 TRUE = RNG.choice([0, 0, 0, -1, 1], (10, 4)).astype(np.float32)

@@ -19,7 +19,7 @@ from hypothesis.extra import numpy as hnp
 
 from swsjax import files, interchange
 from swsjax.errors import ConfigError, FormatError, SwsjaxError
-from swsjax.interchange import (
+from swsjax.file.safetensors import (
     TORCH_LENET_5_CAFFE,
     TORCH_LENET_300_100,
     flax_kernel,
@@ -28,7 +28,7 @@ from swsjax.interchange import (
     safetensors_metadata,
     to_safetensors,
 )
-from swsjax.models import LeNet5Caffe, LeNet300100
+from swsjax.lab.nets import LeNet5Caffe, LeNet300100
 
 DATA = Path(__file__).parent / "data"
 

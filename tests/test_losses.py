@@ -9,7 +9,7 @@ import pytest
 from scipy import special
 
 from swsjax.errors import ConfigError
-from swsjax.losses import (
+from swsjax.training.losses import (
     cross_entropy,
     distillation,
     error_rate,

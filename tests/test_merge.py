@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from scipy import integrate, stats
 
 from swsjax.errors import ConfigError
-from swsjax.merge import kl_divergence, merge
-from swsjax.prior import component_means, log_mixing, log_prob
+from swsjax.sws.merging import kl_divergence, merge
+from swsjax.sws.prior import component_means, log_mixing, log_prob
 
 
 def moments(mixture):

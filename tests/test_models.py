@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 
 from swsjax.errors import ConfigError
-from swsjax.models import LeNet5Caffe, LeNet300100, PooledConv
+from swsjax.lab.nets import LeNet5Caffe, LeNet300100, PooledConv
 
 RNG = np.random.default_rng(0)
 

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from flax import linen, nnx
 
-from swsjax.compress import compress
-from swsjax.config import Config
+from swsjax.sws.compression import compress
+from swsjax.sws.config import Config
 from swsjax.errors import ConfigError
-from swsjax.files import load, save
-from swsjax.nets import take_apart
-from swsjax.quantize import codebook
-from swsjax.retrain import Rates
-from swsjax.select import FROZEN
+from swsjax.file.files import load, save
+from swsjax.training.net import take_apart
+from swsjax.sws.quantizing import codebook
+from swsjax.sws.step import Rates
+from swsjax.training.selection import FROZEN
 
 RNG = np.random.default_rng(0)
 DATA = {"x": np.float32(RNG.normal(size=(200, 4))), "y": np.float32(RNG.normal(size=(200, 3)))}

@@ -9,8 +9,8 @@ import pytest
 from browser import CHROMIUM, browser_page
 
 import swsjax
-from swsjax.page import MOST_PICTURE_BYTES, Picture, page
-from swsjax.plot import file_pictures
+from swsjax.measure.page import MOST_PICTURE_BYTES, Picture, page
+from swsjax.measure.plot import file_pictures
 
 VOID = {"meta", "link", "img", "wbr"}
 WIDTHS = {"phone": 390, "wide": 1440}

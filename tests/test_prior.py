@@ -11,7 +11,7 @@ from scipy import special, stats
 
 from swsjax import prior
 from swsjax.errors import ConfigError
-from swsjax.prior import Beta, Gamma, HyperPriors
+from swsjax.sws.prior import Beta, Gamma, HyperPriors
 
 MEANS = np.array([-0.7, 0.2, 1.1])
 STDS = np.array([0.05, 0.3, 0.02, 0.6])

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from swsjax.compress import compress
-from swsjax.config import Config
-from swsjax.prior import GaussianMixture
-from swsjax.prune import keep_largest, pruning, saliency, share_left
-from swsjax.quantize import non_zeros
-from swsjax.retrain import Rates
+from swsjax.sws.compression import compress
+from swsjax.sws.config import Config
+from swsjax.sws.prior import GaussianMixture
+from swsjax.sws.prune import keep_largest, pruning, saliency, share_left
+from swsjax.sws.quantizing import non_zeros
+from swsjax.sws.step import Rates
 
 RNG = np.random.default_rng(0)
 TREE = {"a": jnp.float32(RNG.normal(size=(5, 4))), "b": jnp.float32(RNG.normal(size=7))}

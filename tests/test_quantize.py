@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from swsjax.quantize import codebook, non_zeros, quantize
+from swsjax.sws.quantizing import codebook, non_zeros, quantize
 
 RNG = np.random.default_rng(0)
 PARAMS = {

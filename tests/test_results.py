@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 import swsjax
-from swsjax.cli import main
-from swsjax.data import data_folder
-from swsjax.recipes import LENET_5_CAFFE, LENET_300_100
+from swsjax.cli.main import main
+from swsjax.lab.data import data_folder
+from swsjax.sws.recipes import LENET_5_CAFFE, LENET_300_100
 
 ROOT = Path(__file__).parent.parent
 RESULTS = sorted((ROOT / "benchmarks" / "results").glob("lenet-*/*.json"))

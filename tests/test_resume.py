@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from killed_run import everything, run, stream
 
-from swsjax.files import load
+from swsjax.file.files import load
 
 SCRIPT = Path(__file__).parent / "killed_run.py"
 EPOCHS = 10

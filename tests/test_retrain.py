@@ -9,8 +9,8 @@ from jax.flatten_util import ravel_pytree
 from scipy import stats
 
 from swsjax import exact
-from swsjax.prior import Beta, Gamma, GaussianMixture, HyperPriors, hyper_log_prob
-from swsjax.retrain import Rates, hard, init, make_step, soft
+from swsjax.sws.prior import Beta, Gamma, GaussianMixture, HyperPriors, hyper_log_prob
+from swsjax.sws.step import Rates, hard, init, make_step, soft
 
 RNG = np.random.default_rng(0)
 SIZE, TAU = 50, 3.0

@@ -21,7 +21,7 @@ from search_worker import BASE, error, find, run
 
 import swsjax
 from swsjax import Config, Rates
-from swsjax.search import MARGIN, is_hopeless
+from swsjax.sws.study import MARGIN, is_hopeless
 
 optuna = pytest.importorskip("optuna")
 

@@ -10,7 +10,7 @@ import pytest
 from flax import nnx
 
 from swsjax.errors import ConfigError
-from swsjax.select import FROZEN, by_mixture, is_weight, select
+from swsjax.training.selection import FROZEN, by_mixture, is_weight, select
 
 NET = {
     "conv": {"bias": jnp.ones(2), "kernel": jnp.ones((3, 3, 1, 2), jnp.bfloat16)},

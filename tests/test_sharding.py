@@ -15,7 +15,7 @@ import pytest
 from jax.sharding import AxisType, Mesh
 
 from swsjax.errors import ConfigError
-from swsjax.sharding import check_mesh, gather, place_batch, place_weights, replicate
+from swsjax.training.sharding import check_mesh, gather, place_batch, place_weights, replicate
 
 TESTS = Path(__file__).parent
 # Nothing of the pytest that runs this. What is compiled is small: optimising it takes longer.
@@ -53,8 +53,8 @@ import jax.numpy as jnp
 import numpy as np
 import planted
 from jax.sharding import Mesh
-from swsjax.sharding import check_mesh, gather, place_weights, replicate
-from swsjax.stream import stream_epoch
+from swsjax.training.sharding import check_mesh, gather, place_weights, replicate
+from swsjax.training.stream import stream_epoch
 
 address, process, out = sys.argv[1:]
 jax.distributed.initialize(address, 2, int(process))

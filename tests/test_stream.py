@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from swsjax.errors import ConfigError
-from swsjax.stream import Stream, stream_arrays, stream_epoch
+from swsjax.training.stream import Stream, stream_arrays, stream_epoch
 
 
 def order(stream, number):

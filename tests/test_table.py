@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from swsjax import exact, table
-from swsjax.grid import grid_over, node_count, places_on
-from swsjax.prior import assign, component_log_probs, component_means, log_prob
+from swsjax.sws.grid import grid_over, node_count, places_on
+from swsjax.sws.prior import assign, component_log_probs, component_means, log_prob
 
 NODES = 2048
 RNG = np.random.default_rng(0)

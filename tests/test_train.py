@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from swsjax.classifier import build, pretrain_classifier
-from swsjax.data import load_digits
+from swsjax.lab.task import build, pretrain_classifier
+from swsjax.lab.data import load_digits
 from swsjax.errors import ConfigError
-from swsjax.train import PretrainConfig, TrainState, epoch, pretrain
+from swsjax.training.loop import PretrainConfig, TrainState, epoch, pretrain
 
 INDICES = {"index": np.arange(12), "twice": 2 * np.arange(12)}
 

@@ -1,4 +1,4 @@
-"""Bits and bytes of a compressed network: NumPy only, no JAX."""
+"""The ``.sws`` file format: encoder, decoder and size estimates, in NumPy without JAX."""
 
 from swsjax.codec.bound import EntropyBound, entropy_bound
 from swsjax.codec.container import (

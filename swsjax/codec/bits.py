@@ -1,4 +1,4 @@
-"""Arrays as unsigned integers, and unsigned integers as fields of a bit string."""
+"""Bit patterns of arrays, and bit strings made of fixed-width fields."""
 
 import numpy as np
 import numpy.typing as npt
@@ -11,12 +11,11 @@ __all__ = ["BitReader", "BitWriter", "bit_width", "bits_of", "levels_of"]
 def bits_of(array: np.ndarray) -> np.ndarray:
     """Return the bit patterns of an array as unsigned integers, C-contiguous, flat.
 
-    Two weights are the same to the codec when their bit patterns are, so -0.0 is not the zero
-    and every NaN payload is a level of its own. Sixteen-byte elements (``complex128``) become two
-    integers each.
+    The codec compares weights by bit pattern, so -0.0 is not zero and every NaN payload is a
+    separate level. A 16-byte element (``complex128``) becomes two integers.
 
     Args:
-        array: any NumPy array of 1, 2, 4, 8 or 16 bytes an element.
+        array: any NumPy array with 1, 2, 4, 8 or 16 bytes per element.
 
     Returns:
         A flat array of ``uint8``, ``uint16``, ``uint32`` or ``uint64``; a view where possible.
@@ -33,14 +32,14 @@ def bits_of(array: np.ndarray) -> np.ndarray:
 
 
 def levels_of(bits: np.ndarray, limit: int) -> np.ndarray | None:
-    """Return the distinct non-zero values of ``bits`` in increasing order, or None over ``limit``.
+    """Return the distinct non-zero values of ``bits``, increasing, or None if over ``limit``.
 
-    For floating-point patterns the order is: positive levels by magnitude, then negative levels
+    Floating-point patterns come out as the positive levels by magnitude, then the negative levels
     by magnitude.
 
     Args:
         bits: flat array of unsigned integers.
-        limit: the largest number of levels wanted; an array with more is recognised early.
+        limit: maximum number of levels; the search stops as soon as there are more.
 
     Example:
         >>> levels_of(np.array([0, 7, 0, 3, 7], np.uint8), 2).tolist()
@@ -58,7 +57,7 @@ def levels_of(bits: np.ndarray, limit: int) -> np.ndarray | None:
 
 
 def bit_width(largest: int) -> int:
-    """Return the bits of a fixed-width field that holds 0 to ``largest``.
+    """Return the width in bits of a field that holds any integer from 0 to ``largest``.
 
     Example:
         >>> [bit_width(n) for n in (0, 1, 2, 255, 256)]
@@ -68,7 +67,7 @@ def bit_width(largest: int) -> int:
 
 
 class BitWriter:
-    """Collects fields of bits, most significant bit first.
+    """Writes fixed-width fields, most significant bit first.
 
     Example:
         >>> writer = BitWriter()
@@ -85,7 +84,7 @@ class BitWriter:
         """Append every value as a field of ``width`` bits."""
         values = np.atleast_1d(np.asarray(values, np.uint64))
         shifts = np.arange(width - 1, -1, -1, dtype=np.uint64)
-        for start in range(0, values.size, 1 << 18):  # 64-bit intermediates: keep them small
+        for start in range(0, values.size, 1 << 18):  # bounds the 64-bit temporaries
             part = values[start : start + (1 << 18), None] >> shifts
             self.write_bits((part & np.uint64(1)).astype(np.uint8).reshape(-1))
 
@@ -95,14 +94,14 @@ class BitWriter:
         self.bit_count += bits.size
 
     def getvalue(self) -> bytes:
-        """Return the bytes so far; unused bits of the last byte are zero."""
+        """Return the bytes written so far; unused bits of the last byte are zero."""
         if not self._parts:
             return b""
         return np.packbits(np.concatenate(self._parts)).tobytes()
 
 
 class BitReader:
-    """Reads fields of bits, most significant bit first.
+    """Reads fixed-width fields, most significant bit first.
 
     Args:
         data: the bytes to read.
@@ -120,12 +119,12 @@ class BitReader:
 
     @property
     def offset(self) -> int:
-        """Offset in the file of the byte that holds the next bit."""
+        """File offset of the byte that holds the next bit."""
         return self._where + self.position // 8
 
     @property
     def remaining(self) -> int:
-        """Bits not yet read."""
+        """Number of bits not yet read."""
         return 8 * self._data.size - self.position
 
     def read_bits(self, count: int) -> np.ndarray:
@@ -148,7 +147,7 @@ class BitReader:
         """Return the next ``count`` fields of ``width`` bits.
 
         Raises:
-            FormatError: the stream ends before them.
+            FormatError: fewer than ``count * width`` bits are left.
         """
         if count * width > self.remaining:
             self.read_bits(count * width)

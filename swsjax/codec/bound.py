@@ -1,4 +1,4 @@
-"""The entropy bound of an identically and independently distributed code, leaf by leaf."""
+"""Entropy bound of a code that treats positions and values as i.i.d. within each leaf."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -14,10 +14,10 @@ _MAX_LEVELS = 2**16
 
 
 class EntropyBound(NamedTuple):
-    """Bits below which no code with one density and one value distribution a leaf can go.
+    """Minimum bits of a leaf under any code with one density and one value distribution per leaf.
 
-    Those of ``positions``, ``values`` and ``codebook``; or, for a leaf that is smaller stored as
-    it is, ``raw`` alone.
+    The bound is the sum of ``positions``, ``values`` and ``codebook``. A leaf that is smaller
+    uncompressed has only ``raw``.
     """
 
     positions: float = 0.0
@@ -27,7 +27,7 @@ class EntropyBound(NamedTuple):
 
     @property
     def total(self) -> float:
-        """All bits of the leaf."""
+        """Total bits of the leaf."""
         return sum(self)
 
 
@@ -37,10 +37,10 @@ def entropy_bound(arrays: Iterable[np.ndarray]) -> list[EntropyBound]:
     For a leaf of N weights, n of them non-zero with empirical level frequencies f_k:
     ``positions = N * H2(n / N)`` with H2 the binary entropy, ``values = -n * sum_k f_k log2 f_k``,
     and ``codebook = 8 * itemsize`` for every level that no earlier leaf of the same element
-    width used, which is the smaller of shared and separate codebooks.
+    width used. This is a shared codebook, never larger than separate ones.
 
     Args:
-        arrays: NumPy arrays, one a leaf.
+        arrays: NumPy arrays, one per leaf.
 
     Returns:
         A list of :class:`EntropyBound`, in bits.
@@ -80,6 +80,6 @@ def entropy_bound(arrays: Iterable[np.ndarray]) -> list[EntropyBound]:
 
 
 def _entropy_bits(counts: Sequence[int]) -> float:
-    """Bits of a sequence with these counts at its empirical entropy."""
+    """Bits of a sequence with these symbol counts at its empirical entropy."""
     total = sum(counts)
     return math.fsum(n * math.log2(total / n) for n in counts if n)

@@ -1,4 +1,4 @@
-"""The levels of a codebook, in as few bits as they need."""
+"""Coding of the levels of a codebook."""
 
 import numpy as np
 import numpy.typing as npt
@@ -9,17 +9,17 @@ from swsjax.errors import FormatError
 __all__ = ["MAX_LEVELS", "code_codebook", "codebook_bits"]
 
 MAX_LEVELS = 2048
-"""Levels of a codebook at most; the values of a leaf with more are stored as they are."""
+"""Maximum number of levels of a codebook; a leaf with more is coded without a codebook."""
 _COUNT_BITS = 12
 _SHIFT_BITS = 6
 
 
 def codebook_bits(levels: np.ndarray, width: int) -> int:
-    """Return about how many bits the levels take, for choosing between codebooks.
+    """Estimate the coded size of the levels in bits, to choose between codebooks.
 
     Args:
         levels: increasing bit patterns.
-        width: bits of a pattern.
+        width: bits per pattern.
 
     Example:
         >>> codebook_bits(np.array([16256, 16384], np.uint16), 16)  # 1 and 2 in bfloat16
@@ -32,9 +32,10 @@ def codebook_bits(levels: np.ndarray, width: int) -> int:
 def code_codebook(coder: Coder, levels: np.ndarray | None, dtype: npt.DTypeLike) -> np.ndarray:
     """Code the levels of a codebook; return them.
 
-    Bits that are zero at the end of every level are left out: levels that were rounded to bfloat16
-    cost 16 bits less each. Then each level is coded as its distance from the one before: the
-    distance's bit length with frequencies that adapt, the bits after its first as they are.
+    Trailing zero bits common to all levels are dropped, which saves 16 bits per float32 level
+    rounded to bfloat16. Each level is then coded as its difference from the previous level: the
+    bit length of the difference with adaptive frequencies, and the bits after the leading one as
+    they are.
 
     Args:
         coder: an Encoder or Decoder.
@@ -42,10 +43,10 @@ def code_codebook(coder: Coder, levels: np.ndarray | None, dtype: npt.DTypeLike)
         dtype: unsigned type of the patterns.
 
     Returns:
-        The levels, in that type.
+        The levels, as ``dtype``.
 
     Raises:
-        FormatError: the levels do not fit the type.
+        FormatError: the levels are not increasing or do not fit ``dtype``.
 
     Example:
         >>> from swsjax.codec.rangecoder import Decoder, Encoder
@@ -59,24 +60,27 @@ def code_codebook(coder: Coder, levels: np.ndarray | None, dtype: npt.DTypeLike)
     count = coder.integer(known.size, _COUNT_BITS)
     shift = coder.integer(_trailing_zeros(known), _SHIFT_BITS)
     if not 0 < count <= MAX_LEVELS or shift >= width:
-        raise FormatError(f"a codebook of {count} levels, {shift} bits of {width} left out")
-    lengths = np.ones(width + 1, np.int64)  # 10 times the counts, plus 1
+        raise FormatError(
+            f"codebook has {count} levels and drops {shift} of {width} bits; expected 1 to "
+            f"{MAX_LEVELS} levels and fewer than {width} bits"
+        )
+    lengths = np.ones(width + 1, np.int64)  # 1 + 10 * count of each bit length
     out, previous = [], 0
     for i in range(count):
         distance = (int(known[i]) >> shift) - previous if coder.writes else 1
         length = int(coder.symbols(lengths, np.array([distance.bit_length()]))[0])
         lengths[length] += 10
         if length == 0:
-            raise FormatError("a codebook has two equal levels")
+            raise FormatError("codebook has two equal levels; expected increasing levels")
         rest = coder.integer(distance - (1 << (length - 1)), length - 1)
         previous += (1 << (length - 1)) + rest
         out.append(previous << shift)
     if previous >> (width - shift) > 0:
-        raise FormatError(f"a codebook has a level of over {width} bits")
+        raise FormatError(f"codebook has a level of more than {width} bits")
     return np.array(out, dtype)
 
 
 def _trailing_zeros(levels: np.ndarray) -> int:
-    """Zero bits that all levels end in."""
+    """Number of trailing zero bits common to all levels."""
     union = int(np.bitwise_or.reduce(levels)) if levels.size else 0
     return (union & -union).bit_length() - 1 if union else 0

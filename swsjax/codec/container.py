@@ -1,4 +1,4 @@
-"""The ``.sws`` container: magic, header, coded leaves, checksum. See ``docs/format.md``."""
+"""The ``.sws`` container: magic, header, coded leaves, checksum; see ``docs/format.md``."""
 
 import json
 import zlib
@@ -28,15 +28,15 @@ __all__ = ["ENCODINGS", "MAX_BYTES", "Contents", "leaf_bits", "pack", "read_meta
 MAGIC = b"sws"
 VERSION = 1
 MAX_BYTES = 2**32
-"""Bytes that the arrays of a file may take together, by default."""
+"""Default limit on the total size in bytes of the arrays of a file."""
 ENCODINGS = ("entropy", "han", "han-huffman")
-"""Names of the encodings; the position is the code in the file."""
+"""Names of the encodings; the index is the code in the file."""
 _HAS_METADATA, _HAS_RAW = 4, 8
 _CHECKSUM_BYTES = 4
 
 
 class Contents(NamedTuple):
-    """A decoded file: leaf specs, their ``bits`` (flat patterns) in the same order, metadata."""
+    """A decoded file: leaf specs, flat bit patterns in the same order, and metadata."""
 
     specs: list[Spec]
     bits: list[np.ndarray]
@@ -52,13 +52,12 @@ def pack(
 
     Args:
         leaves: ``(path, array)`` pairs; a path is a tuple of strings and non-negative integers.
-        metadata: a JSON-serialisable dictionary; costs nothing when empty.
+        metadata: a JSON-serialisable dictionary; an empty one takes no bytes.
         encoding: one of :data:`ENCODINGS`.
 
     Raises:
-        TypeError: an array has an element type the format does not know, or the metadata a value
-            that JSON does not.
-        ValueError: unknown encoding, a path too deep, or NaN in the metadata.
+        TypeError: the element type of an array, or a value of the metadata, is not supported.
+        ValueError: unknown encoding, path too deep, or NaN or infinity in the metadata.
 
     Example:
         >>> data = pack([(("w",), np.zeros((2, 3), np.float32))])
@@ -71,10 +70,14 @@ def pack(
     specs = [Spec(tuple(path), array.dtype.name, array.shape) for path, array in leaves]
     for spec in specs:
         if len(spec.path) > MAX_COMPONENTS:
-            raise ValueError(f"path {spec.path} has over {MAX_COMPONENTS} components")
+            raise ValueError(
+                f"path {spec.path} has {len(spec.path)} components; at most {MAX_COMPONENTS} are "
+                "allowed"
+            )
         if spec.dtype not in DTYPES:
             raise TypeError(
-                f"leaf {spec.path} is of type {spec.dtype}; the format knows {', '.join(DTYPES)}"
+                f"leaf {spec.path} has element type {spec.dtype}, expected one of "
+                f"{', '.join(DTYPES)}"
             )
     flags = ENCODINGS.index(encoding)
     head = b""
@@ -108,12 +111,12 @@ def pack(
 
 
 def leaf_bits(arrays: Iterable[np.ndarray]) -> list[float]:
-    """Return the bits that each array takes in the default encoding, when coded together.
+    """Return the bits that each array takes when all are coded together in the default encoding.
 
-    What the file takes beyond is its header, the metadata, and the checksum.
+    The rest of a file is its header, metadata and checksum.
 
     Args:
-        arrays: NumPy arrays, one a leaf, in the order of the file.
+        arrays: NumPy arrays, one per leaf, in the order of the file.
 
     Example:
         >>> kernel = np.zeros((4, 8), np.float32)
@@ -131,10 +134,10 @@ def unpack(data: bytes, max_bytes: int = MAX_BYTES) -> Contents:
 
     Args:
         data: the bytes of a file.
-        max_bytes: the largest total size of the decoded arrays; checked before any is allocated.
+        max_bytes: maximum total size of the decoded arrays, checked before they are allocated.
 
     Raises:
-        FormatError: ``data`` is no undamaged file of this format, or is larger than allowed.
+        FormatError: ``data`` is not a valid ``.sws`` file, or its arrays exceed ``max_bytes``.
 
     Example:
         >>> contents = unpack(pack([(("w",), np.array([0.0, 1.0], np.float32))]))
@@ -156,7 +159,7 @@ def unpack(data: bytes, max_bytes: int = MAX_BYTES) -> Contents:
         bits = decode_han(body, shapes, dtypes, encoding == "han-huffman", start)
     for spec, leaf in zip(specs, bits, strict=True):
         if spec.dtype == "bool" and leaf.max(initial=0) > 1:
-            raise FormatError(f"leaf {spec.path} is bool but has a value of {leaf.max()}")
+            raise FormatError(f"leaf {spec.path} is bool but has the value {leaf.max()}")
     return Contents(specs, bits, metadata)
 
 
@@ -164,7 +167,7 @@ def read_metadata(data: bytes) -> dict[str, Any]:
     """Return the metadata of a file's bytes without decoding its leaves.
 
     Raises:
-        FormatError: ``data`` is no undamaged file of this format.
+        FormatError: ``data`` is not a valid ``.sws`` file.
 
     Example:
         >>> read_metadata(pack([], {"seed": 3}))
@@ -179,7 +182,9 @@ def _open(data: bytes) -> tuple[ByteReader, str, bool, dict[str, Any]]:
     if data[: len(MAGIC)] != MAGIC:
         raise FormatError(f"not an .sws file: it starts with {bytes(data[:4])!r}, not {MAGIC!r}")
     if len(data) < smallest:
-        raise FormatError(f"file ends at byte {len(data)}, before its header does")
+        raise FormatError(
+            f"file has {len(data)} bytes, expected at least {smallest}: it is cut off"
+        )
     if data[len(MAGIC)] != VERSION:
         raise FormatError(
             f"format version {data[len(MAGIC)]} at byte {len(MAGIC)}; this package reads {VERSION}"
@@ -188,7 +193,7 @@ def _open(data: bytes) -> tuple[ByteReader, str, bool, dict[str, Any]]:
     stored, computed = int.from_bytes(data[stop:], "big"), zlib.crc32(data[:stop])
     if stored != computed:
         raise FormatError(
-            f"checksum at byte {stop} is {stored:08x}, the data's is {computed:08x}: "
+            f"checksum at byte {stop} is {stored:08x}, expected {computed:08x}: "
             "the file is damaged or cut off"
         )
     reader = ByteReader(data, stop)

@@ -1,8 +1,7 @@
 """One matrix as compressed sparse rows with relative column indexes, as in Han et al. (2015).
 
-Each stored entry has a difference of p bits, which says how many columns it lies after the one
-before it, and an index into the codebook. Where a gap is longer than p bits can say, filler zeros
-are stored.
+Each stored entry is an index into the codebook and a p-bit difference, the distance in columns from
+the previous entry. Gaps too long for p bits are bridged by filler zeros.
 """
 
 from collections.abc import Iterator
@@ -18,7 +17,7 @@ __all__ = ["MAX_SPAN_BITS", "Layout", "LayoutBits", "Nonzeros", "read_matrix", "
 
 _SPAN_FIELD, _POINTER_FIELD = 4, 6
 MAX_SPAN_BITS = 2**_SPAN_FIELD - 1
-"""The largest p."""
+"""Maximum of p."""
 
 
 class LayoutBits(NamedTuple):
@@ -32,18 +31,18 @@ class LayoutBits(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """The entries of a matrix as they are stored, row after row."""
+    """The stored entries of a matrix, row by row."""
 
     span_bits: int
-    """p: a difference field says 1 to 2**p columns."""
+    """p: a difference field stands for 1 to 2**p columns."""
     differences: np.ndarray
-    """Columns from the entry before, or from the left edge, less one."""
+    """Columns from the previous entry, or from the left edge, minus 1."""
     level_index: np.ndarray
-    """Index into the codebook; with fillers, one more than that, and 0 for a filler."""
+    """Index into the codebook; with fillers, index + 1, and 0 for a filler."""
     row_ends: np.ndarray
-    """Number of entries in the rows up to and including each."""
+    """Number of entries up to the end of each row."""
     has_fillers: bool
-    """Whether there are any."""
+    """Whether any entry is a filler."""
 
     def size(self, level_count: int, huffman: bool) -> LayoutBits:
         """Bits that :func:`write_layout` writes."""
@@ -62,11 +61,11 @@ class Layout(NamedTuple):
 
 
 class Nonzeros:
-    """The non-zeros of a matrix, ready to be laid out for any p.
+    """The non-zeros of a matrix, to be laid out for any p.
 
     Args:
         matrix: (rows, columns) bit patterns.
-        levels: the codebook, increasing; holds every non-zero of the matrix.
+        levels: the codebook, increasing, with every non-zero value of the matrix.
 
     Example:
         >>> matrix = np.array([[0, 5, 0], [0, 0, 7]], np.uint8)
@@ -86,19 +85,19 @@ class Nonzeros:
 
     @property
     def most_span_bits(self) -> int:
-        """The p from which on no fillers are needed."""
+        """The smallest p that needs no fillers, or the maximum of p if that is smaller."""
         longest = int(self._gaps.max(initial=1))
         return min(bit_width(longest - 1), MAX_SPAN_BITS)
 
     def least_bits(self, span_bits: int) -> int:
-        """What a layout takes at least without Huffman codes, without laying it out."""
+        """Return a lower bound on the bits of a layout without Huffman codes."""
         fillers = int(((self._gaps - 1) >> span_bits).sum())
         entries = self._gaps.size + fillers
         width = span_bits + _index_width(self._level_count, fillers > 0)
         return entries * width + self._rows * bit_width(entries)
 
     def lay_out(self, span_bits: int) -> Layout:
-        """Entries, fillers among them, for differences of ``span_bits`` bits."""
+        """Return the layout, fillers included, with differences of ``span_bits`` bits."""
         fillers = (self._gaps - 1) >> span_bits
         has_fillers = bool(fillers.any())
         place = np.cumsum(fillers + 1) - 1
@@ -120,8 +119,8 @@ def write_layout(writer: BitWriter, layout: Layout, level_count: int, huffman: b
     """Append a layout to a bit string.
 
     Args:
-        writer: what to append to.
-        layout: of a matrix.
+        writer: the bit string to append to.
+        layout: the layout of a matrix.
         level_count: number of levels of the codebook.
         huffman: Huffman code differences and indexes.
 
@@ -148,20 +147,20 @@ def write_layout(writer: BitWriter, layout: Layout, level_count: int, huffman: b
 def read_matrix(
     reader: BitReader, rows: int, columns: int, levels: np.ndarray, huffman: bool
 ) -> np.ndarray:
-    """Return the bit patterns of a matrix whose layout is next in a bit string.
+    """Read the layout of a matrix; return its bit patterns.
 
     Args:
         reader: the bit string.
-        rows: of the matrix.
-        columns: of the matrix.
+        rows: number of rows of the matrix.
+        columns: number of columns of the matrix.
         levels: the codebook, increasing bit patterns.
         huffman: whether differences and indexes are Huffman coded.
 
     Returns:
-        (rows, columns) in the type of the levels.
+        (rows, columns) array of the levels' dtype.
 
     Raises:
-        FormatError: the layout does not fit the matrix or the codebook, or is cut off.
+        FormatError: the layout does not fit the matrix or the codebook, or ends early.
 
     Example:
         >>> levels, writer = np.array([7], np.uint8), BitWriter()
@@ -183,7 +182,7 @@ def read_matrix(
         entries = int(row_ends[-1]) if rows else 0
         sizes = np.diff(row_ends, prepend=0)
         if (sizes < 0).any() or (sizes > columns).any():
-            raise FormatError(f"row pointers at byte {start} do not fit {rows}x{columns} entries")
+            raise FormatError(f"row pointers at byte {start} do not fit a {rows}x{columns} matrix")
     if huffman:
         differences = read_huffman(reader, entries, 1 << span_bits)
         level_index = read_huffman(reader, entries, symbols)
@@ -191,14 +190,18 @@ def read_matrix(
         differences = reader.read(entries, span_bits, np.uint16)
         level_index = reader.read(entries, _index_width(levels.size, fillers > 0), np.uint16)
     if entries and (symbols == 0 or level_index.max() >= symbols):
-        raise FormatError(f"codebook index at byte {start} and beyond: over {symbols} levels")
+        raise FormatError(
+            f"a codebook index after byte {start} is out of range, expected less than {symbols}"
+        )
     for part in _row_blocks(row_ends):
         first = int(row_ends[part.start - 1]) if part.start else 0
         ends = row_ends[part] - first
         inside = slice(first, first + int(ends[-1]))
         column = _columns(differences[inside], ends)
         if column.max(initial=0) >= columns:
-            raise FormatError(f"column indexes at byte {start} and beyond: over {columns} columns")
+            raise FormatError(
+                f"a column index after byte {start} is out of range, expected less than {columns}"
+            )
         row = np.repeat(np.arange(part.start, part.stop), np.diff(ends, prepend=0))
         index = level_index[inside].astype(np.int64) - fillers
         kept = index >= 0
@@ -207,7 +210,7 @@ def read_matrix(
 
 
 def _row_blocks(row_ends: np.ndarray) -> Iterator[slice]:
-    """Slices of rows with about 2**18 entries each, to keep the working memory small."""
+    """Yield slices of rows with about 2**18 entries each, to limit working memory."""
     start = 0
     while start < row_ends.size:
         before = int(row_ends[start - 1]) if start else 0
@@ -218,7 +221,7 @@ def _row_blocks(row_ends: np.ndarray) -> Iterator[slice]:
 
 
 def _columns(differences: np.ndarray, ends: np.ndarray) -> np.ndarray:
-    """Column of every entry; columns count from 0 again in every row."""
+    """Column of every entry, from 0 in every row."""
     steps = np.cumsum(differences.astype(np.int64) + 1)
     sizes = np.diff(ends, prepend=0)
     before = np.concatenate([[0], steps])[ends - sizes]

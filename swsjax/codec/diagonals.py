@@ -1,8 +1,8 @@
-"""A matrix as its wrapped diagonals, the order in which weights are coded.
+"""Wrapped diagonals of a matrix: the order in which its weights are coded.
 
-Diagonal d holds the entries (r, (r + d) mod C) of an R x C matrix, one from every row. Coding
-diagonal after diagonal, one vector operation handles a whole diagonal and yet every row and every
-column has told something about itself before its next entry comes.
+Diagonal d of an R x C matrix has the entries (r, (r + d) mod C), one from every row. Vector
+operations code many entries of a diagonal at once, and the row and column statistics are still
+updated at least once per diagonal.
 """
 
 from collections.abc import Iterator
@@ -24,14 +24,14 @@ def to_diagonals(matrix: np.ndarray) -> np.ndarray:
     """
     rows, columns = matrix.shape
     out = np.empty((columns, rows), matrix.dtype)
-    if columns**3 < rows:  # few columns: entry by entry of the wrapped columns x columns blocks
+    if columns**3 < rows:  # few columns: loop over the entries of a C x C block
         for d in range(columns):
             for r in range(columns):
                 out[d, r::columns] = matrix[r::columns, (r + d) % columns]
         return out
     for start in range(0, rows, columns):
         block = matrix[start : start + columns]
-        # In the block twice side by side, row i of the result starts at column i.
+        # Two copies of the block side by side: row i of the skewed view starts at column i.
         twice = np.ascontiguousarray(np.concatenate([block, block], axis=1))
         step = twice.itemsize
         skewed = as_strided(twice, block.shape, (twice.strides[0] + step, step))
@@ -40,13 +40,13 @@ def to_diagonals(matrix: np.ndarray) -> np.ndarray:
 
 
 def places(diagonals: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield the rows and columns of the non-zeros of a matrix in the order of coding.
+    """Yield the rows and columns of the non-zeros of a matrix in coding order.
 
     Args:
         diagonals: (C, R) array of wrapped diagonals.
 
     Yields:
-        ``(row, column)``, the non-zeros among 2**20 entries after another.
+        ``(row, column)`` arrays, one pair for each 2**20 consecutive entries.
 
     Example:
         >>> [(r.tolist(), c.tolist()) for r, c in places(to_diagonals(np.eye(3)[:, ::-1]))]

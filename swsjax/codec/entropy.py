@@ -1,4 +1,4 @@
-"""The entropy-coded encoding: all leaves of a file in one range-coded string."""
+"""The entropy encoding: all leaves of a file in one range-coded string."""
 
 import contextlib
 import math
@@ -31,9 +31,9 @@ _CHUNK = 1 << 20
 class Encoded(NamedTuple):
     """What :func:`encode_entropy` returns.
 
-    ``coded`` is the range-coded string, ``raw`` the bytes stored as they are. ``leaf_bits`` has
-    the bits of every leaf, in fractions; those of the codebooks that leaves share are charged to
-    the first of their element width.
+    ``coded`` is the range-coded string and ``raw`` the bytes stored without coding. ``leaf_bits``
+    has the fractional number of bits of every leaf; all shared codebooks are charged to the leaf
+    that is coded first.
     """
 
     coded: bytes
@@ -42,7 +42,7 @@ class Encoded(NamedTuple):
 
 
 def encode_entropy(shapes: Sequence[Shape], bits: Sequence[np.ndarray]) -> Encoded:
-    """Return the range-coded bytes, the bytes stored as they are, and the bits of every leaf.
+    """Return the range-coded bytes, the raw bytes, and the number of bits of every leaf.
 
     Args:
         shapes: shape of every leaf's bit patterns.
@@ -75,11 +75,11 @@ def decode_entropy(
         coded, raw: what :func:`encode_entropy` returned.
         shapes: shape of every leaf's bit patterns.
         dtypes: unsigned type of every leaf's bit patterns.
-        names: what to call every leaf in messages; its number by default.
-        where: offset of ``coded`` in its file, for messages; ``raw`` follows it.
+        names: name of every leaf for messages; by default its index.
+        where: file offset of ``coded``, for messages; ``raw`` follows it.
 
     Raises:
-        FormatError: the bytes are damaged.
+        FormatError: ``coded`` or ``raw`` is damaged.
 
     Example:
         >>> coded, raw, _ = encode_entropy([(3,)], [np.array([0, 9, 9], np.uint8)])
@@ -90,7 +90,7 @@ def decode_entropy(
     bits = [np.zeros(math.prod(s), t) for s, t in zip(shapes, dtypes, strict=True)]
     _code_leaves(Decoder(coded, where), section, shapes, bits, names or range(len(bits)))
     if section.left:
-        raise FormatError(f"{section.left} bytes left over after the raw values")
+        raise FormatError(f"{section.left} bytes are left after the raw values")
     return bits
 
 
@@ -103,7 +103,7 @@ class _Leaf(NamedTuple):
     kind: int = _ZERO
     levels: np.ndarray | None = None
     cost: int = 0  # estimate, in nats * 2**16
-    without_levels: int = 0  # the same for a codebook that comes for nothing
+    without_levels: int = 0  # the same with a codebook, excluding its levels
     shares: bool = False
 
 
@@ -114,9 +114,9 @@ def _code_leaves(
     bits: Sequence[np.ndarray],
     names: Sequence[object],
 ) -> list[float]:
-    """Code all leaves: those with two axes or more first, so that biases profit from kernels.
+    """Code all leaves; return the number of bits of every leaf when writing.
 
-    Returns the bits of every leaf when writing.
+    Leaves with two or more axes come first, so that the models of biases have seen the kernels.
     """
     order = sorted(range(len(bits)), key=lambda i: len(shapes[i]) < 2)
     leaves = [_Leaf(names[i], tuple(shapes[i]), bits[i]) for i in order]
@@ -145,7 +145,7 @@ def _code_leaves(
 
 @contextlib.contextmanager
 def _located(what: str, coder: Coder) -> Iterator[None]:
-    """Say in every message which part of the file it is about."""
+    """Prefix the message of a FormatError with the part of the file and its offset."""
     try:
         yield
     except FormatError as error:
@@ -159,16 +159,12 @@ def _code_leaf(
     shared: tuple[np.ndarray, LevelModel] | None,
     profiles: Profiles,
 ) -> None:
-    """Code one leaf.
-
-    Args:
-        shared: codebook and model that leaves of this element width share, or None.
-    """
+    """Code one leaf; ``shared`` is the codebook and model of its element width, or None."""
     kind = coder.integer(leaf.kind, _KIND_BITS)
     if kind == _ZERO:
         return
     if leaf.bits.size == 0:
-        raise FormatError(f"shape {leaf.shape} is empty, but there is data")
+        raise FormatError(f"shape {leaf.shape} is empty, but data is coded for it")
     if kind == _DENSE_RAW:
         code_planes(coder, raw, leaf.bits)
         return
@@ -205,7 +201,7 @@ def _code_leaf(
 def _code_raw_values(
     coder: Coder, raw: RawSection, matrix: np.ndarray, diagonals: np.ndarray
 ) -> None:
-    """Code the non-zeros of a matrix by byte planes."""
+    """Code the non-zeros of a matrix as byte planes."""
     values = np.zeros(np.count_nonzero(diagonals), matrix.dtype)
     start = 0
     if coder.writes:
@@ -220,7 +216,7 @@ def _code_raw_values(
 
 
 def _classify(leaf: _Leaf) -> _Leaf:
-    """Choose how to code a leaf on its own, by the entropies of its positions and values."""
+    """Choose the cheapest kind for a leaf alone, by the entropies of its positions and values."""
     nonzero = int(np.count_nonzero(leaf.bits))
     if nonzero == 0:
         return leaf
@@ -244,28 +240,29 @@ def _classify(leaf: _Leaf) -> _Leaf:
 
 
 def _share(leaves: list[_Leaf], dtype: np.dtype) -> tuple[list[_Leaf], np.ndarray | None]:
-    """Let leaves of one element width share a codebook where that is smaller.
+    """Share a codebook among leaves of one element width if that is smaller.
 
-    Returns the leaves, and the levels that they share or None.
+    Returns:
+        The leaves, and the levels of the shared codebook or None.
     """
     width = 8 * dtype.itemsize
-    able = {
+    candidates = {
         i: leaf.levels
         for i, leaf in enumerate(leaves)
         if leaf.bits.dtype == dtype and leaf.kind != _ZERO and leaf.levels is not None
     }
     members: list[int] = []
     union = np.zeros(0, dtype)
-    for i in sorted(able, key=lambda i: (leaves[i].kind != _CODEBOOK, -leaves[i].bits.size)):
-        leaf, levels = leaves[i], able[i]
-        together = np.union1d(union, levels)
-        # A level that a leaf does not use still costs it some bits to find out.
-        more = (together.size - levels.size) * _UNUSED_LEVEL_BITS
-        more += (together.size - union.size) * width
-        joins = leaf.without_levels + more * _BIT_Q16 < leaf.cost
-        if (joins and together.size <= MAX_LEVELS) or (not members and leaf.kind == _CODEBOOK):
+    for i in sorted(candidates, key=lambda i: (leaves[i].kind != _CODEBOOK, -leaves[i].bits.size)):
+        leaf, levels = leaves[i], candidates[i]
+        joined = np.union1d(union, levels)
+        # A leaf spends some bits even on a level that it does not use.
+        extra = (joined.size - levels.size) * _UNUSED_LEVEL_BITS
+        extra += (joined.size - union.size) * width
+        cheaper = leaf.without_levels + extra * _BIT_Q16 < leaf.cost
+        if (cheaper and joined.size <= MAX_LEVELS) or (not members and leaf.kind == _CODEBOOK):
             members.append(i)
-            union = together
+            union = joined
     if len(members) < 2:
         return leaves, None
     leaves = list(leaves)
@@ -275,7 +272,7 @@ def _share(leaves: list[_Leaf], dtype: np.dtype) -> tuple[list[_Leaf], np.ndarra
 
 
 def _column_counts(diagonals: np.ndarray, transposed: bool) -> tuple[np.ndarray, int]:
-    """Non-zeros in each column of the matrix as it was before any transposition, and its rows."""
+    """Non-zeros per column of the matrix before transposition, and its number of rows."""
     columns, rows = diagonals.shape
     if transposed:
         return diagonals.sum(axis=0, dtype=np.int64), columns

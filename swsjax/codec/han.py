@@ -1,4 +1,4 @@
-"""The storage format of Han et al. (2015), as a bit stream that decodes again.
+"""The storage format of Han et al. (2015), as a decodable bit stream.
 
 Compression rates in the literature are computed in this format: compressed sparse rows with
 relative column indexes (:mod:`swsjax.codec.csr`) and weights as indexes into a codebook.
@@ -29,12 +29,12 @@ _MAX_LEVELS = 2**_LEVEL_COUNT_BITS - 1
 
 
 class HanBits(NamedTuple):
-    """Bits that one leaf takes in the Han format, by what they are for.
+    """Bits that one leaf takes in the Han format, by purpose.
 
-    ``header`` is fields of fixed size, ``pointers`` the ends of rows, ``positions`` and ``values``
-    the entries, ``fillers`` those that stand for no weight. A ``codebook`` level is charged to the
-    first leaf that uses it when the codebook is shared. ``raw`` counts the leaves that are stored
-    as they are, having too many distinct values.
+    ``header`` counts fields of fixed size, ``pointers`` the row ends, ``positions`` and ``values``
+    the entries that stand for weights, and ``fillers`` the other entries. Each ``codebook`` level
+    is charged to the first leaf that uses it if the codebook is shared. ``raw`` counts the bits of
+    a leaf stored without a codebook.
     """
 
     header: int = 0
@@ -47,17 +47,17 @@ class HanBits(NamedTuple):
 
     @property
     def total(self) -> int:
-        """All bits of the leaf."""
+        """Total bits of the leaf."""
         return sum(self)
 
 
 class _Plan(NamedTuple):
-    """How one leaf is going to be written."""
+    """How one leaf will be written."""
 
     mode: int
     size: HanBits
-    levels: np.ndarray  # those that the leaf uses
-    layout: Layout | None = None  # None if it is stored as it is
+    levels: np.ndarray  # levels that the leaf uses
+    layout: Layout | None = None  # None for a raw leaf
 
 
 def han_size(arrays: Iterable[np.ndarray], huffman: bool = False) -> list[HanBits]:
@@ -66,16 +66,16 @@ def han_size(arrays: Iterable[np.ndarray], huffman: bool = False) -> list[HanBit
     For a leaf with n stored entries of which f are fillers, R rows, L levels and p-bit
     differences: ``pointers = R * ceil(log2(n + 1))``, ``positions = (n - f) * p``,
     ``values = (n - f) * ceil(log2(L + [f > 0]))``, ``fillers = f * (both)`` and
-    ``codebook = L * 8 * itemsize``. p and the orientation are those that make the leaf smallest.
-    With ``huffman=True`` differences and values are Huffman coded, tables included (under
-    ``positions`` and ``values``; fillers are then not told apart).
+    ``codebook = L * 8 * itemsize``. p and the orientation are chosen to minimise the size of the
+    leaf. With ``huffman=True``, ``positions`` and ``values`` are the Huffman codes and tables of
+    differences and values, fillers included.
 
     Args:
-        arrays: NumPy arrays, one a leaf.
-        huffman: also Huffman code differences and values.
+        arrays: NumPy arrays, one per leaf.
+        huffman: whether to Huffman code differences and values.
 
     Returns:
-        A list of :class:`HanBits`; the sum of their totals is the length of the stream.
+        A list of :class:`HanBits`; their totals add up to the length of the stream.
 
     Example:
         >>> kernel = np.zeros((4, 8), np.float32)
@@ -95,10 +95,10 @@ def encode_han(shapes: Sequence[Shape], bits: Sequence[np.ndarray], huffman: boo
     Args:
         shapes: shape of every leaf.
         bits: flat bit patterns of every leaf (:func:`swsjax.codec.bits.bits_of`).
-        huffman: Huffman code differences and values.
+        huffman: whether to Huffman code differences and values.
 
     Returns:
-        The bytes, zero-padded to a whole number of bytes.
+        The stream, zero-padded to a whole number of bytes.
 
     Example:
         >>> stream = encode_han([(2, 3)], [np.array([0, 0, 5, 0, 0, 0], np.uint8)])
@@ -135,14 +135,14 @@ def decode_han(
     """Read a Han-format stream.
 
     Args:
-        data: the bytes :func:`encode_han` returned.
+        data: the bytes that :func:`encode_han` returned.
         shapes: shape of every leaf.
         dtypes: unsigned dtype of every leaf's bit patterns.
         huffman: whether the stream is Huffman coded.
-        where: offset of ``data`` in its file, for messages.
+        where: file offset of ``data``, for messages.
 
     Returns:
-        A list of flat arrays of bit patterns.
+        The flat bit patterns of every leaf.
 
     Raises:
         FormatError: the stream is damaged.
@@ -176,19 +176,19 @@ def decode_han(
             matrix = read_matrix(reader, rows, columns, levels, huffman)
         out.append(np.ascontiguousarray(matrix).reshape(-1))
     if reader.remaining >= 8 or reader.read_bits(reader.remaining).any():
-        raise FormatError(f"data left over after the last leaf at byte {reader.offset}")
+        raise FormatError(f"data is left after the last leaf at byte {reader.offset}")
     return out
 
 
 def _widths(dtypes: Iterable[np.dtype]) -> list[int]:
-    """Element widths in bytes, each once, in order of first appearance."""
+    """Distinct element widths in bytes, in order of first appearance."""
     return list(dict.fromkeys(dtype.itemsize for dtype in dtypes))
 
 
 def _plan(
     shapes: Sequence[Shape], bits: Sequence[np.ndarray], huffman: bool
 ) -> tuple[list[_Plan], dict[int, np.ndarray]]:
-    """Plan every leaf with its own codebook and with shared ones; keep what is smaller."""
+    """Plan every leaf with its own codebook and with a shared one; keep the smaller plan."""
     plans = [
         _plan_leaf(shape, leaf, levels_of(leaf, _MAX_LEVELS), None, huffman)
         for shape, leaf in zip(shapes, bits, strict=True)
@@ -219,7 +219,7 @@ def _plan(
 def _charge(
     plans: Sequence[_Plan], bits: Sequence[np.ndarray], shared: dict[int, np.ndarray]
 ) -> list[_Plan]:
-    """Charge the stream's own fields and the shared codebooks to the leaves."""
+    """Charge the fields of the stream and the shared codebooks to the leaves."""
     plans = list(plans)
     widths, seen = set(), {}
     for i, leaf in enumerate(bits):
@@ -248,7 +248,7 @@ def _plan_leaf(
     shared: np.ndarray | None,
     huffman: bool,
 ) -> _Plan:
-    """Choose orientation and p for one leaf; raw where that is smaller."""
+    """Choose orientation and p for one leaf, or raw if that is smaller."""
     width = 8 * leaf.dtype.itemsize
     best = _Plan(_RAW, HanBits(header=_MODE_BITS, raw=leaf.size * width), leaf[:0])
     if levels is None or leaf.size == 0:
@@ -262,7 +262,7 @@ def _plan_leaf(
         nonzeros = Nonzeros(oriented, book)
         for span_bits in range(nonzeros.most_span_bits + 1):
             if not huffman and nonzeros.least_bits(span_bits) >= best.size.total:
-                continue  # sizes first: entries are laid out only for a p that may win
+                continue  # the lower bound rules out this p
             layout = nonzeros.lay_out(span_bits)
             size = HanBits(*layout.size(book.size, huffman), codebook=codebook)
             size = size._replace(header=size.header + header)

@@ -1,4 +1,4 @@
-"""What a file says about its leaves before their data: path, element type, shape."""
+"""The header of a file: path, element type and shape of every leaf."""
 
 import math
 from collections.abc import Sequence
@@ -39,9 +39,9 @@ DTYPES = {
     "float8_e4m3fn": 1,
     "float8_e5m2": 1,
 }
-"""Bytes of an element of each type; the position is its code in the file, new types come last."""
+"""Bytes per element of each type; the index is the code in the file, so new types come last."""
 
-# Path components that cost one byte. Part of the format: never changed, never reordered.
+# Path components that take one byte. Part of the format: never change or reorder them.
 NAMES = (
     *("bias", "kernel", "scale", "embedding", "mean", "var", "params", "batch_stats"),
     *("value", "weight", "w", "b", "query", "key", "out", "Dense_0", "Dense_1", "Dense_2"),
@@ -51,14 +51,14 @@ NAMES = (
 
 _NEW_NAME, _INTEGER, _FIRST_NAME = 0, 1, 2
 _MANY_AXES = 7
-_MAX_AXES = 64  # NumPy's own limit
+_MAX_AXES = 64  # NumPy's limit
 MAX_COMPONENTS = 64
-"""Components of a path at most."""
+"""Maximum number of components of a path."""
 
 Path = tuple[str | int, ...]
-"""Where a leaf is in its tree: names, and non-negative positions in lists."""
+"""Location of a leaf in its tree: names, and non-negative list indexes."""
 Shape = tuple[int, ...]
-"""Of an array."""
+"""Shape of an array."""
 
 
 class Spec(NamedTuple):
@@ -107,8 +107,8 @@ def matrix_shape(shape: Shape) -> tuple[int, int]:
 def specs_bytes(specs: Sequence[Spec]) -> bytes:
     """Return the header bytes that describe ``specs``.
 
-    A path keeps the leading components it has in common with the path before it, and a name that
-    occurred before, or is in the table of common names, is one byte.
+    Leading components shared with the previous path are not repeated. A name that occurred before,
+    or that is in the table of common names, is written as its number, usually one byte.
 
     Example:
         >>> specs_bytes([Spec(("fc1", "kernel"), "float32", (784, 300))])
@@ -153,10 +153,10 @@ def read_specs(reader: ByteReader, max_bytes: int) -> list[Spec]:
 
     Args:
         reader: a :class:`~swsjax.codec.wire.ByteReader`.
-        max_bytes: refuse leaves that would take more than this together once decoded.
+        max_bytes: maximum total size of the decoded leaves.
 
     Raises:
-        FormatError: the header is damaged, or asks for more than ``max_bytes``.
+        FormatError: the header is damaged, or the leaves exceed ``max_bytes``.
 
     Example:
         >>> header = specs_bytes([Spec(("w", 0), "bfloat16", (3,))])
@@ -164,9 +164,10 @@ def read_specs(reader: ByteReader, max_bytes: int) -> list[Spec]:
         [Spec(path=('w', 0), dtype='bfloat16', shape=(3,))]
     """
     count = reader.varint("number of leaves")
-    if 2 * count > reader.remaining:  # a leaf takes two bytes at least
+    if 2 * count > reader.remaining:  # a leaf takes at least two bytes
         raise FormatError(
-            f"{count} leaves declared, with {reader.remaining} bytes left at byte {reader.offset}"
+            f"{count} leaves declared, but {reader.remaining} bytes are left at byte "
+            f"{reader.offset}"
         )
     names = list(NAMES)
     specs: list[Spec] = []
@@ -191,7 +192,7 @@ def read_specs(reader: ByteReader, max_bytes: int) -> list[Spec]:
 
 
 def _enter(tree: dict[str | int, Any], path: Path) -> bool:
-    """Enter a leaf into nested dictionaries; return whether its place was free."""
+    """Insert a leaf into nested dictionaries; return whether its path was free."""
     for component in path[:-1]:
         tree = tree.setdefault(component, {})
         if tree is None:  # a leaf
@@ -208,7 +209,8 @@ def _read_path(reader: ByteReader, previous: Path, names: list[str]) -> Path:
         return ()
     if kept - 1 > len(previous):
         raise FormatError(
-            f"path at byte {reader.offset - 1} keeps {kept - 1} components of {len(previous)}"
+            f"path at byte {reader.offset - 1} keeps {kept - 1} components of the previous path, "
+            f"which has {len(previous)}"
         )
     path = list(previous[: kept - 1])
     while True:
@@ -227,11 +229,11 @@ def _read_path(reader: ByteReader, previous: Path, names: list[str]) -> Path:
         elif code - _FIRST_NAME < len(names):
             path.append(names[code - _FIRST_NAME])
         else:
-            raise FormatError(f"path component at byte {start} names an unknown string {code}")
+            raise FormatError(f"path component at byte {start} has unknown code {code}")
         if last:
             return tuple(path)
         if len(path) >= MAX_COMPONENTS:
-            raise FormatError(f"path at byte {start} has over {MAX_COMPONENTS} components")
+            raise FormatError(f"path at byte {start} has more than {MAX_COMPONENTS} components")
 
 
 def _read_type(reader: ByteReader, path: Path) -> Spec:
@@ -242,7 +244,9 @@ def _read_type(reader: ByteReader, path: Path) -> Spec:
     if axes == _MANY_AXES:
         axes = reader.varint("number of axes")
     if axes > _MAX_AXES:
-        raise FormatError(f"leaf {path} at byte {start} has {axes} axes, over {_MAX_AXES}")
+        raise FormatError(
+            f"leaf {path} at byte {start} has {axes} axes; at most {_MAX_AXES} are allowed"
+        )
     dtype = list(DTYPES)[code]
     shape = tuple(reader.varint("axis length") for _ in range(axes))
     if math.prod(n for n in shape if n) * DTYPES[dtype] >= 2**63:

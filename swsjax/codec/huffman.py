@@ -1,4 +1,4 @@
-"""Canonical Huffman codes of at most 16 bits, for the Huffman column of the Han format."""
+"""Canonical Huffman codes of at most 16 bits, for the Han format."""
 
 import heapq
 
@@ -15,13 +15,13 @@ _SYMBOL_COUNT_BITS = 17
 
 
 def code_lengths(counts: npt.ArrayLike) -> np.ndarray:
-    """Return the code length of every symbol, 0 for symbols that do not occur.
+    """Return the code length of every symbol, and 0 for symbols that do not occur.
 
-    Codes are kept to 16 bits by flattening the counts until they fit, which costs nothing on
-    any distribution met in practice.
+    Codes longer than 16 bits are avoided by halving the counts until they fit. In practice this
+    costs nothing.
 
     Args:
-        counts: (symbols,) how often each symbol occurs.
+        counts: (symbols,) number of occurrences of each symbol.
 
     Example:
         >>> code_lengths(np.array([5, 0, 1, 1])).tolist()
@@ -43,7 +43,7 @@ def code_lengths(counts: npt.ArrayLike) -> np.ndarray:
 
 
 def _tree_depths(weights: list[int]) -> list[int]:
-    """Depth of every leaf of a Huffman tree; ties go to the node made first."""
+    """Depth of every leaf of a Huffman tree; of equal weights, the older node is merged first."""
     heap = [(weight, node) for node, weight in enumerate(weights)]
     heapq.heapify(heap)
     parent = {}
@@ -60,7 +60,7 @@ def _tree_depths(weights: list[int]) -> list[int]:
 
 
 def _codes(lengths: np.ndarray) -> np.ndarray:
-    """Canonical codes: by length, then by symbol."""
+    """Canonical codes, ordered by length, then by symbol."""
     codes = np.zeros(lengths.size, np.int64)
     code, previous = 0, 0
     for symbol in sorted(np.flatnonzero(lengths).tolist(), key=lambda s: (lengths[s], s)):
@@ -72,7 +72,7 @@ def _codes(lengths: np.ndarray) -> np.ndarray:
 
 
 def huffman_bits(counts: np.ndarray) -> tuple[int, int]:
-    """Return ``(table_bits, code_bits)`` of a Huffman coded sequence with these symbol counts.
+    """Return ``(table_bits, code_bits)`` of a Huffman-coded sequence with these symbol counts.
 
     Example:
         >>> huffman_bits(np.array([5, 0, 1, 1]))
@@ -114,7 +114,7 @@ def read_huffman(reader: BitReader, count: int, alphabet: int) -> np.ndarray:
     """Read what :func:`write_huffman` wrote: ``count`` symbols below ``alphabet``.
 
     Raises:
-        FormatError: the table is no prefix code, or the stream ends early.
+        FormatError: the table is not a prefix code, or the stream is damaged or ends early.
 
     Example:
         >>> writer = BitWriter()
@@ -125,7 +125,9 @@ def read_huffman(reader: BitReader, count: int, alphabet: int) -> np.ndarray:
     start = reader.offset
     size = reader.read_int(_SYMBOL_COUNT_BITS)
     if size > alphabet:
-        raise FormatError(f"Huffman table at byte {start} has {size} symbols, not {alphabet}")
+        raise FormatError(
+            f"Huffman table at byte {start} has {size} symbols, expected at most {alphabet}"
+        )
     used = np.flatnonzero(reader.read_bits(size))
     lengths = np.zeros(size, np.int64)
     lengths[used] = reader.read(used.size, 4).astype(np.int64) + 1
@@ -149,7 +151,7 @@ def read_huffman(reader: BitReader, count: int, alphabet: int) -> np.ndarray:
 def _read_block(
     reader: BitReader, out: np.ndarray, table_length: np.ndarray, table_symbol: np.ndarray
 ) -> int:
-    """Fill ``out``; return its size."""
+    """Fill ``out`` with decoded symbols; return its size."""
     start = reader.position
     available = min(reader.remaining, out.size * _LONGEST)
     bits = np.concatenate([reader.read_bits(available), np.zeros(_LONGEST, np.uint8)])
@@ -162,7 +164,7 @@ def _read_block(
         step = steps[at]
         if step == 0 or at + step > available:
             reader.position = start + at
-            raise FormatError(f"no Huffman code at byte {reader.offset}")
+            raise FormatError(f"invalid Huffman code at byte {reader.offset}")
         places.append(at)
         at += step
     reader.position = start + at

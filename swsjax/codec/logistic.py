@@ -1,9 +1,9 @@
-"""Probabilities in fixed point: logarithm, logistic function and the mixing of predictions.
+"""Fixed-point probabilities: logarithm, logistic function, and logistic mixing.
 
-Every number is an integer, so that a file decodes to the same bits on every machine. A logit is a
-natural logarithm in units of 1/256; a probability is an integer from 1 to 65535, in units of
-2**-16. The tables are made with :mod:`decimal`, whose ``ln`` and ``exp`` are correctly rounded by
-specification; the platform's mathematical library is never asked.
+All numbers are integers, so a file decodes to the same bits on every machine. A logit is a natural
+logarithm in units of 1/256; a probability is an integer from 1 to 65535, in units of 2**-16. The
+tables come from :mod:`decimal`, whose ``ln`` and ``exp`` are correctly rounded by specification,
+and not from the platform's mathematical library.
 """
 
 import functools
@@ -18,11 +18,11 @@ __all__ = ["LOGIT_LIMIT", "ONE", "Mixer", "ln_q16", "rate_logit", "squash_table"
 ONE = 1 << 16
 """A probability of 1."""
 LOGIT_LIMIT = 2839
-"""The last logit whose probability is not 0 or 1 when rounded."""
+"""The largest logit whose rounded probability is below 1."""
 _LN_BITS = 10
 _STEP = 26843546  # 1.6 * 2**24
 _WEIGHT_LIMIT = 16 * ONE
-_EXACT = Context(prec=25, rounding=ROUND_HALF_EVEN, traps=[])  # not the caller's settings
+_EXACT = Context(prec=25, rounding=ROUND_HALF_EVEN, traps=[])  # independent of the caller's context
 
 
 def _rounded(number: Decimal) -> int:
@@ -42,7 +42,7 @@ def _ln_table() -> tuple[np.ndarray, int]:
 def squash_table() -> np.ndarray:
     """Return ``round(2**16 / (1 + exp(-z / 256)))`` for z from -LOGIT_LIMIT to LOGIT_LIMIT.
 
-    The values are integers from 1 to 65535 held in ``float64``, which the range coder wants.
+    The values are integers from 1 to 65535 in ``float64``, the dtype that the range coder takes.
 
     Example:
         >>> squash_table()[[0, LOGIT_LIMIT, -1]].tolist()
@@ -59,7 +59,8 @@ def ln_q16(values: npt.ArrayLike) -> np.ndarray:
     """Return the natural logarithm of positive integers below 2**53, in units of 2**-16.
 
     With e the position of the highest set bit and i the ten bits after it, the result is
-    ``e * ln 2 + ln(1 + (i + 1/2) / 1024)``, each rounded to a multiple of 2**-16: within 0.0005.
+    ``e * ln 2 + ln(1 + (i + 1/2) / 1024)``, each rounded to a multiple of 2**-16. The error is
+    below 0.0006.
 
     Example:
         >>> (ln_q16(np.array([1, 2, 1000])) / 65536).round(3).tolist()
@@ -77,10 +78,10 @@ def rate_logit(
     """Return the logit of ``(ones + strength * prior) / (trials + strength)``.
 
     Args:
-        ones: integer array, how often the event happened.
-        trials: integer or array, out of how many times; never less than ``ones``.
-        prior: probability in units of 2**-16 (integer or array).
-        strength: how many trials the prior counts as.
+        ones: integer array of event counts.
+        trials: number of trials, an integer or array, at least ``ones``.
+        prior: prior probability in units of 2**-16, an integer or array.
+        strength: number of trials that the prior counts as.
 
     Example:
         >>> int(rate_logit(np.array([3]), 10, 1 << 15, 2)[0])  # ln(4 / 8) * 256
@@ -92,16 +93,16 @@ def rate_logit(
 
 
 class Mixer:
-    """Logistic mixing: predictions are weighted in the logit domain, the weights learn online.
+    """Logistic mixing: a weighted sum of logits with weights learnt online.
 
     The mixed logit is ``floor(sum_i w_i x_i / 2**16)``, weights in units of 2**-16. After a block
-    of decisions each weight takes a step along its gradient, divided by the curvature seen so
-    far: ``w_i += 1.6 * sum(x_i * error) / (patience + sum(x_i**2 * p * (1 - p)))``. There may be
-    several sets of weights, each for its own kind of decisions.
+    of decisions each weight takes a gradient step divided by the curvature accumulated so far:
+    ``w_i += 1.6 * sum(x_i * error) / (patience + sum(x_i**2 * p * (1 - p)))``. There may be several
+    sets of weights; each decision selects one.
 
     Args:
-        weights: starting weights; rounded to multiples of 2**-16.
-        patience: how much curvature the starting weights are worth.
+        weights: initial weights, rounded to multiples of 2**-16.
+        patience: initial curvature; the larger, the slower the weights change at first.
         sets: number of sets of weights.
 
     Example:
@@ -116,8 +117,8 @@ class Mixer:
         CS-2005-16 (logistic mixing, with a fixed rate).
     """
 
-    # Inputs are integers in float64 arrays: all sums stay below 2**53, so they are exact in
-    # whatever order a BLAS adds them up.
+    # Inputs are integers in float64 arrays. All sums stay below 2**53, so they are exact for any
+    # order of summation in BLAS.
 
     def __init__(self, weights: Iterable[float], patience: int, sets: int = 1) -> None:
         weights = list(weights)
@@ -126,11 +127,11 @@ class Mixer:
         self.size = len(weights)
 
     def mix(self, inputs: np.ndarray, choice: np.ndarray | None = None) -> np.ndarray:
-        """Return probabilities (integers in ``float64``) of decisions.
+        """Return the probability of each decision, as integers in ``float64``.
 
         Args:
             inputs: (size, n) logits; clipped to +-LOGIT_LIMIT in place.
-            choice: (n,) which set of weights to use; the first for all by default.
+            choice: (n,) index of the set of weights of each decision; by default the first set.
         """
         np.clip(inputs, -LOGIT_LIMIT, LOGIT_LIMIT, out=inputs)
         mixed = np.array(self._weights, np.float64) @ inputs
@@ -147,7 +148,7 @@ class Mixer:
         bits: np.ndarray,
         choice: np.ndarray | None = None,
     ) -> None:
-        """Move the weights after at most 2**15 decisions came out as ``bits``."""
+        """Update the weights from the outcomes ``bits`` of at most 2**15 decisions."""
         error = bits * float(ONE) - probabilities
         variance = np.floor(probabilities * (ONE - probabilities) / ONE)
         if choice is None:

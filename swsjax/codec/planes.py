@@ -1,4 +1,4 @@
-"""Values with too many levels for a codebook: byte planes, each stored or entropy coded."""
+"""Byte planes for values with too many levels for a codebook, each raw or entropy coded."""
 
 import numpy as np
 import numpy.typing as npt
@@ -14,11 +14,11 @@ _BYTE_Q16 = 363409  # ln 256 in units of 2**-16
 
 
 class RawSection:
-    """The bytes of a file that are stored as they are: appended to, or taken from the front.
+    """The uncoded bytes of a file: written by appending, read from the front.
 
     Args:
-        data: the bytes to take from; none when writing.
-        where: their offset in the file, for messages.
+        data: the bytes to read; empty when writing.
+        where: file offset of ``data``, for messages.
 
     Example:
         >>> section = RawSection(b"abc")
@@ -34,7 +34,7 @@ class RawSection:
         self.size = 0
 
     def append(self, values: np.ndarray) -> None:
-        """Add bytes."""
+        """Append bytes."""
         self.parts.append(values.tobytes())
         self.size += values.size
 
@@ -42,7 +42,7 @@ class RawSection:
         """Return the next ``count`` bytes.
 
         Raises:
-            FormatError: fewer are left.
+            FormatError: fewer than ``count`` bytes are left.
         """
         if count > self.left:
             raise FormatError(
@@ -54,14 +54,14 @@ class RawSection:
 
     @property
     def left(self) -> int:
-        """Bytes not yet taken."""
+        """Number of bytes not yet taken."""
         return self._data.size - self._taken
 
 
 def entropy_q16(counts: npt.ArrayLike) -> int:
     """Return the empirical entropy of a sequence with these symbol counts, in nats * 2**16.
 
-    Integer arithmetic, so that a choice that depends on it is the same on every machine.
+    Integer arithmetic makes choices based on it the same on every machine.
 
     Example:
         >>> entropy_q16(np.array([2, 2])) / 45426  # in bits
@@ -75,14 +75,14 @@ def entropy_q16(counts: npt.ArrayLike) -> int:
 
 
 def code_planes(coder: Coder, raw: RawSection, values: np.ndarray) -> None:
-    """Code each byte plane of ``values``, the least significant byte first.
+    """Code the byte planes of ``values``, least significant byte first.
 
-    A plane whose byte frequencies are uneven enough is coded with frequencies that adapt block
-    by block; another is stored in the raw section.
+    A plane that entropy coding would shrink noticeably is coded with frequencies that adapt block
+    by block. Any other plane goes to the raw section.
 
     Args:
         coder: an Encoder or Decoder.
-        raw: the :class:`RawSection` to append to or to take from.
+        raw: the :class:`RawSection` to write to or read from.
         values: flat array of bit patterns; filled in when decoding.
 
     Example:
@@ -114,7 +114,7 @@ def code_planes(coder: Coder, raw: RawSection, values: np.ndarray) -> None:
 
 
 def _code_adaptively(coder: Coder, plane: np.ndarray) -> np.ndarray:
-    """Code bytes with frequencies ``16 * n + 1``, n the counts in the blocks before."""
+    """Code bytes with frequencies ``16 * n + 1``, n being the counts in earlier blocks."""
     counts = np.ones(256, np.int64)
     start = 0
     while start < plane.size:

@@ -1,4 +1,4 @@
-"""Where the non-zero weights are: adaptive coding of a mask by row, column and neighbourhood."""
+"""Adaptive coding of the non-zero positions, with row, column and neighbour contexts."""
 
 import numpy as np
 
@@ -13,11 +13,11 @@ _PATIENCE = 100
 _NEAR_STATES, _MIDDLE_STATES, _WEIGHT_SETS = 5, 8, 3
 
 _LAYER_PRIOR, _CONTEXT_PRIOR = 2, 2
-# The density of a row starts with _ENTRIES entries of the layer's density and as many more as
-# have so many non-zeros on average (in units of 2**-16): few where rows differ much.
+# The prior of the density of a row or column is the density of the layer. It counts as _ENTRIES
+# entries plus as many as have _UNEVEN / 2**16 non-zeros on average, or _EVEN / 2**16 in even masks.
 _ENTRIES, _UNEVEN, _EVEN = 3, 6554, 131072
 
-# Starting weights of the mixer by what there is to mix, tuned on soft-weight-shared LeNets.
+# Initial mixer weights for each combination of inputs, tuned on soft-weight-shared LeNets.
 _ALIKE = {"layer": 1.0, "row": 0.3, "column": 0.3}
 _PLAIN = {"layer": 0.85, "row": 0.75, "column": 0.6}
 _LINKED = {"layer": 0.85, "row": 0.5, "column": 0.65, "link": 0.25}
@@ -32,21 +32,25 @@ def code_positions(
     neighbours: Neighbours | None = None,
     link: np.ndarray | None = None,
 ) -> None:
-    """Code a mask, diagonal after diagonal.
+    """Code a mask, one diagonal after another.
 
-    The logit of the next entry of row r and column c is a learned mixture of the logits of: the
-    density so far of the layer, of the row, of the column; with neighbours also that of the rows
-    around r, and that of the entries so far which had as many non-zeros around them in column c;
-    with a link also how dense the row is expected to be. With neighbours there are three sets of
-    weights, for 0, 1 and more non-zeros next to the entry.
+    The probability of a non-zero at row r and column c is a logistic mixture of:
+
+    - the densities so far of the layer, of row r and of column c;
+    - with neighbours, the densities so far of the rows next to r, and of the entries with the same
+      numbers of non-zero neighbours in their column;
+    - with a link, the density of row r expected from an earlier layer.
+
+    With neighbours there are three sets of mixer weights, for 0, 1 and more non-zeros next to the
+    entry.
 
     Args:
         coder: an Encoder or Decoder.
         mask: (C, R) zeros and ones, the wrapped diagonals (:mod:`swsjax.codec.diagonals`);
             filled in when decoding.
-        even: whether all rows, and all columns, are about equally dense.
-        neighbours: which rows are next to each other, or None.
-        link: (R,) logits that say how much denser than the layer each row is expected to be.
+        even: whether all rows are about equally dense, and all columns too.
+        neighbours: offsets between neighbouring rows, or None.
+        link: (R,) expected density of each row relative to the layer, as logits, or None.
 
     Example:
         >>> from swsjax.codec.rangecoder import Decoder, Encoder
@@ -72,7 +76,7 @@ def code_positions(
 
 
 class _MaskModel:
-    """What is known of a mask while it is being coded, and the prediction made of it."""
+    """Statistics of the mask coded so far, and the predictions from them."""
 
     def __init__(
         self,
@@ -101,7 +105,7 @@ class _MaskModel:
         self._choice = None
 
     def predict(self, diagonal: int, start: int, stop: int) -> np.ndarray:
-        """Probabilities of the entries of rows ``start`` to ``stop`` on a diagonal."""
+        """Return the probabilities of the entries of a diagonal in rows ``start`` to ``stop``."""
         layer = (16 * self._total + 2) * ONE // (16 * self.done + 32)
         layer = min(max(layer, 1), ONE - 1)
         prior = _ENTRIES + self._spread // layer
@@ -129,7 +133,7 @@ class _MaskModel:
         return self._probability
 
     def learn(self, diagonal: int, start: int, stop: int) -> None:
-        """Take in the entries that :meth:`predict` was asked about last."""
+        """Update the statistics with the entries of the last :meth:`predict`."""
         bits = self._mask[diagonal, start:stop]
         self._mixer.learn(self._inputs, self._probability, bits, self._choice)
         hit = np.flatnonzero(bits)
@@ -145,14 +149,14 @@ class _MaskModel:
         self.done += stop - start
 
     def _states(self, neighbours: Neighbours, diagonal: int, start: int, stop: int) -> np.ndarray:
-        """Number of non-zeros among the near and among the middle neighbours, as one number."""
+        """Context from the numbers of non-zeros among the near and the middle neighbours."""
         near = self._count(diagonal, start, stop, neighbours.near)
         middle = self._count(diagonal, start, stop, neighbours.middle)
         state = np.minimum(near, _NEAR_STATES - 1) * np.uint8(_MIDDLE_STATES)
         return state + np.minimum(middle, _MIDDLE_STATES - 1)
 
     def _count(self, diagonal: int, start: int, stop: int, offsets: list[int]) -> np.ndarray:
-        """Non-zeros among neighbours in the same column, of those on earlier diagonals."""
+        """Number of non-zero neighbours in the same column on earlier diagonals."""
         out = np.zeros(stop - start, np.uint8)
         for offset in offsets:
             other = (diagonal - offset) % self._mask.shape[0]
@@ -162,13 +166,13 @@ class _MaskModel:
 
 
 def _row_logits(ones: np.ndarray, trials: int, prior: int, strength: int) -> np.ndarray:
-    """Logits of counts out of one and the same number of trials, by table."""
+    """Logits of counts that share the number of trials, from a table."""
     table = np.arange(int(ones.max(initial=0)) + 1)
     return rate_logit(table, trials, prior, strength)[ones]
 
 
 def _add(total: np.ndarray, source: np.ndarray, start: int, offset: int) -> None:
-    """Add ``source[r + offset]`` to ``total`` for the rows from ``start`` on; 0 beyond the edge."""
+    """Add ``source[r + offset]`` to ``total`` for rows r from ``start``; 0 outside ``source``."""
     first = max(start + offset, 0)
     last = min(start + offset + total.size, source.size)
     if first < last:

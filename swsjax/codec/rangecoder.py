@@ -1,4 +1,4 @@
-"""Binary decisions in and out of one range-coded byte string, through ``constriction``."""
+"""Range coding of decisions and symbols with ``constriction``."""
 
 import math
 from typing import Any, Literal
@@ -11,22 +11,23 @@ from swsjax.errors import FormatError
 
 __all__ = ["Coder", "Decoder", "Encoder"]
 
-# ``perfect=False`` fixes how constriction turns probabilities into its 24-bit frequencies; see
-# "Range coder" in docs/format.md.
+# ``perfect=False`` selects how constriction rounds probabilities to 24-bit frequencies, as
+# specified in docs/format.md, "Range coder".
 _BERNOULLI = constriction.stream.model.Bernoulli(perfect=False)
 _CATEGORICAL = constriction.stream.model.Categorical
 
-# A decision costs -log2(1 - 2**-16) bits or more, so a byte holds no more than this many.
-# Twice that, for symbols, whose smallest cost is a little lower.
+# A decision costs at least -log2(1 - 2**-16) bits, so a byte holds at most 8 * 45426 decisions.
+# The factor 2 allows for symbols, whose minimum cost is slightly lower.
 _DECISIONS_PER_BYTE = 2 * 8 * 45426
-_SPARE_BYTES = 16  # the coder's state, and what is left out at the end
+_SPARE_BYTES = 16  # for the state of the coder and the words dropped at the end
 
 
 class Encoder:
-    """Writes decisions.
+    """Writes decisions, symbols and integers to a range-coded string.
 
-    :class:`Encoder` and :class:`Decoder` have the same methods, so that a model is written once:
-    it passes the decisions it knows (or, decoding, anything) and goes on with those it gets back.
+    :class:`Encoder` and :class:`Decoder` have the same methods, so each model is written once for
+    both directions. A model passes its decisions, or anything when decoding, and continues with
+    the decisions returned.
 
     Example:
         >>> encoder = Encoder()
@@ -44,34 +45,34 @@ class Encoder:
         self._coder = constriction.stream.queue.RangeEncoder()
 
     def code(self, probabilities: np.ndarray, bits: np.ndarray) -> np.ndarray:
-        """Write ``bits`` whose probabilities of being 1 are in units of 2**-16; return them."""
+        """Write ``bits``, given their probabilities of being 1 in units of 2**-16; return them."""
         self._coder.encode(bits.astype(np.int32), _BERNOULLI, probabilities / ONE)
         return bits
 
     def symbols(self, counts: np.ndarray, symbols: np.ndarray) -> np.ndarray:
-        """Write ``symbols`` that all have frequencies proportional to ``counts``; return them."""
+        """Write ``symbols`` with frequencies proportional to ``counts``; return them."""
         model = _CATEGORICAL(counts.astype(np.float64), perfect=False)
         self._coder.encode(symbols.astype(np.int32), model)
         return symbols
 
     def integer(self, value: int, width: int) -> int:
-        """Write an integer of ``width`` bits, all equally likely; return it."""
+        """Write an integer of ``width`` equally likely bits; return it."""
         bits = np.array([value >> place & 1 for place in range(width - 1, -1, -1)], np.int32)
         self.code(np.full(width, ONE // 2, np.float64), bits)
         return value
 
     @property
     def bits(self) -> float:
-        """Information written so far."""
+        """Information written so far, in bits."""
         position, (_, width) = self._coder.pos()
         return 32 * position + 64 - math.log2(width)
 
     def getvalue(self) -> bytes:
-        """Return the coded bytes, with the shortest end that decodes; no bytes for no decisions."""
+        """Return the coded bytes with the shortest ending that decodes; empty if none was coded."""
         words = self._coder.get_compressed().astype(">u4").tobytes()
         position, (lower, width) = self._coder.pos()
         if lower + (1 << 32) >= 1 << 64:
-            return words  # a carry goes into the words before: keep constriction's own end
+            return words  # carry into earlier words: keep the ending of constriction
         for size in range(9):
             unit = 1 << (64 - 8 * size)
             end = -(-lower // unit) * unit
@@ -81,11 +82,11 @@ class Encoder:
 
 
 class Decoder:
-    """Reads the decisions back that :class:`Encoder` wrote.
+    """Reads what :class:`Encoder` wrote.
 
     Args:
         data: the coded bytes.
-        where: their offset in the file, for messages.
+        where: file offset of ``data``, for messages.
 
     Example:
         >>> encoder = Encoder()
@@ -106,7 +107,7 @@ class Decoder:
         """Return the next decisions as an array of zeros and ones (``int32``).
 
         Raises:
-            FormatError: no message has this code.
+            FormatError: the data is damaged or too short.
         """
         return self._decode(_BERNOULLI, probabilities.size, probabilities / ONE)
 
@@ -114,7 +115,7 @@ class Decoder:
         """Return the next ``len(symbols)`` symbols (``int32``).
 
         Raises:
-            FormatError: no message has this code.
+            FormatError: the data is damaged or too short.
         """
         model = _CATEGORICAL(counts.astype(np.float64), perfect=False)
         return self._decode(model, symbols.size, symbols.size)
@@ -125,15 +126,15 @@ class Decoder:
         return int("0" + "".join(map(str, bits.tolist())), 2)
 
     def _decode(self, model: Any, count: int, parameter: Any) -> np.ndarray:
-        # Guards the time that a short file can take: the coder would go on for ever.
+        # Limits the decoding time of a short file: the range decoder itself never ends.
         self._left -= count
         if self._left < 0:
-            raise FormatError("the data is too short for what it should contain")
+            raise FormatError("the data is too short for what it must contain")
         try:
             return self._coder.decode(model, parameter)
-        except AssertionError:  # constriction's word for a code outside of the current interval
-            raise FormatError("no message has this code") from None
+        except AssertionError:  # raised by constriction for a code outside the current interval
+            raise FormatError("invalid range code") from None
 
 
 Coder = Encoder | Decoder
-"""What a model is written for, once for both directions."""
+"""Either direction, for code that both encodes and decodes."""

@@ -1,4 +1,4 @@
-"""What helps to predict a matrix: its orientation, which rows are neighbours, linked layers."""
+"""Structure that helps to predict a matrix: orientation, neighbouring rows, linked layers."""
 
 import collections
 from collections.abc import Sequence
@@ -18,20 +18,20 @@ _NO_NEIGHBOURS, _TAPS, _OFFSETS = range(3)
 _NEIGHBOUR_BITS, _OFFSET_BITS = 2, 12
 _REMEMBERED, _MOST_LINKS = 64, 8
 _LINK_PRIOR = 2
-# Nats by which a prediction must beat chance before it is used.
+# Minimum gains over chance, in nats * 2**16, for a structure to be used.
 _SEARCH_GAIN, _TAPS_GAIN, _LINK_GAIN = 100 * ONE, 10 * ONE, 20 * ONE
 _SEARCH_BYTES = 1 << 28
 
 
 class Neighbours:
-    """Rows that lie next to each other in space, as offsets between row numbers.
+    """Rows that are spatial neighbours, as offsets between row indexes.
 
-    A dense layer on images has its inputs in rows: the pixel to the right is ``step`` rows on, the
-    pixel below ``line`` rows. A convolution kernel has its taps in rows in the same way.
+    The rows of a dense layer on images are pixels: the pixel to the right is ``step`` rows further,
+    the pixel below ``line`` rows. The taps of a convolution kernel have such offsets as well.
 
     Args:
-        step: offset of the next neighbour along the first direction.
-        line: offset of the next neighbour along the second direction; 0 if there is none.
+        step: row offset to the next neighbour along the first direction.
+        line: row offset to the next neighbour along the second direction; 0 for none.
 
     Example:
         >>> Neighbours(1, 28).near
@@ -47,11 +47,11 @@ class Neighbours:
 
 
 class Structure(NamedTuple):
-    """How a matrix is looked at.
+    """Structure of a matrix.
 
-    ``transposed`` or as it is, and which of its rows are ``neighbours`` then. ``link`` 0 is none, n
-    the n-th of the profiles that fit; ``even`` says that all rows are about equally dense, and all
-    columns, so that there is little to learn about each.
+    ``transposed`` is its orientation; ``neighbours`` are the neighbouring rows after transposition.
+    ``link`` is the 1-based index of a profile that fits, or 0 for none. ``even`` means that all
+    rows are about equally dense, and all columns too, so their statistics add little.
     """
 
     transposed: bool = False
@@ -61,10 +61,10 @@ class Structure(NamedTuple):
 
 
 class Profiles:
-    """How many weights each output of the layers so far has.
+    """Number of non-zero weights of each output, for the layers coded so far.
 
-    An output that few weights lead to has few weights leading on from it, and no bias: the
-    columns of one layer's kernel tell about the rows of the next.
+    An output with few incoming weights tends to have few outgoing weights and no bias. The column
+    counts of one kernel therefore predict the row densities of the next.
 
     Example:
         >>> profiles = Profiles()
@@ -79,17 +79,17 @@ class Profiles:
         )
 
     def add(self, column_counts: np.ndarray, rows: int) -> None:
-        """Remember the columns of a matrix of ``rows`` rows."""
+        """Add the column counts of a matrix with ``rows`` rows."""
         if column_counts.size > 1:
             self._counts.append((column_counts, rows))
 
     def fitting(self, size: int) -> list[tuple[np.ndarray, int]]:
-        """The latest profiles that fit an axis of this length, the latest first."""
+        """Return the latest profiles whose length divides ``size``, latest first."""
         fits = [entry for entry in self._counts if size % entry[0].size == 0]
         return fits[::-1][:_MOST_LINKS]
 
     def logits(self, size: int, link: int) -> np.ndarray:
-        """How much denser than the average each of ``size`` rows should be, as logits."""
+        """Return the expected density of each of ``size`` rows relative to the mean, as logits."""
         counts, rows = self.fitting(size)[link - 1]
         mean = (int(counts.sum()) << 16) // (counts.size * rows)
         mean = min(max(mean, 1), ONE - 1)
@@ -99,7 +99,7 @@ class Profiles:
 
 
 def taps(shape: Shape) -> Neighbours | None:
-    """Return the neighbours among the taps of a convolution kernel of this shape, or None.
+    """Return the neighbours among the taps of a convolution kernel, or None for other shapes.
 
     Example:
         >>> taps((5, 5, 20, 50)).near
@@ -112,11 +112,11 @@ def taps(shape: Shape) -> Neighbours | None:
 
 
 def find_structure(mask: np.ndarray, shape: Shape, profiles: Profiles) -> Structure:
-    """Choose the structure of a mask; integer arithmetic, the same on every machine.
+    """Choose the structure of a mask, in integer arithmetic: the same on every machine.
 
     Args:
         mask: (rows, columns) zeros and ones.
-        shape: shape of the array that the matrix was.
+        shape: shape of the leaf before it became a matrix.
         profiles: :class:`Profiles` of the leaves coded before.
 
     Example:
@@ -145,8 +145,8 @@ def code_structure(
     Args:
         coder: an Encoder or Decoder.
         structure: what :func:`find_structure` returned; ignored when decoding.
-        shape: shape of the array.
-        matrix_shape: rows and columns of the matrix it is coded as.
+        shape: shape of the leaf.
+        matrix_shape: rows and columns of its matrix.
         profiles: :class:`Profiles` of the leaves coded before.
 
     Raises:
@@ -155,30 +155,30 @@ def code_structure(
     Example:
         >>> from swsjax.codec.rangecoder import Decoder, Encoder
         >>> encoder, matrix = Encoder(), (784, 300)
-        >>> given = Structure(neighbours=Neighbours(1, 28))
-        >>> structure = code_structure(encoder, given, matrix, matrix, Profiles())
+        >>> structure = Structure(neighbours=Neighbours(1, 28))
+        >>> structure = code_structure(encoder, structure, matrix, matrix, Profiles())
         >>> decoder = Decoder(encoder.getvalue())
         >>> code_structure(decoder, None, matrix, matrix, Profiles()).neighbours.line
         28
     """
-    given = structure or Structure()
+    known = structure or Structure()
     neighbours = None
     rows, columns = matrix_shape
     transposed = rows < columns
     if min(rows, columns) > 1:
-        transposed = bool(coder.integer(int(given.transposed), 1))
-        neighbours = _code_neighbours(coder, given.neighbours, taps(shape))
+        transposed = bool(coder.integer(int(known.transposed), 1))
+        neighbours = _code_neighbours(coder, known.neighbours, taps(shape))
     if transposed:
         rows, columns = columns, rows
     if not _few_diagonals(rows, columns):
         raise FormatError(f"a {rows}x{columns} matrix must be coded transposed")
     fits = len(profiles.fitting(rows))
-    link = coder.integer(given.link, bit_width(fits))
+    link = coder.integer(known.link, bit_width(fits))
     if link > fits:
-        raise FormatError(f"link {link} of {fits}")
+        raise FormatError(f"link {link} is out of range, expected at most {fits}")
     even = False
     if columns > 1 and not neighbours and not link:
-        even = bool(coder.integer(int(given.even), 1))
+        even = bool(coder.integer(int(known.even), 1))
     return Structure(transposed, neighbours, link, even)
 
 
@@ -194,31 +194,31 @@ def _code_neighbours(
     if kind == _TAPS and of_shape:
         return of_shape
     if kind != _OFFSETS:
-        raise FormatError(f"neighbours of an unknown kind {kind}")
+        raise FormatError(f"kind of neighbours {kind} is unknown or does not fit the shape")
     step, line = (neighbours.step, neighbours.line) if neighbours else (0, 0)
     return Neighbours(coder.integer(step, _OFFSET_BITS), coder.integer(line, _OFFSET_BITS))
 
 
 def _few_diagonals(rows: int, columns: int) -> bool:
-    """Whether a matrix may be coded in this orientation: each diagonal costs some time."""
+    """Whether this orientation is allowed; limits the diagonals, as each takes time to code."""
     return columns <= 4 * rows + 64
 
 
 def _is_even(counts: np.ndarray) -> bool:
-    """Whether counts vary no more than Poisson counts of rates as uneven as an exponential."""
+    """Whether counts vary no more than Poisson counts with exponentially distributed rates."""
     total = int(counts.sum())
     return int(counts @ counts) * counts.size <= 2 * total**2 + total * counts.size
 
 
 def _find_neighbours(mask: np.ndarray, shape: Shape) -> tuple[bool, Neighbours | None]:
-    """Orientation and neighbours."""
+    """Return the orientation and the neighbours."""
     rows, columns = mask.shape
     if min(rows, columns) < 2:
         return rows < columns, None
     neighbours = taps(shape)
     if neighbours and _few_diagonals(rows, columns):
         offsets = [offset for offset in (neighbours.step, neighbours.line) if 0 < offset < rows]
-        if _meeting_gains(mask, offsets).sum() > _TAPS_GAIN:
+        if _coincidence_gains(mask, offsets).sum() > _TAPS_GAIN:
             return False, neighbours
     best = _SEARCH_GAIN
     found: tuple[bool, Neighbours | None] = rows < columns, None
@@ -232,10 +232,10 @@ def _find_neighbours(mask: np.ndarray, shape: Shape) -> tuple[bool, Neighbours |
 
 
 def _search_offsets(mask: np.ndarray) -> tuple[int, Neighbours]:
-    """The two offsets at which non-zeros meet most above chance, and what the first gains."""
+    """Return the gain of the best offset, and neighbours at the best one or two offsets."""
     rows = mask.shape[0]
     furthest = min(rows - 1, (1 << _OFFSET_BITS) - 1, max(1, _SEARCH_BYTES // rows))
-    gains = np.concatenate([[0], _meeting_gains(mask, range(1, furthest + 1))])
+    gains = np.concatenate([[0], _coincidence_gains(mask, range(1, furthest + 1))])
     step = int(gains.argmax())
     gain = int(gains[step])
     gains[[k * step for k in (1, 2, 3) if k * step <= furthest]] = 0
@@ -245,14 +245,14 @@ def _search_offsets(mask: np.ndarray) -> tuple[int, Neighbours]:
     return gain, Neighbours(min(step, line), max(step, line))
 
 
-def _meeting_gains(mask: np.ndarray, offsets: Sequence[int]) -> np.ndarray:
-    """Nats by which the non-zeros of rows r and r + offset meet more than by chance."""
+def _coincidence_gains(mask: np.ndarray, offsets: Sequence[int]) -> np.ndarray:
+    """Gain in nats * 2**16 from non-zeros in both of rows r and r + offset, for each offset."""
     rows, columns = mask.shape
     every = max(1, rows * columns // 8 * len(offsets) // _SEARCH_BYTES)
     sample = mask[:, ::every]
     in_row = sample.sum(axis=1, dtype=np.int64)
     in_column = sample.sum(axis=0, dtype=np.int64)
-    # Rows r and s meet by chance in sum_c (k_r n_c / n) (k_s n_c / n) columns.
+    # By chance, rows r and s are both non-zero in sum_c (k_r n_c / n) (k_s n_c / n) columns.
     weight, total = int(in_column @ in_column), max(int(in_column.sum()), 1)
     packed = np.packbits(sample, axis=1)
     gains = np.zeros(len(offsets), np.int64)
@@ -266,7 +266,7 @@ def _meeting_gains(mask: np.ndarray, offsets: Sequence[int]) -> np.ndarray:
 
 
 def _link_gain(counts: np.ndarray, profile: np.ndarray) -> int:
-    """Nats that a profile saves on ``counts``, against one density for all."""
+    """Nats * 2**16 that a profile saves on ``counts``, compared with a uniform density."""
     expected = np.tile(2 * profile + 1, counts.size // profile.size)
     share = ln_q16(expected) - ln_q16(int(expected.sum())) + ln_q16(counts.size)
     return int((counts * share).sum())

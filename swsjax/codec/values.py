@@ -1,4 +1,4 @@
-"""Which codebook level each non-zero weight has: adaptive coding along a tree of levels."""
+"""Adaptive coding of the codebook level of each non-zero weight, along a binary tree."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ __all__ = ["LevelModel", "code_levels"]
 
 _FIRST_BLOCK, _LAST_BLOCK = 8, 1 << 15
 _BLOCKS = 400
-_KEEP = 4  # what a count from an earlier leaf is worth at most
+_KEEP = 4  # maximum of a count kept from earlier leaves
 _PATIENCE = 50
 _SIZES, _BINS = 33, 16
 _SIGN_REACH = 6
@@ -22,12 +22,12 @@ _MAGNITUDE_WEIGHTS = (1.0, 0.4, 0.4, 0.3, 0.4)
 
 
 class LevelModel:
-    """What is known so far about the levels of one codebook; carried from leaf to leaf.
+    """Adaptive model of the levels of one codebook, carried from leaf to leaf.
 
     The levels are numbered in the order of their bit patterns: 0 to ``positive - 1`` are positive
-    by growing magnitude, the others negative by growing magnitude. A value is coded as a path
+    by increasing magnitude, the others negative by increasing magnitude. A value is coded as a path
     through a binary tree: first its sign, then halves of the remaining range until one level is
-    left. The decision that separates the levels from m on from those below is node m.
+    left. Node m is the decision between levels below m and levels from m on.
 
     Args:
         levels: (count,) bit patterns, increasing.
@@ -43,7 +43,7 @@ class LevelModel:
         top = levels.dtype.type(1 << (8 * levels.dtype.itemsize - 1))
         self.positive = int((levels < top).sum())
         ranks = max(self.positive, self.count - self.positive)
-        # Ranks of magnitude, from 1 on; negative for negative levels.
+        # Magnitude ranks from 1, negated for negative levels.
         self.rank = np.arange(1, self.count + 1)
         self.rank[self.positive :] = -np.arange(1, self.count - self.positive + 1)
         self.bins_per_rank = (ONE * _BINS) // max(ranks, 1)
@@ -53,14 +53,14 @@ class LevelModel:
         )
 
     def split(self, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-        """Node at which a range of levels is split."""
+        """Return the node that splits each range of levels."""
         middle = (low + high) >> 1
         straddles = (low < self.positive) & (high > self.positive)
         return np.where(straddles, self.positive, middle)
 
 
 class _Decisions:
-    """Counts of the decisions at every node, under several contexts, and how to mix them."""
+    """Decision counts of every node in several contexts, and their mixer."""
 
     def __init__(self, nodes: int, contexts: Sequence[int], weights: Sequence[float]) -> None:
         self._ones = [np.zeros((size, nodes), np.int64) for size in contexts]
@@ -68,7 +68,7 @@ class _Decisions:
         self._mixer = Mixer(weights, _PATIENCE)
 
     def fade(self) -> None:
-        """Forget most of what earlier leaves said."""
+        """Reduce the counts from earlier leaves to at most ``_KEEP``."""
         for ones, trials in zip(self._ones, self._trials, strict=True):
             divisor = np.maximum((trials + _KEEP - 1) // _KEEP, 1)
             ones //= divisor
@@ -81,12 +81,13 @@ class _Decisions:
         contexts: Sequence[np.ndarray | None],
         bits: np.ndarray,
     ) -> np.ndarray:
-        """Code one decision for each of some values.
+        """Code one decision for each of n values; return the decisions.
 
         Args:
             coder: an Encoder or Decoder.
             node: (n,) node of each decision.
-            contexts: further contexts, each of shape (n,); None leaves a prediction out.
+            contexts: (n,) context of each decision in every table but the first; None drops a
+                table.
             bits: (n,) the decisions; ignored when decoding.
         """
         inputs = np.zeros((len(self._ones), node.size))
@@ -110,7 +111,7 @@ class _Decisions:
         return bits
 
     def _logits(self, i: int, place: np.ndarray, node: np.ndarray, prior: np.ndarray) -> np.ndarray:
-        """Logits of the counts at flat places of table i: by table where that is less work."""
+        """Logits of the counts at flat indexes of table i; a small table is converted whole."""
         ones, trials = self._ones[i], self._trials[i]
         if ones.size < place.size:
             return rate_logit(ones, trials, prior, 2).reshape(-1)[place]
@@ -118,7 +119,7 @@ class _Decisions:
 
 
 def _count(table: np.ndarray, place: np.ndarray) -> None:
-    """Add 1 to a table at each of some flat places."""
+    """Add 1 to a table at each flat index."""
     flat = table.reshape(-1)
     if flat.size < 8 * place.size:
         flat += np.bincount(place, minlength=flat.size)
@@ -136,18 +137,18 @@ def code_levels(
 ) -> None:
     """Code the level of every non-zero weight of a matrix.
 
-    Sign: mixed from the signs' frequency and their frequency given the signs around, in the same
-    column. Magnitude: mixed from the frequency at each node of the tree and its frequency given:
-    how many weights the row has; the column; the row's mean magnitude so far; the magnitude of
-    the neighbours in the same column.
+    The sign is predicted by mixing its overall frequency with its frequency given the neighbouring
+    signs in the same column. Each decision on the magnitude is predicted by mixing its overall
+    frequency with its frequencies given the number of non-zeros in the row, that number in the
+    column, the mean magnitude in the row so far, and that of the neighbours in the same column.
 
     Args:
         coder: an Encoder or Decoder.
-        model: the :class:`LevelModel` of the codebook, which goes on learning.
+        model: the :class:`LevelModel` of the codebook; updated.
         levels: the codebook.
         matrix: (R, C) bit patterns; filled in when decoding.
-        diagonals: (C, R) where the non-zeros are, as wrapped diagonals.
-        neighbours: which rows are next to each other, or None.
+        diagonals: (C, R) mask of the non-zeros, as wrapped diagonals.
+        neighbours: offsets between neighbouring rows, or None.
 
     Example:
         >>> from swsjax.codec.diagonals import to_diagonals
@@ -198,18 +199,18 @@ def _code_block(
         low, high = np.where(bits, node, low), np.where(bits, high, node)
     contexts = state.magnitudes(row, column, model.bins_per_rank)
     while True:
-        open_ = np.flatnonzero(high - low > 1)
-        if open_.size == 0:
+        undecided = np.flatnonzero(high - low > 1)
+        if undecided.size == 0:
             return low
-        node = model.split(low[open_], high[open_])
-        chosen = [context if context is None else context[open_] for context in contexts]
-        bits = model.magnitude.code(coder, node, chosen, level[open_] >= node)
-        low[open_] = np.where(bits, node, low[open_])
-        high[open_] = np.where(bits, high[open_], node)
+        node = model.split(low[undecided], high[undecided])
+        chosen = [context if context is None else context[undecided] for context in contexts]
+        bits = model.magnitude.code(coder, node, chosen, level[undecided] >= node)
+        low[undecided] = np.where(bits, node, low[undecided])
+        high[undecided] = np.where(bits, high[undecided], node)
 
 
 class _State:
-    """What the contexts of a weight's level are made of."""
+    """Statistics of the levels coded so far, and the contexts from them."""
 
     def __init__(self, diagonals: np.ndarray, neighbours: Neighbours | None) -> None:
         columns, rows = diagonals.shape
@@ -217,7 +218,7 @@ class _State:
         for _, column in places(diagonals):
             in_column += np.bincount(column, minlength=columns)
         self.total = int(in_column.sum())
-        # The rows of a vector say nothing, and there may be very many of them.
+        # Each row of a single column has one weight, so row contexts would be useless and large.
         self._has_rows = columns > 1
         in_row = diagonals.sum(axis=0, dtype=np.int32) if self._has_rows else np.zeros(1, np.int32)
         # Bit lengths of the counts: frexp's exponent is exact.
@@ -230,7 +231,7 @@ class _State:
         self._rank = np.zeros((rows, columns) if neighbours else (0, 0), np.int16)
 
     def add(self, row: np.ndarray, column: np.ndarray, rank: np.ndarray) -> None:
-        """Take in a coded block."""
+        """Update the statistics with a coded block."""
         magnitude = np.abs(rank)
         if self._has_rows:
             np.add.at(self._row_sum, row, magnitude)
@@ -241,34 +242,36 @@ class _State:
             self._rank[row, column] = rank
 
     def signs(self, row: np.ndarray, column: np.ndarray) -> np.ndarray | None:
-        """Twice the sum of the signs next to each weight plus those one further, clipped."""
+        """Context of the sign: 2 * sum of near signs + sum of middle signs, clipped."""
         if not self._neighbours:
             return None
-        near = np.sign(self._around(row, column, self._neighbours.near)).sum(0)
-        middle = np.sign(self._around(row, column, self._neighbours.middle)).sum(0)
+        near = np.sign(self._neighbour_ranks(row, column, self._neighbours.near)).sum(0)
+        middle = np.sign(self._neighbour_ranks(row, column, self._neighbours.middle)).sum(0)
         return np.clip(2 * near + middle, -_SIGN_REACH, _SIGN_REACH) + _SIGN_REACH
 
     def magnitudes(
         self, row: np.ndarray, column: np.ndarray, bins_per_rank: int
     ) -> list[np.ndarray | None]:
-        """Contexts of the magnitude; None where there is nothing to know."""
+        """Return the contexts of the magnitude; None for those that do not apply."""
         row_size, in_row, nearby = None, None, None
         if self._has_rows:
             row_size = self._row_size[row]
-            # The row's mean rank, with one more weight of the mean rank of all (3 at first).
+            # Mean rank of the row and one extra weight of the overall mean rank (3 at first).
             mean = ONE * self._sum // self._count if self._count else 3 * ONE
             total = self._row_sum[row].astype(np.int64) * ONE + mean
             mean = total // (self._row_count[row] + 1)
             in_row = np.minimum(mean * bins_per_rank // (ONE * ONE), _BINS)
         if self._neighbours:
-            ranks = np.abs(self._around(row, column, self._neighbours.near))
+            ranks = np.abs(self._neighbour_ranks(row, column, self._neighbours.near))
             known = (ranks > 0).sum(0)
             mean = ranks.sum(0) * bins_per_rank // (np.maximum(known, 1) * ONE)
             nearby = np.where(known > 0, np.minimum(mean, _BINS) + 1, 0)
         return [row_size, self._column_size[column], in_row, nearby]
 
-    def _around(self, row: np.ndarray, column: np.ndarray, offsets: list[int]) -> np.ndarray:
-        """Ranks of the weights next to each; 0 where there is none or none known yet."""
+    def _neighbour_ranks(
+        self, row: np.ndarray, column: np.ndarray, offsets: list[int]
+    ) -> np.ndarray:
+        """Ranks of the neighbours of each weight; 0 if zero, outside the matrix or unknown."""
         out = np.zeros((len(offsets), row.size), np.int64)
         for i, offset in enumerate(offsets):
             other = row + offset

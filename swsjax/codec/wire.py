@@ -1,4 +1,4 @@
-"""Bytes and variable-length integers, with the offset in every message."""
+"""Byte strings and variable-length integers, with file offsets in error messages."""
 
 from swsjax.errors import FormatError
 
@@ -8,7 +8,7 @@ _MAX_VARINT_BYTES = 9  # 63 bits: every size fits a signed 64-bit integer
 
 
 def varint(value: int) -> bytes:
-    """Return a non-negative integer below 2**63 as 7-bit groups, least significant first.
+    """Encode a non-negative integer below 2**63 in 7-bit groups, least significant first.
 
     Every byte but the last has its high bit set (unsigned LEB128).
 
@@ -29,7 +29,7 @@ class ByteReader:
 
     Args:
         data: the bytes.
-        stop: offset to read up to; the end of ``data`` by default.
+        stop: offset at which reading ends; by default the end of ``data``.
 
     Example:
         >>> reader = ByteReader(b"\\xac\\x02xyz")
@@ -44,14 +44,14 @@ class ByteReader:
 
     @property
     def remaining(self) -> int:
-        """Bytes not yet read."""
+        """Number of bytes not yet read."""
         return self._stop - self.offset
 
     def take(self, count: int, what: str) -> bytes:
         """Return the next ``count`` bytes.
 
         Raises:
-            FormatError: fewer are left.
+            FormatError: fewer than ``count`` bytes are left.
         """
         if count > self.remaining:
             raise FormatError(
@@ -65,7 +65,7 @@ class ByteReader:
         """Return the next variable-length integer.
 
         Raises:
-            FormatError: it is cut off, longer than 9 bytes, or not the shortest form.
+            FormatError: the integer ends early, has more than 9 bytes, or is not in shortest form.
         """
         start, value = self.offset, 0
         for position in range(_MAX_VARINT_BYTES):
@@ -75,4 +75,4 @@ class ByteReader:
                 if byte == 0 and position > 0:
                     raise FormatError(f"{what} at byte {start} is not in its shortest form")
                 return value
-        raise FormatError(f"{what} at byte {start} is over {_MAX_VARINT_BYTES} bytes long")
+        raise FormatError(f"{what} at byte {start} has more than {_MAX_VARINT_BYTES} bytes")

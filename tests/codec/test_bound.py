@@ -1,4 +1,4 @@
-"""The entropy bound against closed forms."""
+"""The entropy bound, compared with closed forms."""
 
 import math
 
@@ -8,13 +8,14 @@ import pytest
 from swsjax.codec import entropy_bound
 
 
-def test_by_hand():
-    # 8 of 16 weights, half of them 1, a quarter 2, a quarter 3: 16 bits and 8 * 1.5 bits.
+def test_hand_computed_example():
+    # 8 of 16 weights are non-zero: 16 bits. Half of these are 1, a quarter 2 and a quarter 3:
+    # 8 * 1.5 bits.
     first = np.float32([0] * 8 + [1, 1, 1, 1, 2, 2, 3, 3])
     second = np.float32([0, 0, 3, 4])
     bounds = entropy_bound([first, second])
     assert bounds[0] == (16, 12, 96, 0)
-    assert bounds[1] == (4, 2, 32, 0)  # its level 3 was paid for by the first leaf
+    assert bounds[1] == (4, 2, 32, 0)  # level 3 is charged to the first leaf
     assert bounds[0].total == 124
 
 
@@ -26,7 +27,7 @@ def test_positions_are_the_binary_entropy(density):
     assert entropy_bound([array])[0].positions == pytest.approx(expected, rel=1e-12)
 
 
-def test_leaves_that_are_smaller_as_they_are():
+def test_leaves_smaller_uncompressed_are_raw():
     noise = np.random.default_rng(0).normal(size=100).astype(np.float16)
     bounds = entropy_bound([noise, np.float32(1), np.zeros((0, 3)), np.zeros(5)])
     assert [bound.total for bound in bounds] == [1600, 32, 0, 0]

@@ -1,11 +1,11 @@
-"""The entropy encoding: exact arithmetic, range coder, structure, and what each buys."""
+"""The entropy encoding: exact arithmetic, range coder, structure, and the gain of each model."""
 
 import math
 import zlib
 
 import numpy as np
 import pytest
-from oracle import RangeDecoder
+from oracle_models import RangeDecoder
 
 from swsjax import codec
 from swsjax.codec.diagonals import places, to_diagonals
@@ -16,7 +16,7 @@ from swsjax.codec.structure import Profiles, find_structure
 from swsjax.errors import FormatError
 
 
-def test_tables_are_what_they_always_were():
+def test_tables_never_change():
     logs = ln_q16(np.arange(1, 5000))
     assert zlib.crc32(logs.astype("<i8").tobytes()) == 3452992640
     assert zlib.crc32(squash_table().astype("<i8").tobytes()) == 696768224
@@ -40,7 +40,7 @@ def test_rate_logit():
     )
 
 
-def test_entropy_in_integers():
+def test_integer_entropy():
     counts = np.array([1000, 10, 0, 300])
     p = counts[counts > 0] / counts.sum()
     expected = -counts.sum() * (p * np.log(p)).sum()
@@ -68,7 +68,7 @@ def decisions(rng, count):
     return probabilities, (rng.random(count) * 65536 < probabilities).astype(np.int32)
 
 
-def test_range_coder_is_the_documented_one():
+def test_range_coder_matches_its_specification():
     rng = np.random.default_rng(0)
     probabilities, bits = decisions(rng, 3000)
     counts = rng.integers(1, 1000, 256)
@@ -89,7 +89,7 @@ def test_range_coder_is_the_documented_one():
 
 
 @pytest.mark.parametrize("seed", range(40))
-def test_coded_bytes_are_the_fewest(seed):
+def test_coded_length_is_minimal(seed):
     rng = np.random.default_rng(seed)
     probabilities, bits = decisions(rng, int(rng.integers(0, 150)))
     encoder = Encoder()
@@ -101,9 +101,9 @@ def test_coded_bytes_are_the_fewest(seed):
     assert information / 8 - 1 <= len(data) <= information / 8 + 1.01
 
 
-def test_a_short_file_cannot_keep_the_decoder_busy():
+def test_short_data_limits_decoding_time():
     decoder = Decoder(b"")
-    with pytest.raises(FormatError, match="too short for what it should contain"):
+    with pytest.raises(FormatError, match="too short for what it must contain"):
         decoder.code(np.full(12_000_000, 1.0))
 
 
@@ -115,13 +115,13 @@ def test_diagonals(shape):
     for d in range(shape[1]):
         np.testing.assert_array_equal(diagonals[d], matrix[r, (r + d) % shape[1]])
     found = [np.stack(pair) for pair in places(diagonals)]
-    back = np.zeros_like(matrix)
-    back[tuple(np.concatenate(found, axis=1))] = 1
-    np.testing.assert_array_equal(back, matrix)
+    restored = np.zeros_like(matrix)
+    restored[tuple(np.concatenate(found, axis=1))] = 1
+    np.testing.assert_array_equal(restored, matrix)
 
 
 def blobs(rng, height, width, units, count):
-    """Receptive fields: each unit (column) sees some discs of the image (rows)."""
+    """Receptive fields: each unit (column) is connected to discs of the image (rows)."""
     y, x = np.divmod(np.arange(height * width), width)
     mask = np.zeros((height * width, units), np.uint8)
     for unit in range(units):
@@ -158,7 +158,7 @@ def test_structure_is_found():
 
 
 def ratio(*arrays):
-    """Coded bits over the iid entropy bound."""
+    """Coded bits divided by the i.i.d. entropy bound."""
     return sum(codec.leaf_bits(arrays)) / sum(bound.total for bound in codec.entropy_bound(arrays))
 
 
@@ -170,13 +170,13 @@ def filled(mask, seed=0):
 
 @pytest.mark.parametrize("density", [0.001, 0.01, 0.1, 0.5])
 @pytest.mark.parametrize("shape", [(784, 300), (64, 64), (3, 3, 64, 64), (3000,)])
-def test_nothing_to_predict_costs_little(shape, density):
+def test_overhead_is_small_on_random_masks(shape, density):
     array = filled(np.random.default_rng(0).random(shape) < density)
     bound = sum(bound.total for bound in codec.entropy_bound([array])) / 8
     assert len(codec.pack([(("w",), array)])) < 1.02 * bound + 30
 
 
-def test_what_each_prediction_buys():
+def test_predictions_reduce_the_size():
     rng = np.random.default_rng(0)
     uneven = rng.random((400, 300)) < 0.05 * rng.gamma(0.3, 3, (400, 1)) * rng.gamma(0.5, 2, 300)
     assert ratio(filled(uneven)) < 0.77
@@ -190,7 +190,7 @@ def test_what_each_prediction_buys():
     assert together[2] < alone[1] - 50
 
 
-def test_signs_follow_their_neighbours():
+def test_smooth_signs_take_fewer_bits():
     rng = np.random.default_rng(0)
     mask = blobs(rng, 20, 28, 100, 3)
     signs = np.sign(np.cumsum(rng.normal(size=mask.shape), axis=0))
@@ -200,7 +200,7 @@ def test_signs_follow_their_neighbours():
     assert saved > 0.5 * mask.sum()
 
 
-def test_levels_cost_the_bits_they_need():
+def test_trailing_zero_bits_of_levels_are_free():
     mask = np.random.default_rng(0).random((100, 100)) < 0.05
     full = filled(mask)
     rounded = (full.view(np.uint32) & 0xFFFF0000).view(np.float32)
@@ -208,7 +208,7 @@ def test_levels_cost_the_bits_they_need():
     assert saved == pytest.approx(12 * 16, abs=12)
 
 
-def test_a_codebook_is_shared_where_that_is_smaller():
+def test_codebook_is_shared_if_that_is_smaller():
     rng = np.random.default_rng(0)
     kernels = [filled(rng.random((60, 50)) < 0.1) for _ in range(3)]
     own = [filled(kernel != 0, seed) for seed, kernel in enumerate(kernels)]
@@ -216,7 +216,7 @@ def test_a_codebook_is_shared_where_that_is_smaller():
     assert own_bits - shared_bits > 2 * 12 * 24
 
 
-def test_file_is_leaves_and_header():
+def test_file_size_is_the_sum_of_its_parts():
     rng = np.random.default_rng(0)
     leaves = {
         ("a",): filled(rng.random((60, 50)) < 0.1),
@@ -230,7 +230,7 @@ def test_file_is_leaves_and_header():
     assert bits[1] == pytest.approx(40 * 32, abs=200)
 
 
-def test_sparse_weights_that_are_not_quantised():
+def test_sparse_unquantised_weights():
     rng = np.random.default_rng(0)
     array = np.where(rng.random((200, 100)) < 0.05, rng.normal(size=(200, 100)), 0)
     array = array.astype(np.float32)

@@ -1,4 +1,4 @@
-"""What is refused, with which message, and before how much is allocated."""
+"""Rejected files and arguments, the error messages, and memory limits."""
 
 import contextlib
 import subprocess
@@ -20,11 +20,11 @@ def sealed(body, flags=0, version=1):
     return data + zlib.crc32(data).to_bytes(4, "big")
 
 
-W = b"\x01\x01\x01w"  # nothing kept; the last component, new; "w"
+W = b"\x01\x01\x01w"  # no component kept; the last component, a new name; "w"
 
 
 def leaf(path=W, kind=0, shape=(1,)):
-    """One leaf's header, the path given as bytes."""
+    """Header of one leaf; the path is given as bytes."""
     return path + bytes([kind << 3 | len(shape)]) + b"".join(map(varint, shape))
 
 
@@ -33,9 +33,12 @@ def leaf(path=W, kind=0, shape=(1,)):
     [
         (b"", "not an .sws file: it starts with b''"),
         (b"PK\x03\x04abcdef", r"not an .sws file: it starts with b'PK\\x03\\x04', not b'sws'"),
-        (b"sws\x01\x00", "file ends at byte 5, before its header does"),
+        (b"sws\x01\x00", "file has 5 bytes, expected at least 9: it is cut off"),
         (sealed(b"\x00", version=2), "format version 2 at byte 3; this package reads 1"),
-        (sealed(b"\x00")[:-1] + b"\x00", "checksum at byte 6 is .*: the file is damaged or cut"),
+        (
+            sealed(b"\x00")[:-1] + b"\x00",
+            "checksum at byte 6 is .*, expected .*: the file is damaged or cut off",
+        ),
         (sealed(b"\x00", flags=3), "unknown flags 0x3 at byte 4"),
         (sealed(b"\x00", flags=16), "unknown flags 0x10 at byte 4"),
         (sealed(b"\x00", flags=9), "unknown flags 0x9 at byte 4"),
@@ -43,39 +46,42 @@ def leaf(path=W, kind=0, shape=(1,)):
         (sealed(b"\x02{]\x00", flags=4), "metadata at byte 6 is not JSON"),
         (sealed(b"\x02[]\x00", flags=4), "metadata at byte 6 is not a dictionary"),
         (sealed(varint(90000) + b"[" * 90000 + b"\x00", flags=4), "at byte 8 is not JSON"),
-        (sealed(b"\x09" + leaf()), "9 leaves declared, with 6 bytes left at byte 6"),
+        (sealed(b"\x09" + leaf()), "9 leaves declared, but 6 bytes are left at byte 6"),
         (sealed(b"\x80\x00"), "number of leaves at byte 5 is not in its shortest form"),
-        (sealed(b"\xff" * 12), "number of leaves at byte 5 is over 9 bytes long"),
-        (sealed(b"\x01" + leaf(b"\x03\x01\x01w")), "path at byte 6 keeps 2 components of 0"),
-        (sealed(b"\x01\x01\xfd\x01" + bytes(9)), "byte 7 names an unknown string 126"),
+        (sealed(b"\xff" * 12), "number of leaves at byte 5 has more than 9 bytes"),
+        (
+            sealed(b"\x01" + leaf(b"\x03\x01\x01w")),
+            "path at byte 6 keeps 2 components of the previous path, which has 0",
+        ),
+        (sealed(b"\x01\x01\xfd\x01" + bytes(9)), "component at byte 7 has unknown code 126"),
         (sealed(b"\x01" + leaf(b"\x01\x01\x02\xff\xff")), "name at byte 7 is not UTF-8"),
         (sealed(b"\x02" + 2 * leaf(W)), r"path \('w',\) at byte 12 occurs twice or inside"),
         (sealed(b"\x02" + leaf(W) + leaf(b"\x02\x05")), r"path \('w', 'bias'\) at byte 12 occurs"),
         (sealed(b"\x02" + leaf(b"\x00") + leaf(W)), r"path \(\) at byte 6 occurs twice"),
         (sealed(b"\x01" + leaf(W, kind=17)), r"unknown element type 17 of leaf \('w',\)"),
-        (sealed(b"\x01" + W + b"\x07\x41" + bytes(70)), "has 65 axes, over 64"),
+        (sealed(b"\x01" + W + b"\x07\x41" + bytes(70)), "has 65 axes; at most 64 are allowed"),
         (sealed(b"\x01" + leaf(W, shape=(2**62, 2, 0))), "has an impossible shape"),
         (sealed(b"\x01" + leaf(W, shape=(2**38,))), "1099511627776 bytes, over the limit of 42949"),
         (sealed(b"\x01" + leaf(W) + b"\x70", flags=8), "coded leaves at byte 13 needs 112 bytes"),
         (sealed(b"\x01" + leaf(W), flags=1), "stream ends early: 1 more bits expected at byte 12"),
-        (sealed(b"\x01" + leaf(W) + b"\x80"), "shared codebook, coded data from byte 12: a codebo"),
+        (sealed(b"\x01" + leaf(W) + b"\x80"), "shared codebook, coded data from byte 12: codebook"),
         (sealed(b"\x01" + leaf(W) + b"\x40"), r"leaf \('w',\), coded data from byte 12: raw value"),
     ],
 )
-def test_messages_say_what_and_where(data, message):
+def test_error_messages_name_problem_and_offset(data, message):
     with pytest.raises(FormatError, match=message):
         codec.unpack(data)
 
 
-def test_bool_patterns():
+def test_bool_patterns_must_be_0_or_1():
     data = codec.pack([(("on",), np.array([3], np.uint8))])
     at = data.index(bytes([9 << 3 | 1]))
     body = data[:at] + bytes([4 << 3 | 1]) + data[at + 1 : -4]
-    with pytest.raises(FormatError, match=r"leaf \('on',\) is bool but has a value of 3"):
+    with pytest.raises(FormatError, match=r"leaf \('on',\) is bool but has the value 3"):
         codec.unpack(body + zlib.crc32(body).to_bytes(4, "big"))
 
 
-def test_a_terabyte_is_refused_before_it_is_allocated():
+def test_a_terabyte_is_rejected_before_allocation():
     header = specs_bytes([Spec(("w",), "float32", (2**19, 2**19))])
     data = sealed(header + bytes(80))
     assert len(data) < 110
@@ -89,7 +95,7 @@ def test_a_terabyte_is_refused_before_it_is_allocated():
 
 @pytest.mark.parametrize("flags", [0, 1, 2])
 @pytest.mark.parametrize("shape", [(2**20,), (2**19, 2), (2, 2**19), (2**10, 2**10)])
-def test_memory_stays_bounded_on_garbage(shape, flags):
+def test_memory_is_bounded_on_random_bytes(shape, flags):
     rng = np.random.default_rng(0)
     header = specs_bytes([Spec(("w",), "uint8", shape)])
     tracemalloc.start()
@@ -119,7 +125,7 @@ def test_common_names_are_part_of_the_format():
     assert zlib.crc32(" ".join(NAMES).encode()) == 1960489005
 
 
-def test_metadata_costs_nothing_when_absent():
+def test_absent_metadata_takes_no_bytes():
     leaves = [(("w",), np.ones(3, np.float32))]
     assert codec.pack(leaves, {}) == codec.pack(leaves)
     data = codec.pack(leaves, {"b": [1, 2.5, None], "a": "ü"})
@@ -139,22 +145,26 @@ def test_metadata_costs_nothing_when_absent():
         ),
         (lambda x: codec.pack(x, {"a": float("nan")}), ValueError, "not JSON compliant"),
         (lambda x: codec.pack(x, {"a": object()}), TypeError, "not JSON serializable"),
-        (lambda x: codec.pack([((0,) * 65, x[0][1])]), ValueError, "has over 64 components"),
+        (
+            lambda x: codec.pack([((0,) * 65, x[0][1])]),
+            ValueError,
+            "has 65 components; at most 64 are allowed",
+        ),
     ],
 )
-def test_what_cannot_be_packed(call, error, message):
+def test_pack_rejects_invalid_arguments(call, error, message):
     with pytest.raises(error, match=message):
         call([(("w",), np.ones(3, np.float32))])
 
 
-def test_varints():
+def test_varint_round_trip():
     for value in (0, 1, 127, 128, 300, 2**63 - 1):
         assert ByteReader(varint(value)).varint("x") == value
     with pytest.raises(FormatError, match="x at byte 0 needs 1 bytes, 0 are left"):
         ByteReader(b"").varint("x")
 
 
-def test_the_codec_needs_no_jax():
+def test_codec_imports_no_jax():
     code = (
         "import sys, types, importlib.util as u;"
         "p = u.find_spec('swsjax').submodule_search_locations[0];"

@@ -1,7 +1,7 @@
-"""Files that must come out the same, byte for byte, for ever: both directions, and the oracle.
+"""Golden files that must never change: encoder, decoder, and the second decoder.
 
-A change of any of them is a breaking change of the format and needs a new version number.
-``python tests/codec/test_golden.py`` writes them anew.
+A change to any of them is a breaking change of the format and requires a new version number.
+``python tests/codec/test_golden.py`` rewrites them.
 """
 
 from pathlib import Path
@@ -17,7 +17,7 @@ UNEVEN = (0.05, 0.3, 1.0, 2.65)
 
 
 class Numbers:
-    """A linear congruential generator: unlike NumPy's, it will never change."""
+    """A linear congruential generator, which unlike NumPy's will never change."""
 
     def __init__(self, seed):
         self.state = seed
@@ -27,7 +27,7 @@ class Numbers:
         return (self.state >> 33) % n
 
     def sparse(self, shape, density, levels):
-        """Rows and columns of unequal density, so that there is something to learn."""
+        """Rows and columns of unequal density, so that their statistics matter."""
         matrix = np.zeros((int(np.prod(shape[:-1])), shape[-1]), np.float32)
         for r in range(matrix.shape[0]):
             for c in range(matrix.shape[1]):
@@ -43,7 +43,7 @@ class Numbers:
 
 
 def dense():
-    """A small dense net, its levels float32 numbers of full precision; shared codebook."""
+    """A small dense network with full-precision float32 levels and a shared codebook."""
     numbers = Numbers(1)
     levels = (np.arange(-7, 8)[np.arange(15) != 7] / 9).astype(np.float32)
     return {
@@ -56,7 +56,7 @@ def dense():
 
 
 def spatial():
-    """Images in the rows: neighbours are found, and the taps of a convolution used."""
+    """Rows that are pixels, with neighbours to be found, and convolution taps."""
     numbers = Numbers(2)
     levels = np.float32([-0.5, -0.25, 0.25, 0.5])
     kernel = numbers.sparse((16 * 12, 20), 0.02, levels)
@@ -75,7 +75,7 @@ def spatial():
 
 
 def mixed():
-    """Raw leaves, sparse raw ones, and every element type."""
+    """Dense raw leaves, sparse raw leaves, and every element type."""
     numbers = Numbers(3)
     table = numbers.raw((30, 20), np.float64)
     table[numbers.sparse((30, 20), 0.2, np.float32([1])) == 0] = 0

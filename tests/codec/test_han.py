@@ -1,4 +1,4 @@
-"""The Han format: exact sizes, exact round trip, damage is noticed."""
+"""The Han format: exact sizes, exact round trip, and damaged streams."""
 
 import numpy as np
 import pytest
@@ -29,24 +29,24 @@ NETS = {
 def test_round_trip_and_exact_size(net, huffman):
     shapes, bits = [leaf.shape for leaf in net], [bits_of(leaf) for leaf in net]
     stream = encode_han(shapes, bits, huffman)
-    for got, leaf in zip(
-        decode_han(stream, shapes, [leaf.dtype for leaf in bits], huffman), bits, strict=True
-    ):
-        np.testing.assert_array_equal(got, leaf)
+    decoded = decode_han(stream, shapes, [leaf.dtype for leaf in bits], huffman)
+    for actual, expected in zip(decoded, bits, strict=True):
+        np.testing.assert_array_equal(actual, expected)
     total = sum(size.total for size in han_size(net, huffman))
     assert len(stream) == (total + 7) // 8
 
 
-def test_size_by_hand():
-    # One row, gaps 1, 6 and 1: with p = 2 the gap of 6 needs one filler (4 + 2), four entries of
-    # 2 + 2 bits (two levels and the filler); with p = 3 no filler, three entries of 3 + 1.
+def test_hand_computed_size():
+    # One row with gaps 1, 6 and 1. With p = 2, the gap of 6 needs a filler (4 + 2): four entries of
+    # 2 + 2 bits, as the values are two levels and the filler. With p = 3, no filler: three entries
+    # of 3 + 1 bits.
     matrix = np.float32([[1, 0, 0, 0, 0, 0, 2, 1]])
     size = han_size([matrix])[0]
     assert (size.positions, size.values, size.fillers) == (9, 3, 0)
     assert (size.pointers, size.codebook) == (2, 64)
 
 
-def test_fillers_where_gaps_are_rare():
+def test_fillers_bridge_rare_wide_gaps():
     row = np.zeros((1, 4000), np.float32)
     row[0, :500] = row[0, 3999] = 1
     size = han_size([row])[0]
@@ -54,7 +54,7 @@ def test_fillers_where_gaps_are_rare():
     assert size.positions + size.fillers < 501 * 12
 
 
-def test_orientation_follows_the_empty_rows():
+def test_orientation_minimises_row_pointers():
     tall = np.zeros((1000, 4), np.float32)
     tall[::100] = 1
     size = han_size([tall])[0]
@@ -72,12 +72,12 @@ def test_shared_codebook_is_charged_once():
 def test_minus_zero_is_a_level():
     leaf = np.float32([0.0, -0.0, 0.0, 0.0] * 20)
     assert han_size([leaf])[0].codebook == 32
-    back = decode_han(encode_han([(80,)], [bits_of(leaf)]), [(80,)], [np.uint32])[0]
-    np.testing.assert_array_equal(back, bits_of(leaf))
+    decoded = decode_han(encode_han([(80,)], [bits_of(leaf)]), [(80,)], [np.uint32])[0]
+    np.testing.assert_array_equal(decoded, bits_of(leaf))
 
 
 @pytest.mark.parametrize("huffman", [False, True])
-def test_damage_is_a_format_error_or_another_matrix(huffman):
+def test_damage_raises_format_error_or_changes_the_matrix(huffman):
     net = NETS["conv"]
     shapes, bits = [leaf.shape for leaf in net], [bits_of(leaf) for leaf in net]
     stream = encode_han(shapes, bits, huffman)

@@ -1,4 +1,4 @@
-"""Any pytree of arrays comes back bit for bit, in every encoding."""
+"""Any pytree of arrays is restored bit for bit, in every encoding."""
 
 from typing import NamedTuple
 
@@ -26,7 +26,7 @@ class Pair(NamedTuple):
 
 @st.composite
 def arrays(draw):
-    """Arrays of every type: any bits at all, or few distinct ones, zeros among them."""
+    """Arrays of every type, with arbitrary bit patterns or with zero and a few others."""
     name = draw(st.sampled_from(list(codec.DTYPES)))
     shape = draw(SHAPES)
     width = codec.DTYPES[name]
@@ -54,12 +54,12 @@ TREES = st.recursive(
 
 @SETTINGS
 @given(tree=TREES, encoding=st.sampled_from(codec.ENCODINGS))
-def test_any_pytree_comes_back(tree, encoding):
-    back = files.loads(files.dumps(tree, encoding=encoding), like=tree)
-    assert jax.tree.structure(back) == jax.tree.structure(tree)
-    for first, second in zip(jax.tree.leaves(tree), jax.tree.leaves(back), strict=True):
-        assert (first.dtype, first.shape) == (second.dtype, second.shape)
-        assert first.tobytes() == second.tobytes()
+def test_any_pytree_is_restored(tree, encoding):
+    decoded = files.loads(files.dumps(tree, encoding=encoding), like=tree)
+    assert jax.tree.structure(decoded) == jax.tree.structure(tree)
+    for expected, actual in zip(jax.tree.leaves(tree), jax.tree.leaves(decoded), strict=True):
+        assert (actual.dtype, actual.shape) == (expected.dtype, expected.shape)
+        assert actual.tobytes() == expected.tobytes()
 
 
 @SETTINGS
@@ -84,8 +84,8 @@ def test_han_sizes_are_exact(leaves, huffman):
     seed=st.integers(0, 2**32 - 1),
     encoding=st.sampled_from(codec.ENCODINGS),
 )
-def test_sparse_matrices_come_back(rows, columns, levels, density, copies, seed, encoding):
-    """Equal rows at a distance bring neighbours into play, the second leaf a link."""
+def test_sparse_matrices_are_restored(rows, columns, levels, density, copies, seed, encoding):
+    """Repeated rows exercise the neighbour search, the second leaf exercises links."""
     rng = np.random.default_rng(seed)
     book = rng.normal(size=levels).astype(np.float32)
     one = np.where(rng.random((rows, columns)) < density, rng.choice(book, (rows, columns)), 0)

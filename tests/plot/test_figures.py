@@ -10,8 +10,8 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 import swsjax
-from swsjax.compress import Result
-from swsjax.plot import (
+from swsjax.sws.compression import Result
+from swsjax.measure.plot import (
     file_pictures,
     plot_components,
     plot_moves,
@@ -19,7 +19,7 @@ from swsjax.plot import (
     run_pictures,
     save_figures,
 )
-from swsjax.stages import Progress
+from swsjax.sws.stages import Progress
 
 
 def mixture_at(means, shares=None):
@@ -221,7 +221,7 @@ def test_without_matplotlib_the_error_names_the_extra(before, result, tmp_path, 
 
 def test_colours_are_told_apart_by_their_lightness_too():
     """In grey as well, so that no pair relies on hue alone where both are lines."""
-    from swsjax.plot.style import BLUE, ORANGE, light
+    from swsjax.measure.plot.style import BLUE, ORANGE, light
 
     def lightness(color):
         return np.dot([0.2126, 0.7152, 0.0722], to_rgb(color))

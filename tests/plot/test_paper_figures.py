@@ -11,7 +11,7 @@ from scipy import stats
 import swsjax
 from swsjax.codec.bits import BitReader, BitWriter, bits_of
 from swsjax.codec.csr import Nonzeros, read_matrix, write_layout
-from swsjax.plot import (
+from swsjax.measure.plot import (
     Published,
     pareto,
     plot_betas,

@@ -1,0 +1,243 @@
+"""What a file holds and what it costs: everything here is measured on the bytes of the file.
+
+Three sizes, never mixed: the bytes of the file, which are the headline; the bits in the format of
+Han et al. (2015), in which the paper gives its rates; and the entropy bound of a code that treats
+the weights of a layer as independent. Every rate is against all parameters of the original net in
+float32.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from os import PathLike
+from typing import Any
+
+import jax
+import numpy as np
+
+from swsjax.codec import entropy_bound, han_size, leaf_bits
+from swsjax.errors import ConfigError
+from swsjax.file.files import bytes_of, loads, read_metadata
+from swsjax.trees import Params, is_array, is_number, named_leaves
+
+__all__ = ["Errors", "Layer", "Report", "report"]
+
+Errors = Mapping[str, Mapping[str, float]]
+"""Error rates from 0 to 1, by stage (``"pretrained"``, ``"decoded"``) and split (``"test"``)."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One array of the file, its shape and what it costs."""
+
+    name: str
+    """Path in the tree, ``fc1/kernel``."""
+    shape: tuple[int, ...]
+    size: int
+    """Number of parameters."""
+    non_zeros: int
+    """Number of parameters that are not zero; -0.0 is zero."""
+    levels: int
+    """Distinct values, zero included."""
+    coded_bits: float
+    """Bits in an entropy-coded file, the default encoding; the file adds its header and a fraction
+    of a byte. A shared codebook is charged to the first layer."""
+    han_bits: int
+    """Bits in the format of Han et al., codebook included."""
+    entropy_bits: float
+    """Entropy bound of its positions, values and codebook."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """Error and size of a compressed net, from its file; ``str`` gives the table."""
+
+    layers: tuple[Layer, ...]
+    """The arrays, in the order of the file."""
+    file_bytes: int
+    """Size of the file, header and checksum included."""
+    baseline_parameters: int
+    """Number of parameters of the original net: those of the file, unless a baseline is given."""
+    errors: Errors = field(default_factory=dict)
+    """Error rates by stage and split."""
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    """The metadata of the file."""
+
+    @property
+    def parameters(self) -> int:
+        """Number of parameters, biases included."""
+        return sum(layer.size for layer in self.layers)
+
+    @property
+    def float32_bytes(self) -> int:
+        """The one baseline of every rate: all parameters of the original net in float32."""
+        return 4 * self.baseline_parameters
+
+    @property
+    def non_zeros(self) -> int:
+        """Number of parameters that are not zero."""
+        return sum(layer.non_zeros for layer in self.layers)
+
+    @property
+    def coded_bits(self) -> float:
+        """Bits of the layers in an entropy-coded file, without header and checksum."""
+        return sum(layer.coded_bits for layer in self.layers)
+
+    @property
+    def han_bits(self) -> int:
+        """Bits in the format of Han et al."""
+        return sum(layer.han_bits for layer in self.layers)
+
+    @property
+    def entropy_bits(self) -> float:
+        """Entropy bound in bits."""
+        return sum(layer.entropy_bits for layer in self.layers)
+
+    @property
+    def rates(self) -> dict[str, float | None]:
+        """Compression rates by kind, against ``float32_bytes``; None where the size is zero."""
+        bits = {
+            "file": 8 * self.file_bytes,
+            "han": self.han_bits,
+            "entropy_bound": self.entropy_bits,
+        }
+        return {
+            kind: 8 * self.float32_bytes / size if size else None for kind, size in bits.items()
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as plain values, for JSON."""
+        return {
+            "errors": {stage: dict(by_split) for stage, by_split in self.errors.items()},
+            "parameters": self.parameters,
+            "baseline_parameters": self.baseline_parameters,
+            "float32_bytes": self.float32_bytes,
+            "non_zeros": self.non_zeros,
+            "density": self.non_zeros / self.parameters if self.parameters else 0.0,
+            "file_bytes": self.file_bytes,
+            "han_bits": self.han_bits,
+            "entropy_bits": self.entropy_bits,
+            "rates": self.rates,
+            "layers": [asdict(layer) | {"shape": list(layer.shape)} for layer in self.layers],
+            "metadata": dict(self.metadata),
+        }
+
+    def __str__(self) -> str:
+        header = ("layer", "shape", "weights", "non-zero", "", "levels", "bytes", "bound", "Han")
+        rows = [_row(layer) for layer in self.layers]
+        total: tuple[str, ...] = ("total", "", f"{self.parameters:,}", f"{self.non_zeros:,}")
+        total += (_percent(self.non_zeros, self.parameters), "")
+        total += tuple(
+            f"{bits / 8:,.0f}" for bits in (self.coded_bits, self.entropy_bits, self.han_bits)
+        )
+        rates = {kind: f"{rate:.1f}x" if rate else "-" for kind, rate in self.rates.items()}
+        lines = [_aligned([header, *rows, total]), ""]
+        lines += [
+            f"error {f'{stage} ({split})':<24}{100 * error:8.2f} %"
+            for stage, by_split in self.errors.items()
+            for split, error in by_split.items()
+        ]
+        lines += [
+            f"file                    {self.file_bytes:12,} bytes {rates['file']:>9}",
+            f"Han format              {self.han_bits / 8:12,.0f} bytes {rates['han']:>9}",
+            f"entropy bound           {self.entropy_bits / 8:12,.0f} bytes "
+            f"{rates['entropy_bound']:>9}",
+            f"float32, uncompressed   {self.float32_bytes:12,} bytes      1.0x",
+        ]
+        return "\n".join(lines)
+
+
+def report(
+    source: str | PathLike[str] | bytes,
+    *,
+    baseline: Params | None = None,
+    errors: Errors | None = None,
+) -> Report:
+    """Measure a compressed net from its file.
+
+    Args:
+        source: path of an ``.sws`` file, or its bytes.
+        baseline: the original net, if it has more parameters than the file, as after removing
+            channels; a pytree of arrays.
+        errors: error rates (0 to 1) to show with it, by stage and split, as
+            ``{"decoded": {"test": 0.02}}``.
+
+    Returns:
+        The report: ``print`` it, or take its ``to_dict()``.
+
+    Raises:
+        FormatError: the file is damaged or not an ``.sws`` file.
+        ConfigError: the errors are not such a dictionary, or the baseline holds no arrays.
+
+    >>> from swsjax.file import dumps
+    >>> measured = report(dumps({"w": np.eye(64, dtype=np.float32)}))
+    >>> measured.non_zeros, measured.layers[0].levels, measured.float32_bytes
+    (64, 2, 16384)
+    >>> smaller = dumps({"w": np.eye(32, dtype=np.float32)})
+    >>> report(smaller, baseline={"w": np.eye(64)}).float32_bytes
+    16384
+    """
+    errors = {} if errors is None else errors
+    if not _are_errors(errors):
+        raise ConfigError(
+            "errors must be a dictionary of error rates by stage and split, as "
+            f"{{'decoded': {{'test': 0.02}}}}, got {errors!r}"
+        )
+    data = bytes_of(source)
+    leaves = [(name, np.asarray(leaf)) for name, leaf in named_leaves(loads(data))]
+    arrays = [leaf for _, leaf in leaves]
+    layers = [
+        Layer(
+            name=name,
+            shape=leaf.shape,
+            size=leaf.size,
+            non_zeros=int(np.count_nonzero(leaf)),
+            levels=len(np.unique(leaf)),
+            coded_bits=coded,
+            han_bits=han.total,
+            entropy_bits=bound.total,
+        )
+        for (name, leaf), coded, han, bound in zip(
+            leaves, leaf_bits(arrays), han_size(arrays), entropy_bound(arrays), strict=True
+        )
+    ]
+    parameters = sum(layer.size for layer in layers)
+    if baseline is not None:
+        parameters = sum(leaf.size for leaf in jax.tree.leaves(baseline) if is_array(leaf))
+        if not parameters:
+            raise ConfigError("baseline must be the original net, a pytree of arrays; it has none")
+    return Report(tuple(layers), len(data), parameters, errors, read_metadata(data))
+
+
+def _are_errors(errors: Any) -> bool:
+    return isinstance(errors, Mapping) and all(
+        isinstance(by_split, Mapping) and all(map(is_number, by_split.values()))
+        for by_split in errors.values()
+    )
+
+
+def _row(layer: Layer) -> tuple[str, ...]:
+    return (
+        layer.name,
+        "x".join(map(str, layer.shape)),
+        f"{layer.size:,}",
+        f"{layer.non_zeros:,}",
+        _percent(layer.non_zeros, layer.size),
+        f"{layer.levels}",
+        *(f"{b / 8:,.0f}" for b in (layer.coded_bits, layer.entropy_bits, layer.han_bits)),
+    )
+
+
+def _percent(part: int, whole: int) -> str:
+    return f"{100 * part / whole:.2f} %" if whole else ""
+
+
+def _aligned(rows: list[tuple[str, ...]]) -> str:
+    """Columns as wide as their widest entry, the first two aligned left, the others right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if i < 2 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    )

@@ -1,0 +1,173 @@
+"""Settings of ``compress``."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from numbers import Integral
+from typing import Any, Literal, get_args, get_type_hints
+
+import optax
+
+from swsjax.checks import check_numbers
+from swsjax.errors import ConfigError
+from swsjax.sws.prior import HyperPriors
+from swsjax.sws.rates import LearningRates
+from swsjax.trees import is_number
+
+__all__ = ["TAU_PER_EXAMPLE", "Config"]
+
+TAU_PER_EXAMPLE = 1.1e-6
+"""The default ``tau`` per training example: 0.06 for MNIST. With a constant ``tau``, as in theory,
+the prior would outweigh the loss of a small data set."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings of ``compress``; the defaults suit most nets, ``tau`` trades error against size.
+
+    A larger ``tau`` gives a smaller file and a larger error. Raises ``ConfigError`` if a setting is
+    out of its range.
+
+    >>> Config(tau=0.1).tau
+    0.1
+    """
+
+    tau: float | optax.Schedule | None = None
+    """Weight of the prior on the loss summed over the training examples, or an optax schedule of it
+    over the steps of each stage; None: ``TAU_PER_EXAMPLE`` times the number of examples."""
+    components: int = 16
+    """Number of free components at the start; the zero component is not counted."""
+    pi_zero: float = 0.999
+    """Mixing proportion of the zero component: at the start if it has a hyper-prior, else fixed."""
+    initial_std: float = 0.25
+    """Standard deviation of every component at the start."""
+    hyper_priors: HyperPriors = HyperPriors()
+    """They keep the mixture from collapsing onto single weights."""
+    soft_epochs: int = 30
+    """Epochs of the soft stage, in which the net computes with the weights themselves."""
+    soft_learning_rates: LearningRates = LearningRates(precisions=7e-4)
+    """Learning rates of the soft stage."""
+    hard_epochs: int = 20
+    """Epochs of the hard stage, in which the net computes with each weight's assigned mean."""
+    hard_learning_rates: LearningRates = LearningRates(
+        precisions=5e-4, warmup_epochs=1.0, final=0.0, epsilon=1e-5
+    )
+    """Learning rates of the hard stage."""
+    prune_epochs: int = 0
+    """Epochs of the pruning stage, for nets with weights to spare; its first half prunes."""
+    prune_learning_rates: LearningRates = LearningRates(warmup_epochs=0.5, final=0.0, epsilon=1e-5)
+    """Learning rates of the pruning stage."""
+    keep: float = 0.6
+    """Fraction of the non-zero weights after the hard stage that the pruning stage keeps."""
+    merge_threshold: float = 0.5
+    """Symmetric KL divergence (nats) below which two components are merged."""
+    batch_size: int = 128
+    """Examples per step."""
+    prior: Literal["tabulated", "exact"] = "tabulated"
+    """How the prior is evaluated: from a table, or weight by weight (slow; the reference)."""
+    tolerance: float = 1e-4
+    """Relative error of the tabulated prior and its gradients above which its grid is refined."""
+    least_steps: int = 300
+    """Fewest steps per epoch: an epoch passes through small data several times, and through MNIST
+    with its 390 steps once. The learning rates and numbers of epochs above are for about 400."""
+    seed: int = 0
+    """Of the order of the examples."""
+
+    def __post_init__(self) -> None:
+        """Check what can be checked before any time is spent."""
+        check_numbers(self)
+        if not (self.tau is None or is_number(self.tau) or callable(self.tau)):
+            raise ConfigError(f"tau must be a number or an optax schedule, got {self.tau!r}")
+        if is_number(self.tau) and not 0 < self.tau < float("inf"):
+            raise ConfigError(f"tau must be positive, got {self.tau}")
+        if not 0 < self.pi_zero < 1:
+            raise ConfigError(f"pi_zero must lie strictly between 0 and 1, got {self.pi_zero}")
+        if not 0 < self.initial_std < float("inf"):
+            raise ConfigError(f"initial_std must be positive and finite, got {self.initial_std}")
+        if not isinstance(self.hyper_priors, HyperPriors):
+            raise ConfigError(f"hyper_priors must be a HyperPriors, got {self.hyper_priors!r}")
+        epochs = (self.soft_epochs, self.hard_epochs, self.prune_epochs)
+        if min(epochs) < 0 or max(epochs) < 1:
+            raise ConfigError(
+                "soft_epochs, hard_epochs and prune_epochs must be at least 0 and not all 0, got "
+                f"{self.soft_epochs}, {self.hard_epochs} and {self.prune_epochs}"
+            )
+        for name in ("soft_learning_rates", "hard_learning_rates", "prune_learning_rates"):
+            if not isinstance(getattr(self, name), LearningRates):
+                raise ConfigError(f"{name} must be a LearningRates, got {getattr(self, name)!r}")
+        if not 0 < self.keep <= 1:
+            raise ConfigError(f"keep must be over 0 and at most 1, got {self.keep}")
+        for name in ("components", "batch_size", "least_steps"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.prior not in ("tabulated", "exact"):
+            raise ConfigError(f"prior must be 'tabulated' or 'exact', got {self.prior!r}")
+        if not self.tolerance > 0:
+            raise ConfigError(f"tolerance must be positive, got {self.tolerance}")
+        if not self.merge_threshold >= 0:
+            raise ConfigError(f"merge_threshold must not be negative, got {self.merge_threshold}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as plain values, for JSON; ``from_dict`` is the inverse.
+
+        Raises:
+            ConfigError: a schedule or an optimiser is among the settings.
+
+        >>> Config(tau=0.1).to_dict()["tau"]
+        0.1
+        """
+        return {field.name: _plain(field.name, getattr(self, field.name)) for field in fields(self)}
+
+    @classmethod
+    def from_dict(cls, settings: Mapping[str, Any]) -> "Config":
+        """Make a config from what ``to_dict`` returns, or a part of it: the rest has its default.
+
+        Raises:
+            ConfigError: a setting has an unknown name or is out of its range.
+
+        >>> Config.from_dict({"tau": 0.1, "soft_learning_rates": {"precisions": 0.001}}).tau
+        0.1
+        >>> Config.from_dict({"hyper_priors": {"precison": 2}})
+        Traceback (most recent call last):
+            ...
+        swsjax.errors.ConfigError: HyperPriors has no setting 'precison'; it has 'zero_precision', \
+'precision', 'pi_zero'
+        """
+        return _made(cls, settings)
+
+
+def _plain(name: str, value: Any) -> Any:
+    if is_dataclass(value):
+        return {
+            field.name: _plain(f"{name}.{field.name}", getattr(value, field.name))
+            for field in fields(value)
+        }
+    if value is None or isinstance(value, str):
+        return value
+    if not is_number(value):
+        raise ConfigError(f"{name} must be a number to be written as JSON, got {value!r}")
+    return int(value) if isinstance(value, Integral) else float(value)
+
+
+def _made(kind: Any, settings: Any) -> Any:
+    """A dataclass of settings from a dictionary, nested ones included."""
+    if not isinstance(settings, Mapping):
+        raise ConfigError(f"settings of {kind.__name__} must be a dictionary, got {settings!r}")
+    nested = {name: _dataclass_of(hint) for name, hint in get_type_hints(kind).items()}
+    for name in settings:
+        if name not in nested:
+            known = ", ".join(map(repr, nested))
+            raise ConfigError(f"{kind.__name__} has no setting {name!r}; it has {known}")
+    values = {
+        name: value if nested[name] is None or value is None else _made(nested[name], value)
+        for name, value in settings.items()
+    }
+    try:
+        return kind(**values)
+    except TypeError as error:  # a required setting is missing
+        needed = " and ".join(map(repr, nested))
+        raise ConfigError(f"{kind.__name__} needs {needed}, got {dict(settings)!r}") from error
+
+
+def _dataclass_of(hint: Any) -> Any:
+    """The dataclass among the types of a field, or None."""
+    return next((one for one in (hint, *get_args(hint)) if is_dataclass(one)), None)

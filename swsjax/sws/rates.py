@@ -1,0 +1,90 @@
+"""Learning rates of weights and mixture in one stage, and the optimiser that has them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import optax
+
+from swsjax.checks import check_numbers
+from swsjax.errors import ConfigError
+from swsjax.sws.prior import GaussianMixture
+from swsjax.trees import is_number
+
+__all__ = ["LearningRates"]
+
+
+@dataclass(frozen=True)
+class LearningRates:
+    """Adam's learning rates in one stage, one per group of parameters, and their schedule.
+
+    Each learning rate rises linearly over ``warmup_epochs`` and then falls along a half cosine to
+    ``final`` times its peak (1 keeps it constant). How fast the precisions may grow relative to the
+    weights decides how sparse the net becomes: it is an annealing from one wide basin to many
+    narrow ones.
+    """
+
+    weights: float | optax.GradientTransformation = 1e-3
+    """Learning rate of Adam, or any optimiser with a schedule of its own."""
+    means: float = 1e-4
+    """Learning rate of the component means; the zero mean is fixed."""
+    precisions: float = 1e-3
+    """Learning rate of the log-precisions."""
+    mixing: float = 3e-3
+    """Learning rate of the logits of the mixing proportions."""
+    warmup_epochs: float = 0.0
+    final: float = 1.0
+    epsilon: float = 1e-8
+    """Added to Adam's root mean square for the weights. A larger value calms its first steps, which
+    otherwise move every weight by its full learning rate, however small the gradient."""
+
+    def __post_init__(self) -> None:
+        """Check what can be checked before any time is spent."""
+        check_numbers(self)
+        if not (is_number(self.weights) or isinstance(self.weights, optax.GradientTransformation)):
+            raise ConfigError(
+                "LearningRates.weights must be a learning rate or an optax optimiser, got "
+                f"{self.weights!r}"
+            )
+        for name in ("weights", "means", "precisions", "mixing", "warmup_epochs", "final"):
+            value = getattr(self, name)
+            if is_number(value) and not 0 <= value < float("inf"):
+                raise ConfigError(
+                    f"LearningRates.{name} must be finite and not negative, got {value}"
+                )
+        if not 0 < self.epsilon < float("inf"):
+            raise ConfigError(
+                f"LearningRates.epsilon must be positive and finite, got {self.epsilon}"
+            )
+
+    def optimizer(self, epochs: int, steps_per_epoch: int) -> optax.GradientTransformation:
+        """Make the optimiser over ``(weights, mixtures)``, for a stage of that length.
+
+        >>> optimizer = LearningRates().optimizer(epochs=2, steps_per_epoch=10)
+        """
+        warmup = round(self.warmup_epochs * steps_per_epoch)
+        steps = max(epochs * steps_per_epoch, warmup + 1)
+
+        def adam(peak: float, epsilon: float = 1e-8) -> optax.GradientTransformation:
+            schedule = optax.warmup_cosine_decay_schedule(
+                peak if warmup == 0 else 0.0, peak, warmup, steps, self.final * peak
+            )
+            return optax.adam(schedule, eps=epsilon)
+
+        of_weights = self.weights
+        if not isinstance(of_weights, optax.GradientTransformation):
+            of_weights = adam(of_weights, self.epsilon)
+        optimizers = {
+            "weights": of_weights,
+            "means": adam(self.means),
+            "precisions": adam(self.precisions),
+            "mixing": adam(self.mixing),
+        }
+        of_mixture = GaussianMixture._make(["means", "precisions", "mixing", "mixing"])
+
+        def labels(trained: tuple[Any, Mapping[str, GaussianMixture]]) -> tuple[str, Any]:
+            return type(trained)._make(  # type: ignore[attr-defined]
+                ["weights", dict.fromkeys(trained[1], of_mixture)]
+            )
+
+        return optax.multi_transform(optimizers, labels)

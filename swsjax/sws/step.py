@@ -1,0 +1,222 @@
+r"""One step of retraining: weights and mixture together, with a soft or a hard forward pass.
+
+The objective of a step is the paper's Eq. 6-7 divided by the number N of training examples,
+
+.. math:: \mathrm{loss}(w) - \frac{\tau}{N} \Big( \sum_i \log p(w_i) + \log p(\theta) \Big),
+
+with a mean loss over the batch. In the *soft* stage the net computes with the weights themselves.
+In the *hard* stage it computes with each weight's assigned mean (a straight-through estimator), so
+that the net that is trained is the net that is written; the paper has no such stage and loses
+accuracy when it quantises.
+"""
+
+import operator
+from collections.abc import Callable, Mapping
+from functools import partial, reduce
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+
+from swsjax.checks import check_floating, check_scalar
+from swsjax.errors import ConfigError
+from swsjax.sws import exact, table
+from swsjax.sws.grid import cells_on, grid_over
+from swsjax.sws.prior import GaussianMixture, HyperPriors, hyper_log_prob
+from swsjax.training.epochs import Step, TrainState, gradient_step
+from swsjax.training.losses import LossWithAux
+from swsjax.training.net import Net, Weights
+
+__all__ = ["Forward", "Info", "Joint", "hard", "init", "make_step", "soft"]
+
+Forward = Callable[[Weights, Callable[[], Weights]], Weights]
+"""From weights, and a function that returns their assigned means, to the weights that the net
+computes with: ``soft`` or ``hard``."""
+
+
+def soft(weights: Weights, assigned: Callable[[], Weights]) -> Weights:
+    """Compute with the weights themselves.
+
+    >>> soft(1.2, lambda: 1.0)
+    1.2
+    """
+    del assigned
+    return weights
+
+
+def hard(weights: Weights, assigned: Callable[[], Weights]) -> Weights:
+    """Compute with each weight's assigned mean.
+
+    >>> hard(1.2, lambda: 1.0)
+    1.0
+    """
+    del weights
+    return assigned()
+
+
+class Joint(NamedTuple):
+    """What a step trains: weights and mixtures together."""
+
+    weights: Weights
+    """The arrays of the net."""
+    mixtures: dict[str, GaussianMixture]
+    """The prior over each group of weights, by the group's name."""
+
+
+class Info(NamedTuple):
+    """What a step reports."""
+
+    loss: Array
+    """() mean loss of the batch (nats), without the prior."""
+    log_prior: Array
+    """() log-density of weights and mixtures under prior and hyper-priors (nats)."""
+
+
+def init(
+    net: Net,
+    mixtures: Mapping[str, GaussianMixture],
+    optimizer: optax.GradientTransformation,
+    key: Array,
+) -> TrainState:
+    """Start a stage of retraining, with a fresh optimiser.
+
+    Args:
+        net: as ``take_apart`` makes it.
+        mixtures: the prior over each group of the net's weights, by name.
+        optimizer: over the ``Joint`` of weights and mixtures, as ``LearningRates.optimizer`` makes.
+        key: random key of the order of the examples, for ``epoch``.
+
+    Raises:
+        ConfigError: mixtures that are not those of the net's groups, or an argument of the wrong
+            type.
+
+    >>> from swsjax.sws import LearningRates, init_mixture
+    >>> from swsjax.training import take_apart
+    >>> optimizer = LearningRates().optimizer(epochs=1, steps_per_epoch=1)
+    >>> net = take_apart({"w": jnp.ones(3)})
+    >>> state = init(net, {"weights": init_mixture(-1.0, 1.0)}, optimizer, jax.random.key(0))
+    >>> state.step
+    Array(0, dtype=int32)
+    """
+    if not isinstance(net, Net):
+        raise ConfigError(f"net must be what take_apart returns, got a {type(net).__name__}")
+    check_floating("weights", net.weights)
+    if not isinstance(mixtures, Mapping) or set(mixtures) != set(net.weights.groups):
+        found = sorted(mixtures) if isinstance(mixtures, Mapping) else type(mixtures).__name__
+        raise ConfigError(
+            "mixtures must be a dictionary with one mixture per group of weights, "
+            f"{sorted(net.weights.groups)}, got {found}"
+        )
+    _check_optimizer(optimizer)
+    joint = Joint(net.weights, dict(mixtures))
+    return TrainState(joint, optimizer.init(joint), jnp.zeros((), jnp.int32), key, net.carried)
+
+
+def make_step(
+    loss_fn: LossWithAux,
+    optimizer: optax.GradientTransformation,
+    *,
+    forward: Forward,
+    tau: float | optax.Schedule,
+    train_size: int,
+    hyper: HyperPriors,
+    nodes: Mapping[str, int] | int | None = 2048,
+) -> Step:
+    """Make the function of one step of retraining, from state and batch to state and ``Info``.
+
+    Args:
+        loss_fn: loss of ``Weights``, carried part and batch, as ``net.loss(loss_fn)`` makes it.
+        optimizer: over the ``Joint`` of weights and mixtures, as ``LearningRates.optimizer`` makes.
+        forward: ``soft`` or ``hard``.
+        tau: weight of the prior on the loss summed over the training set, or its schedule over
+            the steps of the stage.
+        train_size: number N of training examples.
+        hyper: hyper-priors on the mixtures.
+        nodes: nodes of the grid on which the prior is tabulated, see ``node_count``, for all
+            mixtures or for each by name; None evaluates it exactly, weight by weight.
+
+    Raises:
+        ConfigError: an argument of the wrong type.
+
+    >>> from swsjax.sws import LearningRates, init_mixture
+    >>> from swsjax.training import take_apart
+    >>> optimizer = LearningRates().optimizer(epochs=1, steps_per_epoch=1)
+    >>> net = take_apart({"w": jnp.ones(3)})
+    >>> state = init(net, {"weights": init_mixture(-1.0, 1.0)}, optimizer, jax.random.key(0))
+    >>> loss = net.loss(lambda params, batch: jnp.mean((params["w"] - batch) ** 2))
+    >>> step = make_step(loss, optimizer, forward=soft, tau=0.01, train_size=1, hyper=HyperPriors())
+    >>> state, info = step(state, jnp.zeros(3))
+    >>> info.loss
+    Array(1., dtype=float32)
+    """
+    _check_optimizer(optimizer)
+    if not callable(forward):
+        raise ConfigError(f"forward must be soft or hard, the functions, got {forward!r}")
+    prior_weight = None if tau == 0 else tau if callable(tau) else optax.constant_schedule(tau)
+
+    def objective(joint: Joint, state: TrainState, batch: Any) -> tuple[Array, Any]:
+        weights, mixtures = joint
+        if hyper.pi_zero is None:
+            mixtures = {name: _fixed_pi_zero(mixture) for name, mixture in mixtures.items()}
+        log_prior, assigned = _prior(weights, mixtures, hyper, nodes)
+        loss, aux = loss_fn(forward(weights, assigned), state.aux, batch)
+        info = Info(check_scalar(loss), log_prior)
+        if prior_weight is None:  # saves the gradient of a prior without weight
+            return loss, (info, aux)
+        return loss - prior_weight(state.step) / train_size * log_prior, (info, aux)
+
+    gradient = gradient_step(objective, optimizer)
+
+    def step(before: TrainState, batch: Any) -> tuple[TrainState, Info]:
+        state, info = gradient(before, batch)
+        if hyper.pi_zero is None:  # without a gradient, weight decay would still move it
+            mixtures = {
+                name: mixture._replace(zero_logit=before.params.mixtures[name].zero_logit)
+                for name, mixture in state.params.mixtures.items()
+            }
+            state = state._replace(params=state.params._replace(mixtures=mixtures))
+        return state, info
+
+    return step
+
+
+def _prior(
+    weights: Weights,
+    mixtures: Mapping[str, GaussianMixture],
+    hyper: HyperPriors,
+    nodes: Mapping[str, int] | int | None,
+) -> tuple[Array, Callable[[], Weights]]:
+    """Log-density of weights and mixtures, and a function that returns the assigned means."""
+    log_priors = [hyper_log_prob(mixture, hyper) for mixture in mixtures.values()]
+    assign: dict[str, Callable[[], list[Array]]] = {}
+    for name, leaves in weights.groups.items():
+        mixture = mixtures[name]
+        if nodes is None:
+            log_priors.append(exact.sum_log_prob(mixture, leaves))
+            assign[name] = partial(exact.straight_through, mixture, leaves)
+        else:
+            grid = grid_over(leaves, nodes if isinstance(nodes, int) else nodes[name])
+            cells = cells_on(leaves, grid)
+            log_priors.append(table.sum_log_prob(mixture, leaves, grid, cells))
+            assign[name] = partial(table.straight_through, mixture, leaves, grid, cells)
+
+    def assigned() -> Weights:
+        return weights._replace(groups={name: means() for name, means in assign.items()})
+
+    return reduce(operator.add, log_priors), assigned
+
+
+def _check_optimizer(optimizer: optax.GradientTransformation) -> None:
+    if not isinstance(optimizer, optax.GradientTransformation):
+        raise ConfigError(
+            "optimizer must be an optax optimiser over weights and mixtures, got a "
+            f"{type(optimizer).__name__}; LearningRates().optimizer(epochs, steps_per_epoch) makes "
+            "one"
+        )
+
+
+def _fixed_pi_zero(mixture: GaussianMixture) -> GaussianMixture:
+    """The mixture with the proportion of the zero component not trained."""
+    return mixture._replace(zero_logit=jax.lax.stop_gradient(mixture.zero_logit))

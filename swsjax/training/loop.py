@@ -1,0 +1,280 @@
+"""Training: epochs over data, one way for every method.
+
+A ``Phase`` says what is done in each epoch; ``run_phase`` does it, writes the log and resumes.
+``train`` is a phase of plain gradient steps, the stages of soft weight-sharing are others.
+"""
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from numbers import Integral
+from os import PathLike
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+from jax.sharding import Mesh
+
+from swsjax.checks import check_data, check_floating, check_scalar
+from swsjax.errors import ConfigError, RetrainingError
+from swsjax.training.epochs import (
+    Objective,
+    Step,
+    TrainState,
+    caches_cleared,
+    epoch,
+    gradient_step,
+)
+from swsjax.training.history import Epoch, Log, error_of
+from swsjax.training.losses import Loss, LossWithAux
+from swsjax.training.resume import digest, opened
+from swsjax.training.sharding import check_mesh, replicate
+from swsjax.training.stream import Stream, batches_of, one_step, stream_epoch
+from swsjax.trees import Params
+
+__all__ = ["Feed", "Phase", "Trained", "feed_of", "run_phase", "train"]
+
+
+class Feed(NamedTuple):
+    """Training data, and how an epoch goes through them."""
+
+    data: Any
+    """Arrays on the devices, or a ``Stream``."""
+    size: int
+    """Number N of training examples."""
+    batch_size: int
+    """Examples per step."""
+    passes: int
+    """Passes through the data per epoch."""
+    mesh: Mesh | None
+    """Devices to divide each batch over."""
+
+    @property
+    def steps(self) -> int:
+        """Steps per epoch."""
+        return self.passes * (self.size // self.batch_size)
+
+    def epoch(self, step: Step, state: TrainState, number: int) -> tuple[TrainState, Any]:
+        """Run one epoch, the one with this number from 0; the mean info over its steps."""
+        infos = []
+        for turn in range(self.passes):
+            if isinstance(self.data, Stream):
+                batches = batches_of(self.data, number * self.passes + turn, self.batch_size)
+                state, info = stream_epoch(step, state, batches, mesh=self.mesh)
+            else:
+                state, info = epoch(
+                    step, state, self.data, batch_size=self.batch_size, mesh=self.mesh
+                )
+            infos.append(info)
+        return state, jax.tree.map(lambda *figures: sum(figures) / len(figures), *infos)
+
+
+def feed_of(
+    data: Any, batch_size: int, *, least_steps: int = 1, mesh: Mesh | None = None
+) -> Feed:
+    """Check training data and put them on the devices.
+
+    Args:
+        data: pytree of arrays with the N examples along the first axis, or a ``Stream``.
+        batch_size: examples per step.
+        least_steps: fewest steps per epoch; small data are passed through several times.
+        mesh: devices to train on.
+
+    Raises:
+        ConfigError: the data do not make up a batch, are not arrays of numbers, or do not fit the
+            mesh.
+
+    >>> feed = feed_of(jnp.zeros((10, 3)), 5, least_steps=7)
+    >>> feed.passes, feed.steps
+    (4, 8)
+    """
+    if mesh is not None:
+        mesh = check_mesh(mesh, batch_size)
+    if isinstance(data, Stream):
+        size = _stream_size(data, batch_size)
+    else:
+        size = check_data(data, batch_size)
+        data = replicate(jax.tree.map(jnp.asarray, data), mesh)
+    return Feed(data, size, batch_size, -(-least_steps // (size // batch_size)), mesh)
+
+
+class Phase(NamedTuple):
+    """What each epoch of a training does."""
+
+    epochs: int
+    """Number of epochs."""
+    step: Callable[[int], Step]
+    """From the number of the epoch in the phase to its step. A new function object compiles."""
+    before_epoch: Callable[[TrainState, int], TrainState]
+    """From the state and the number of the epoch in the phase to the state it starts from."""
+    after_epoch: Callable[[TrainState, Any, int], Epoch]
+    """From the state, the mean info and the number of the epoch to its record; may raise."""
+
+
+def run_phase(phase: Phase, state: TrainState, feed: Feed, log: Log, done: int = 0) -> TrainState:
+    """Run the remaining epochs of a phase, each with an entry in the log.
+
+    Args:
+        phase: what each epoch does.
+        state: after ``done`` epochs of the phase. Its buffers are donated.
+        feed: the data.
+        log: of all phases.
+        done: epochs of this phase that are done.
+
+    Returns:
+        The state after the last epoch.
+
+    >>> step = lambda state, batch: (state._replace(params=state.params + batch.sum()), batch[0])
+    >>> phase = Phase(2, lambda number: step, lambda state, number: state,
+    ...               lambda state, info, number: Epoch("train", number + 1, 2, info.item()))
+    >>> state = TrainState(jnp.zeros(()), (), 0, jax.random.key(0))
+    >>> state = run_phase(phase, state, feed_of(jnp.ones(6), 2), log := Log([]))
+    >>> print(state.params, len(log.history))
+    12.0 2
+    """
+    for number in range(done, phase.epochs):
+        state = phase.before_epoch(state, number)
+        state, info = feed.epoch(phase.step(number), state, len(log.history))
+        log.add(phase.after_epoch(state, info, number), state)
+    return state
+
+
+class Trained(NamedTuple):
+    """What ``train`` returns."""
+
+    params: Params
+    """The parameters after the last epoch."""
+    aux: Any
+    """What the loss carried from step to step, at the end; None without aux."""
+    history: list[Epoch]
+    """One entry per epoch."""
+
+
+def train(
+    params: Params,
+    loss_fn: Loss | LossWithAux,
+    data: Any,
+    optimizer: optax.GradientTransformation,
+    *,
+    epochs: int,
+    batch_size: int = 128,
+    seed: int = 0,
+    aux: Any = None,
+    project: Callable[[Params], Params] | None = None,
+    before_epoch: Callable[[Params, int], Params] | None = None,
+    evaluate: Callable[..., Any] | None = None,
+    callback: Callable[[Epoch], None] | None = None,
+    resume: str | PathLike[str] | None = None,
+    mesh: Mesh | None = None,
+) -> Trained:
+    """Train a net with any optax optimiser.
+
+    Args:
+        params: pytree of floating arrays to start from.
+        loss_fn: mean loss of a batch, ``loss_fn(params, batch) -> scalar``; with ``aux``,
+            ``loss_fn(params, aux, batch) -> (scalar, aux)``.
+        data: pytree of arrays with the training examples along the first axis, or a ``Stream``.
+        optimizer: over params, with a schedule of its own. To keep zeros at zero, chain
+            ``hold_zeros`` behind it.
+        epochs: passes through the data.
+        batch_size: examples per step.
+        seed: of the order of the examples.
+        aux: what the loss carries from step to step and is not trained: batch statistics, random
+            keys; a pytree of arrays.
+        project: applied to params after every step, inside the compiled step.
+        before_epoch: ``before_epoch(params, number)``, applied before every epoch, from 0.
+        evaluate: error of the net on validation data, ``evaluate(params)``, or with aux
+            ``evaluate(params, aux)``; called after every epoch, for the history only.
+        callback: called with each epoch's record.
+        resume: folder in which the state is written after every epoch; a run that finds its own
+            state there resumes from it, and ends as if it had never stopped.
+        mesh: devices to train on, see ``swsjax.training.sharding``.
+
+    Raises:
+        ConfigError: params that cannot be trained, data that do not make up a batch, or a loss
+            that is not a scalar.
+        CheckpointError: the folder holds a different run.
+        RetrainingError: the loss is not finite.
+
+    >>> loss = lambda params, batch: jnp.mean((params - batch) ** 2)
+    >>> trained = train(jnp.zeros(()), loss, jnp.ones(64), optax.sgd(0.1), epochs=20, batch_size=8)
+    >>> print(np.asarray(trained.params).round(1))
+    1.0
+    """
+    check_floating("params", params)
+    if not isinstance(epochs, Integral) or epochs < 1:
+        raise ConfigError(f"epochs must be an integer of at least 1, got {epochs!r}")
+    if not isinstance(optimizer, optax.GradientTransformation):
+        raise ConfigError(
+            f"optimizer must be an optax optimiser, got a {type(optimizer).__name__}"
+        )
+    feed = feed_of(data, batch_size, mesh=mesh)
+    step = _step(loss_fn, optimizer, project)
+    # Copies: the state of an epoch is donated, and the caller's arrays stay the caller's.
+    params, aux = replicate(jax.tree.map(lambda x: jnp.array(x, copy=True), (params, aux)), mesh)
+    start = TrainState(
+        params, optimizer.init(params), jnp.zeros((), jnp.int32), jax.random.key(seed), aux
+    )
+
+    def edited(state: TrainState, number: int) -> TrainState:
+        if before_epoch is None:
+            return state
+        return state._replace(params=before_epoch(state.params, number))
+
+    def record(state: TrainState, loss: Array, number: int) -> Epoch:
+        if not jnp.isfinite(loss):
+            raise RetrainingError(
+                f"the loss is {loss.item()} after epoch {number + 1} of {epochs}; lower the "
+                "learning rate, or check that all data are finite and all labels in range"
+            )
+        net = (state.params,) if state.aux is None else (state.params, state.aux)
+        error = None if evaluate is None else error_of(evaluate, *net)
+        return Epoch("train", number + 1, epochs, loss.item(), error)
+
+    identity = (params, aux, feed.size, epochs, batch_size, seed)
+    with (
+        nullcontext() if resume is None else opened(resume, digest(*identity)) as folder,
+        caches_cleared(epoch, one_step),
+    ):
+        log = Log.opened(folder, callback)
+        done = len(log.history)
+        state = folder.restore(start) if folder is not None and done else start
+        phase = Phase(epochs, lambda number: step, edited, record)
+        state = run_phase(phase, state, feed, log, done)
+    return Trained(state.params, state.aux, log.history)
+
+
+def _step(
+    loss_fn: Callable[..., Any],
+    optimizer: optax.GradientTransformation,
+    project: Callable[[Params], Params] | None,
+) -> Step:
+    def without_aux(params: Params, state: TrainState, batch: Any) -> tuple[Array, Any]:
+        loss = check_scalar(loss_fn(params, batch))
+        return loss, (loss, None)
+
+    def with_aux(params: Params, state: TrainState, batch: Any) -> tuple[Array, Any]:
+        loss, aux = loss_fn(params, state.aux, batch)
+        return check_scalar(loss), (loss, aux)
+
+    def step(state: TrainState, batch: Any) -> tuple[TrainState, Array]:
+        objective: Objective = without_aux if state.aux is None else with_aux
+        state, loss = gradient_step(objective, optimizer)(state, batch)
+        return (state if project is None else state._replace(params=project(state.params))), loss
+
+    return step
+
+
+def _stream_size(stream: Stream, batch_size: int) -> int:
+    if not isinstance(stream.size, Integral) or not callable(stream.batches):
+        raise ConfigError(
+            "a Stream has the number of examples and a function from the number of a pass to its "
+            f"batches, got a {type(stream.size).__name__} and a {type(stream.batches).__name__}"
+        )
+    if stream.size < batch_size:
+        raise ConfigError(
+            f"the stream holds {stream.size} examples, fewer than a batch of {batch_size}; set a "
+            "smaller batch_size"
+        )
+    return stream.size

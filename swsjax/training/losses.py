@@ -1,0 +1,234 @@
+"""Losses as functions of parameters and a batch, with labels and without."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import Array
+
+from swsjax.errors import ConfigError
+from swsjax.trees import Params
+
+__all__ = [
+    "Apply",
+    "ApplyWithAux",
+    "Loss",
+    "LossWithAux",
+    "MakeLoss",
+    "cross_entropy",
+    "distillation",
+    "error_rate",
+    "logits_of",
+    "output_matching",
+    "with_aux",
+    "with_teacher",
+]
+
+Apply = Callable[[Params, Array], Array]
+"""From parameters and a batch of inputs to logits (batch, classes), or other outputs."""
+ApplyWithAux = Callable[[Params, Any, Array], tuple[Array, Any]]
+"""From parameters, auxiliary state and inputs to outputs and the state after them."""
+Loss = Callable[[Params, Any], Array]
+"""From parameters and a batch to the mean loss of its examples, a scalar (nats)."""
+LossWithAux = Callable[[Params, Any, Any], tuple[Array, Any]]
+"""From parameters, auxiliary state and batch to the mean loss and the state after the batch."""
+MakeLoss = Callable[[Apply], Loss]
+"""From the outputs of a net to a loss of its parameters: ``cross_entropy``, ``distillation``."""
+
+
+def cross_entropy(apply: Apply) -> Loss:
+    """Mean cross-entropy of the labels; a batch is ``{"inputs": (B, ...), "labels": (B,)}``.
+
+    >>> loss = cross_entropy(lambda params, x: x @ params)
+    >>> batch = {"inputs": jnp.eye(2), "labels": jnp.array([0, 1])}
+    >>> print(np.asarray(loss(jnp.zeros((2, 4)), batch)).round(4))
+    1.3863
+    """
+
+    def loss(params: Params, batch: dict[str, Array]) -> Array:
+        return _surprise(apply(params, batch["inputs"]), batch).mean()
+
+    return loss
+
+
+def with_aux(make: MakeLoss, apply: ApplyWithAux) -> LossWithAux:
+    """Make a loss of a net that carries state from step to step, such as batch statistics.
+
+    Args:
+        make: from the outputs of a net to a loss, such as ``cross_entropy``; it must compute the
+            outputs once.
+        apply: outputs of the net in training, and its state after them.
+
+    >>> loss = with_aux(cross_entropy, lambda params, seen, x: (x @ params, seen + len(x)))
+    >>> batch = {"inputs": jnp.eye(2), "labels": jnp.array([0, 1])}
+    >>> value, seen = loss(jnp.zeros((2, 4)), 0, batch)
+    >>> seen
+    2
+    """
+
+    def loss(params: Params, aux: Any, batch: Any) -> tuple[Array, Any]:
+        outputs, after = apply(params, aux, batch["inputs"])
+        return make(lambda params, inputs: outputs)(params, batch), after
+
+    return loss
+
+
+def distillation(
+    apply: Apply,
+    *,
+    teacher_weight: float = 0.5,
+    temperature: float = 3.0,
+    loss: Loss | None = None,
+) -> Loss:
+    r"""Divergence from a teacher's softened outputs, alone or mixed with another loss.
+
+    .. math:: (1 - a) \, L(w) + a \, T^2 \, \mathrm{KL}(q_T \,\|\, p_T)
+
+    with p and q the softmax of the net's and the teacher's logits, softened by temperature T
+    (Hinton, Vinyals, Dean, arXiv 1503.02531). The teacher's logits are part of the batch, under
+    ``"teacher"``: without augmentation they never change, so they are computed once
+    (``with_teacher``), not in every step.
+
+    Args:
+        apply: the net's logits.
+        teacher_weight: a, from 0 (the other loss only) to 1 (the teacher only: no labels needed).
+        temperature: T, at least 1.
+        loss: L; by default the cross-entropy of the ``"labels"`` in the batch.
+
+    Raises:
+        ConfigError: a setting is out of its range.
+
+    >>> loss = distillation(lambda params, x: x @ params, teacher_weight=1.0)
+    >>> x = jnp.eye(2)
+    >>> batch = {"inputs": x, "teacher": x @ jnp.ones((2, 4))}
+    >>> print(np.asarray(loss(jnp.zeros((2, 4)), batch)).round(4))
+    0.0
+    """
+    if not temperature >= 1:
+        raise ConfigError(f"temperature must be at least 1, got {temperature}")
+
+    def divergence(outputs: Array, teacher: Array) -> Array:
+        student = jax.nn.log_softmax(outputs / temperature)
+        taught = jax.nn.log_softmax(teacher / temperature)
+        return temperature**2 * jnp.sum(jnp.exp(taught) * (taught - student), axis=-1)
+
+    return _mixed(apply, teacher_weight, divergence, _surprise, loss)
+
+
+def output_matching(apply: Apply, *, teacher_weight: float = 0.5, loss: Loss | None = None) -> Loss:
+    r"""Squared distance from a teacher's outputs, alone or mixed with another loss: for regression.
+
+    .. math:: (1 - a) \, L(w) + a \, \mathrm{mean} \, (f(x) - g(x))^2
+
+    with f the net and g the teacher, whose outputs are part of the batch, under ``"teacher"``.
+
+    Args:
+        apply: the net's outputs (batch, ...).
+        teacher_weight: a, from 0 (the other loss only) to 1 (the teacher only: no targets needed).
+        loss: L; by default the mean squared error to the ``"targets"`` in the batch.
+
+    Raises:
+        ConfigError: the weight is out of its range.
+
+    >>> loss = output_matching(lambda params, x: x * params, teacher_weight=1.0)
+    >>> print(loss(jnp.array(2.0), {"inputs": jnp.ones((3, 1)), "teacher": jnp.zeros((3, 1))}))
+    4.0
+    """
+
+    def error(outputs: Array, batch: dict[str, Array]) -> Array:
+        return (outputs - batch["targets"]) ** 2
+
+    return _mixed(apply, teacher_weight, lambda outputs, teacher: (outputs - teacher) ** 2, error, loss)
+
+
+def _surprise(logits: Array, batch: dict[str, Array]) -> Array:
+    """Cross-entropy of each label in a batch."""
+    labels = _class_numbers(batch["labels"], logits)
+    return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+
+
+def _class_numbers(labels: Array | np.ndarray, logits: Array) -> Array:
+    """The labels, checked to be one class number for each row of logits."""
+    labels = jnp.asarray(labels)
+    if not jnp.issubdtype(labels.dtype, jnp.integer) or labels.shape != logits.shape[:-1]:
+        one_hot = "; take argmax(-1) of one-hot labels" if labels.shape == logits.shape else ""
+        raise ConfigError(
+            f"labels must be integers of shape {logits.shape[:-1]}, the class of each example, as "
+            f"logits are of shape {logits.shape}; got {labels.dtype} of shape {labels.shape}"
+            f"{one_hot}"
+        )
+    return labels
+
+
+def _mixed(
+    apply: Apply,
+    teacher_weight: float,
+    divergence: Callable[[Array, Array], Array],
+    labelled: Callable[[Array, dict[str, Array]], Array],
+    loss: Loss | None,
+) -> Loss:
+    """The divergence from the teacher, mixed with a loss of outputs or of parameters."""
+    if not 0 <= teacher_weight <= 1:
+        raise ConfigError(f"teacher_weight must lie in [0, 1], got {teacher_weight}")
+
+    def mixed(params: Params, batch: dict[str, Array]) -> Array:
+        outputs = apply(params, batch["inputs"])
+        of_teacher = teacher_weight * divergence(outputs, batch["teacher"])
+        if teacher_weight == 1:  # then there may be no labels
+            return jnp.mean(of_teacher)
+        if loss is not None:
+            return (1 - teacher_weight) * loss(params, batch) + jnp.mean(of_teacher)
+        return jnp.mean((1 - teacher_weight) * labelled(outputs, batch) + of_teacher)
+
+    return mixed
+
+
+def with_teacher(data: dict[str, Array], apply: Apply, params: Params) -> dict[str, Array]:
+    """Data with the outputs of a net on their ``"inputs"`` under ``"teacher"``.
+
+    Raises:
+        ConfigError: the data have no inputs.
+
+    >>> data = with_teacher({"inputs": jnp.eye(2)}, lambda params, x: x @ params, jnp.ones((2, 3)))
+    >>> data["teacher"].shape
+    (2, 3)
+    """
+    if "inputs" not in data:
+        raise ConfigError(f'data must have "inputs" for the teacher, got {sorted(data)}')
+    return data | {"teacher": logits_of(apply, params, data["inputs"])}
+
+
+def logits_of(
+    apply: Apply, params: Params, inputs: Array | np.ndarray, *, batch_size: int = 1000
+) -> Array:
+    """Logits of a whole data set, (N, classes), computed ``batch_size`` inputs at a time.
+
+    Raises:
+        ConfigError: there are no inputs.
+
+    >>> logits_of(lambda params, x: x @ params, jnp.ones((3, 2)), jnp.ones((5, 3))).shape
+    (5, 2)
+    """
+    if not len(inputs):
+        raise ConfigError("inputs hold no examples")
+    compiled = jax.jit(apply)
+    batches = [
+        compiled(params, jnp.asarray(inputs[start : start + batch_size]))
+        for start in range(0, len(inputs), batch_size)
+    ]
+    return jnp.concatenate(batches)
+
+
+def error_rate(
+    apply: Apply, params: Params, inputs: Array | np.ndarray, labels: Array | np.ndarray
+) -> float:
+    """Share of inputs whose largest logit is not their label's, from 0 to 1.
+
+    >>> error_rate(lambda params, x: x @ params, jnp.eye(2), jnp.eye(2), jnp.array([0, 0]))
+    0.5
+    """
+    logits = logits_of(apply, params, inputs)
+    return jnp.mean(jnp.argmax(logits, axis=-1) != _class_numbers(labels, logits)).item()

@@ -1,0 +1,141 @@
+"""Training on data that do not fit on the device: batches from the host, one at a time."""
+
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from swsjax.checks import check_data
+from swsjax.errors import ConfigError
+from swsjax.training.sharding import shard_batch
+from swsjax.trees import first_axes
+
+__all__ = ["Stream", "batches_of", "one_step", "stream_arrays", "stream_epoch"]
+
+StateT = TypeVar("StateT")
+InfoT = TypeVar("InfoT")
+
+
+class Stream(NamedTuple):
+    """Training examples that are produced batch by batch."""
+
+    size: int
+    """Number N of training examples."""
+    batches: Callable[[int], Iterable[Any]]
+    """From the number of the pass through the data, counted from 0 over all stages, to its batches:
+    pytrees of arrays, all with ``batch_size`` examples."""
+
+
+def stream_arrays(data: Any, *, batch_size: int, seed: int = 0) -> Stream:
+    """Draw batches in random order from arrays on the host, or on disk as ``numpy.memmap``.
+
+    Args:
+        data: pytree of arrays with the N examples along the first axis.
+        batch_size: examples per batch; an incomplete last batch is left out.
+        seed: of the order, which differs from epoch to epoch.
+
+    Raises:
+        ConfigError: fewer examples than a batch, or data that are not arrays of numbers.
+
+    >>> stream = stream_arrays(np.arange(6), batch_size=2)
+    >>> sorted(np.concatenate(list(stream.batches(0))).tolist())
+    [0, 1, 2, 3, 4, 5]
+    """
+    size = check_data(data, batch_size)
+
+    def batches(number: int) -> Iterator[Any]:
+        order = np.random.default_rng([seed, number]).permutation(size)
+        for start in range(0, size - batch_size + 1, batch_size):
+            # Sorted within the batch: faster on a disk, and the loss does not depend on it.
+            chosen = np.sort(order[start : start + batch_size])
+            yield jax.tree.map(lambda array, chosen=chosen: array[chosen], data)
+
+    return Stream(size, batches)
+
+
+def batches_of(stream: Stream, number: int, batch_size: int) -> Iterator[Any]:
+    """Yield the batches of one pass through a stream, each checked first.
+
+    Args:
+        stream: the examples.
+        number: of the pass, from 0.
+        batch_size: examples that each batch must have.
+
+    Raises:
+        ConfigError: a batch has a different size, or their number does not fit ``stream.size``.
+
+    >>> list(batches_of(Stream(7, lambda number: [np.arange(3), np.arange(3)]), 0, 3))
+    [array([0, 1, 2]), array([0, 1, 2])]
+    """
+    expected, actual = stream.size // batch_size, 0
+    for actual, batch in enumerate(stream.batches(number), 1):
+        axes = first_axes(batch)
+        if set(axes.values()) != {(batch_size,)}:
+            raise ConfigError(
+                f"batch {actual} of the stream has first axes {axes or 'of no arrays'}, expected "
+                f"{batch_size} examples; set batch_size, and leave out an incomplete batch"
+            )
+        if actual > expected:
+            break
+        yield batch
+    if actual not in (0, expected):
+        more = "more than " if actual > expected else ""
+        raise ConfigError(
+            f"the stream produced {more}{min(actual, expected)} batches of {batch_size}, but its "
+            f"size, {stream.size}, makes {expected}; set its size to the number of examples in a "
+            "pass"
+        )
+
+
+def stream_epoch(
+    step: Callable[[StateT, Any], tuple[StateT, InfoT]],
+    state: StateT,
+    batches: Iterable[Any],
+    *,
+    mesh: Mesh | None = None,
+) -> tuple[StateT, InfoT]:
+    """Run one pass over the batches of a stream, each step dispatched while the last one runs.
+
+    Args:
+        step: from state and batch to state and info, as for ``epoch``.
+        state: of the training. Its buffers are donated: it cannot be used afterwards.
+        batches: of one pass.
+        mesh: devices to divide each batch over.
+
+    Returns:
+        The state after the last batch, and the mean info.
+
+    Raises:
+        ConfigError: there are no batches.
+
+    >>> step = lambda state, batch: (state + batch.sum(), batch[0])
+    >>> state, info = stream_epoch(step, jnp.zeros(()), [np.ones(3), np.array([3.0, 0.0, 0.0])])
+    >>> print(state, info)
+    6.0 2.0
+    """
+    total, steps = None, 0
+    for batch in batches:
+        state, info = one_step(step, state, shard_batch(batch, mesh))
+        total = info if total is None else jax.tree.map(jnp.add, total, info)
+        steps += 1
+    if not steps:
+        raise ConfigError(
+            "the stream produced no batches; batches(number) must start afresh in every pass"
+        )
+    return state, jax.tree.map(lambda x: x / steps, total)
+
+
+@partial(jax.jit, static_argnames="step", donate_argnames="state")
+def one_step(
+    step: Callable[[StateT, Any], tuple[StateT, InfoT]], state: StateT, batch: Any
+) -> tuple[StateT, InfoT]:
+    """Run one step, compiled.
+
+    >>> print(one_step(lambda state, batch: (state + batch, batch), jnp.ones(()), jnp.ones(()))[0])
+    2.0
+    """
+    return step(state, batch)

@@ -1,1 +1,5 @@
-"""Room."""
+"""The command line: a thin layer over the Python API."""
+
+from swsjax.cli.parser import main
+
+__all__ = ["main"]

@@ -1,4 +1,4 @@
-"""Progress of long work for the command line: a bar on a terminal, plain lines elsewhere."""
+"""Progress of long work on the command line: a bar on a terminal, plain lines elsewhere."""
 
 import contextlib
 import sys
@@ -8,57 +8,55 @@ from collections.abc import Callable, Iterator
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from swsjax.sws.stages import Progress as RetrainProgress
-from swsjax.training.loop import PretrainProgress
+from swsjax.training.history import Epoch
 
 __all__ = ["Reporter", "reporter"]
 
 
 class Reporter:
-    """Callbacks for ``pretrain`` and ``compress`` that pass on a title, the state and figures.
+    """Callbacks for ``pretrain``, ``compress`` and ``search``.
 
     Args:
-        show: called with a title, the epochs done, those there will be, and the figures as text.
+        show: called with a title, the epochs done, the number of epochs, and the figures as text.
 
-    >>> Reporter(print).pretraining(PretrainProgress(epoch=1, epochs=2, loss=0.5))
-    pretrain 1 2 loss 0.5000
+    >>> Reporter(print).epoch(Epoch("train", epoch=1, epochs=2, loss=0.5))
+    train 1 2 loss 0.5000
     """
 
     def __init__(self, show: Callable[[str, int, int, str], None]):
         self._show = show
 
-    def pretraining(self, progress: PretrainProgress) -> None:
-        """Show an epoch of pretraining."""
-        self._show("pretrain", progress.epoch, progress.epochs, f"loss {progress.loss:.4f}")
+    def epoch(self, epoch: Epoch) -> None:
+        """Show an epoch of a run."""
+        self._show(epoch.stage, epoch.epoch, epoch.epochs, _figures(epoch))
 
-    def retraining(self, progress: RetrainProgress) -> None:
-        """Show an epoch of retraining; the error is that on the validation data."""
-        self._retraining("retrain", progress)
-
-    def searching(self, trial: int, progress: RetrainProgress) -> None:
+    def trial(self, number: int, epoch: Epoch) -> None:
         """Show an epoch of a trial of a search."""
-        self._retraining(f"trial {trial}", progress)
+        self._show(f"trial {number} ({epoch.stage})", epoch.epoch, epoch.epochs, _figures(epoch))
 
-    def _retraining(self, title: str, progress: RetrainProgress) -> None:
-        figures = f"loss {progress.loss:.4f}  non-zero {progress.non_zeros:,}"
-        if progress.error is not None:
-            figures += f"  error {100 * progress.error:.2f} %"
-        self._show(f"{title} ({progress.stage})", progress.epoch, progress.epochs, figures)
+
+def _figures(epoch: Epoch) -> str:
+    figures = f"loss {epoch.loss:.4f}"
+    if epoch.non_zeros is not None:
+        figures += f"  non-zero {epoch.non_zeros:,}"
+    if epoch.error is not None:
+        figures += f"  error {100 * epoch.error:.2f} %"
+    return figures
 
 
 @contextlib.contextmanager
 def reporter() -> Iterator[Reporter]:
-    """Report on stderr: one bar a task on a terminal, a line every few seconds when piped.
+    """Report on stderr: one bar on a terminal, a line every few seconds when piped.
 
     >>> with reporter() as show:
-    ...     show.pretraining(PretrainProgress(epoch=1, epochs=2, loss=0.5))
+    ...     show.epoch(Epoch("train", epoch=1, epochs=2, loss=0.5))
     """
     if not sys.stderr.isatty():
         yield Reporter(_Lines())
         return
     columns = (
         TextColumn("{task.description:<14}"),
-        BarColumn(bar_width=8),  # the figures matter more, in 80 columns
+        BarColumn(bar_width=8),  # leaves room for the figures in 80 columns
         TextColumn("{task.completed}/{task.total}"),
         TimeRemainingColumn(),
         TextColumn("{task.fields[figures]}"),

@@ -219,7 +219,9 @@ def _read(path: str | PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str, s
 
 def _tensor(label: str, entry: Mapping[str, Any]) -> np.ndarray:
     if entry["dtype"] not in _DTYPES:
-        raise FormatError(f"{label} is of type {entry['dtype']}; supported are {', '.join(_DTYPES)}")
+        raise FormatError(
+            f"{label} is of type {entry['dtype']}; supported are {', '.join(_DTYPES)}"
+        )
     flat = np.frombuffer(entry["data"], np.dtype(_DTYPES[entry["dtype"]]))
     try:
         return flat.reshape(entry["shape"])

@@ -19,7 +19,15 @@ from swsjax.file.safetensors import Sources, flax_kernel, flax_kernel_after_flat
 from swsjax.training.pretraining import PretrainConfig
 from swsjax.trees import Params, leaf_name
 
-__all__ = ["NETS", "Channels", "KnownNet", "LeNet5Caffe", "LeNet300100", "PooledConv", "take_channels"]
+__all__ = [
+    "NETS",
+    "Channels",
+    "KnownNet",
+    "LeNet5Caffe",
+    "LeNet300100",
+    "PooledConv",
+    "take_channels",
+]
 
 
 class LeNet300100(nnx.Module):

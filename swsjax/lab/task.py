@@ -26,7 +26,7 @@ from swsjax.training.losses import (
     with_aux,
 )
 from swsjax.training.pretraining import PretrainConfig, pretrain
-from swsjax.trees import Params
+from swsjax.trees import Params, named_leaves
 
 __all__ = ["Task", "Variables", "classification", "pretrain_task"]
 
@@ -107,13 +107,14 @@ def classification(model: Callable[..., nnx.Module], dataset: Dataset) -> Task:
     def split(seed: int, *, training: bool) -> tuple[Any, Any, Any]:
         module = model(images.shape[1:], classes, rngs=nnx.Rngs(seed))
         module.train() if training else module.eval()
-        graph, params, statistics, others = nnx.split(module, nnx.Param, nnx.BatchStat, ...)
-        if jax.tree.leaves(others):
+        others = nnx.state(module, nnx.Not(nnx.Any(nnx.Param, nnx.BatchStat)))
+        if others:
             raise ConfigError(
                 f"the variables of a {type(module).__name__} must be parameters and statistics, "
-                f"got {sorted({type(leaf).__name__ for leaf in nnx.to_flat_state(others).leaves})}"
+                f"got {', '.join(name for name, _ in named_leaves(nnx.to_pure_dict(others)))} too"
             )
-        return graph, params, statistics
+        parts: Any = nnx.split(module, nnx.Param, nnx.BatchStat)
+        return parts
 
     def init(seed: int) -> Variables:
         _, *states = split(seed, training=True)
@@ -152,9 +153,7 @@ def pretrain_task(
     True
     """
     net = task.init(config.seed)
-    trained = pretrain(
-        net.params, task.loss(), task.data(), config, aux=net.aux, callback=callback
-    )
+    trained = pretrain(net.params, task.loss(), task.data(), config, aux=net.aux, callback=callback)
     return Variables(trained.params, trained.aux)
 
 

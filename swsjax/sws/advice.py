@@ -101,7 +101,8 @@ def warn_before(config: Config, groups: dict[str, list[Array]], train_size: int)
     ...     warnings.simplefilter("always")
     ...     warn_before(Config(components=2), {"weights": [jnp.linspace(-1, 1, 5000)]}, 5000)
     >>> print(seen[0].message)
-    components=2 gives the 5,000 weights of the group 'weights' few values to share; 16 suit most nets
+    components=2 gives the 5,000 weights of the group 'weights' few values to share; 16 suit most \
+nets
     """
     weights = sum(leaf.size for leaves in groups.values() for leaf in leaves)
     if is_number(config.tau) and weights > _TOY:

@@ -126,7 +126,7 @@ def compress(
     _check_functions(prune_loss_fn=prune_loss_fn, evaluate=evaluate, callback=callback)
     net = take_apart(params, aux, rules)
     feed = feed_of(data, config.batch_size, least_steps=config.least_steps, mesh=mesh)
-    losses = [checked(net.loss(loss)) for loss in (loss_fn, prune_loss_fn or loss_fn)]
+    losses = tuple(checked(net.loss(loss)) for loss in (loss_fn, prune_loss_fn or loss_fn))
     _check_tau(config)
     if start is None:
         warn_before(config, net.weights.groups, feed.size)
@@ -152,7 +152,7 @@ def compress(
         caches_cleared(epoch, one_step),
     ):
         log = Log.opened(folder, callback, read_details)
-        planned = stages(config, *losses, feed)
+        planned = stages(config, losses[0], losses[1], feed)
         run = Run(net, feed, config, planned, None if evaluate is None else error, log)
         state = run_stages(run, mixtures)
     return _result(net, state, log.history, config, feed.mesh)
@@ -240,5 +240,5 @@ def _started(net: Net, start: Result, rules: Rules) -> Net:
         raise ConfigError(f"start has mixtures for the groups {found}, the rules name {groups}")
     expected, actual = form_of(net.carried[0]), form_of(started.carried[0])
     if expected != actual:
-        raise ConfigError(f"start carries the aux {actual}, but here it is {expected}; pass the same")
+        raise ConfigError(f"start carries the aux {actual}, but here it is {expected}; pass that")
     return started._replace(rebuild=net.rebuild)

@@ -36,8 +36,8 @@ class Grid(NamedTuple):
 class Cell(NamedTuple):
     """The cell of the lookup table that each of an array of weights lies in."""
 
-    index: Array
-    """Index of the table point below the weight, int32, in the shape of the weights."""
+    number: Array
+    """Number of the table point below the weight, int32, in the shape of the weights."""
     fraction: Array
     """Position between that point and the next, from 0 to 1, float32."""
 
@@ -104,8 +104,8 @@ def cell_on(weights: Array, grid: Grid) -> Cell:
     scaled = weights.astype(jnp.float32) / width
     below = jnp.floor(scaled)
     last = REFINE * (grid.nodes.size - 1) - 1
-    index = jnp.clip((below - grid.low / width).astype(jnp.int32), 0, last)
-    return Cell(index, scaled - below)
+    number = jnp.clip((below - grid.low / width).astype(jnp.int32), 0, last)
+    return Cell(number, scaled - below)
 
 
 def cells_on(leaves: Sequence[Array], grid: Grid) -> list[Cell]:
@@ -116,7 +116,7 @@ def cells_on(leaves: Sequence[Array], grid: Grid) -> list[Cell]:
         grid: covers all weights, as ``grid_over(leaves, nodes)`` does.
 
     >>> w = jnp.array([1.125, 4.5])
-    >>> print(cells_on([w], grid_over([w], nodes=6))[0].index / REFINE)
+    >>> print(cells_on([w], grid_over([w], nodes=6))[0].number / REFINE)
     [0.125 3.5  ]
     """
 

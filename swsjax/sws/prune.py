@@ -13,7 +13,7 @@ a longer pruning to half.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -179,7 +179,7 @@ def zeros_cut(joint: Joint) -> Joint:
 
     >>> from swsjax.sws import init_mixture
     >>> from swsjax.training import Weights
-    >>> mixtures = {"weights": init_mixture(-1.0, 1.0, components=2)}
+    >>> mixtures = {"weights": init_mixture(-1.0, 1.0, components=2, std=0.1)}
     >>> cut = zeros_cut(Joint(Weights({"weights": [jnp.array([0.1, 0.9])]}, []), mixtures))
     >>> print(cut.weights.groups["weights"][0])
     [0.  0.9]

@@ -68,9 +68,7 @@ class Settings(NamedTuple):
 _LENET_300_100 = Config(tau=0.05, prune_epochs=60, keep=0.5)
 _LENET_5_CAFFE = Config(tau=0.1, prune_epochs=40, keep=0.7)
 _FAST = replace(_LENET_5_CAFFE.prune_learning_rates, weights=4e-3, means=3e-5)
-_CALM = LearningRates(
-    weights=5e-4, precisions=5e-4, warmup_epochs=1.0, final=0.0, epsilon=1e-5
-)
+_CALM = LearningRates(weights=5e-4, precisions=5e-4, warmup_epochs=1.0, final=0.0, epsilon=1e-5)
 # More than the 390 steps of a pass through MNIST: two passes per epoch.
 _SMALL_LOSS = Config(
     tau=0.02, pi_zero=0.9, hard_epochs=40, hard_learning_rates=_CALM, least_steps=400

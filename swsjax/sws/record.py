@@ -49,8 +49,8 @@ def figures_of(
     >>> from swsjax.sws import LearningRates, init, init_mixture
     >>> from swsjax.training import take_apart
     >>> net, optimizer = take_apart([jnp.array([0.0, 1.0, 0.9])]), LearningRates().optimizer(1, 1)
-    >>> state = init(net, {"weights": init_mixture(-1.0, 1.0)}, optimizer, jax.random.key(0))
-    >>> figures = figures_of(state)
+    >>> mixtures = {"weights": init_mixture(-1.0, 1.0, std=0.05)}
+    >>> figures = figures_of(init(net, mixtures, optimizer, jax.random.key(0)))
     >>> figures["non_zeros"], figures["details"].levels
     (2, 3)
     """
@@ -83,7 +83,9 @@ def read_details(entry: Mapping[str, Any]) -> Details:
     3
     """
     mixtures = {
-        name: GaussianMixture(**{field: np.float32(values) for field, values in mixture.items()})
+        name: GaussianMixture._make(
+            np.asarray(mixture[field], np.float32) for field in GaussianMixture._fields
+        )
         for name, mixture in entry["mixtures"].items()
     }
     return Details(**{**entry, "mixtures": mixtures})

@@ -174,7 +174,9 @@ class _Owners(NamedTuple):
 
 
 @jax.custom_vjp
-def _cell_means(means: Array, owners: _Owners, leaves: list[Array], cells: list[Cell]) -> list[Array]:
+def _cell_means(
+    means: Array, owners: _Owners, leaves: list[Array], cells: list[Cell]
+) -> list[Array]:
     return _cell_means_forward(means, owners, leaves, cells)[0]
 
 
@@ -184,7 +186,7 @@ def _cell_means_forward(
     components = jnp.where(owners.before, owners.left[:, None], owners.right[:, None])
     of_cell = means[components.ravel()]
     assigned = [
-        of_cell.at[cell.index].get(**_UNCHECKED).astype(leaf.dtype)
+        of_cell.at[cell.number].get(**_UNCHECKED).astype(leaf.dtype)
         for leaf, cell in zip(leaves, cells, strict=True)
     ]
     return assigned, (jnp.zeros_like(means), owners, cells, assigned)
@@ -197,7 +199,7 @@ def _cell_means_backward(
     sums = jnp.zeros(owners.before.size, to_means.dtype)
     for cell, cotangent, value in zip(cells, cotangents, assigned, strict=True):
         # Most weights: the mean of the zero component is fixed and needs no gradient.
-        index = jnp.where(value == 0, sums.size, cell.index)
+        index = jnp.where(value == 0, sums.size, cell.number)
         sums = sums.at[index].add(
             cotangent.astype(sums.dtype), mode="drop", wrap_negative_indices=False
         )
@@ -338,7 +340,7 @@ def _sum_backward(saved: Any, cotangent: Array) -> tuple[Array, None, list[Array
     lines = jax.lax.complex(slopes[:-1], slopes[1:] - slopes[:-1])
 
     def to_leaf(leaf: Array, cell: Cell) -> Array:
-        line = lines.at[cell.index].get(**_UNCHECKED)
+        line = lines.at[cell.number].get(**_UNCHECKED)
         return (cotangent * (line.real + cell.fraction * line.imag)).astype(leaf.dtype)
 
     return cotangent * histogram, None, list(map(to_leaf, leaves, cells)), None
@@ -354,12 +356,12 @@ def _histogram(cells: list[Cell], points: int) -> Array:
     float32 sum would stop growing at 2^24 weights in a cell, and integer sums do not depend on the
     order, on one device or many.
     """
-    size = sum(cell.index.size for cell in cells)
+    size = sum(cell.number.size for cell in cells)
     unit = 2.0 ** min(31 - size.bit_length(), _FRACTION_BITS)
     # A count and a fraction in one scatter: indices are expensive, and it runs on one core.
     sums = jnp.zeros((points - 1, 2), jnp.int32)
     # The largest last: a processor overlaps the other scatters with lookups that are ready by then.
-    for index, fraction in sorted(cells, key=lambda cell: cell.index.size):
+    for index, fraction in sorted(cells, key=lambda cell: cell.number.size):
         parts = jnp.round(unit * fraction).astype(jnp.int32)
         sums = sums.at[index].add(jnp.stack([jnp.ones_like(parts), parts], -1), **_UNCHECKED)
     counts, to_right = sums.astype(jnp.float32).T

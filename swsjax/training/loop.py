@@ -70,9 +70,7 @@ class Feed(NamedTuple):
         return state, jax.tree.map(lambda *figures: sum(figures) / len(figures), *infos)
 
 
-def feed_of(
-    data: Any, batch_size: int, *, least_steps: int = 1, mesh: Mesh | None = None
-) -> Feed:
+def feed_of(data: Any, batch_size: int, *, least_steps: int = 1, mesh: Mesh | None = None) -> Feed:
     """Check training data and put them on the devices.
 
     Args:
@@ -206,9 +204,7 @@ def train(
     if not isinstance(epochs, Integral) or epochs < 1:
         raise ConfigError(f"epochs must be an integer of at least 1, got {epochs!r}")
     if not isinstance(optimizer, optax.GradientTransformation):
-        raise ConfigError(
-            f"optimizer must be an optax optimiser, got a {type(optimizer).__name__}"
-        )
+        raise ConfigError(f"optimizer must be an optax optimiser, got a {type(optimizer).__name__}")
     feed = feed_of(data, batch_size, mesh=mesh)
     step = _step(loss_fn, optimizer, project)
     # Copies: the state of an epoch is donated, and the caller's arrays stay the caller's.

@@ -141,7 +141,10 @@ def output_matching(apply: Apply, *, teacher_weight: float = 0.5, loss: Loss | N
     def error(outputs: Array, batch: dict[str, Array]) -> Array:
         return (outputs - batch["targets"]) ** 2
 
-    return _mixed(apply, teacher_weight, lambda outputs, teacher: (outputs - teacher) ** 2, error, loss)
+    def distance(outputs: Array, teacher: Array) -> Array:
+        return (outputs - teacher) ** 2
+
+    return _mixed(apply, teacher_weight, distance, error, loss)
 
 
 def _surprise(logits: Array, batch: dict[str, Array]) -> Array:

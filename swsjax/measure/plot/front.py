@@ -7,8 +7,8 @@ import numpy as np
 
 from swsjax.measure.front import pareto
 from swsjax.measure.page import Picture
-from swsjax.measure.published import Published
 from swsjax.measure.plot.style import BLUE, GREEN, GREY, ORANGE, PURPLE, column_png
+from swsjax.measure.published import Published
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,7 +28,8 @@ def plot_front(
 ) -> None:
     """Draw error (%) against size (bytes, logarithmic), and the Pareto front of the points.
 
-    Points on the front are filled and joined by steps: the smallest error up to each size. Published results are numbered, and the legend says what their size counts.
+    Points on the front are filled and joined by steps: the smallest error up to each size.
+    Published results are numbered, and the legend says what their size counts.
 
     Args:
         axes: one axes.

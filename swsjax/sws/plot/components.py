@@ -106,7 +106,7 @@ def _draw_merges(axes: "Axes", last: Epoch, first: Epoch, name: str) -> None:
 def _draw_counts(axes: "Axes", history: Sequence[Epoch]) -> None:
     """Non-zero weights over the epochs, with the error if it was measured."""
     epochs = [p.epoch for p in history]
-    axes.plot(epochs, [p.non_zeros for p in history], color=BLUE)
+    axes.plot(epochs, [p.non_zeros or 0 for p in history], color=BLUE)
     axes.set(title="Non-zero weights and error", xlabel="epoch")
     axes.set_yscale("symlog", linthresh=1)  # logarithmic, but the number may be 0
     axes.set_ylabel("non-zero weights", color=BLUE)

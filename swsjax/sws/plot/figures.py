@@ -95,18 +95,15 @@ def save_figures(
     >>> net, mixtures = {"w": jnp.linspace(-1.0, 1.0, 100)}, {"weights": init_mixture(-1.0, 1.0)}
     >>> details = Details(17, 16, 0.25, mixtures)
     >>> history = [Epoch("soft", 1, 1, 0.5, non_zeros=100, details=details)]
-    >>> [path.name for path in save_figures(".", net, Result(net, net, mixtures, history, select(net)))]
+    >>> result = Result(net, net, mixtures, history, select(net))
+    >>> [path.name for path in save_figures(".", net, result)]
     ['weights.png', 'components.png']
     """
-    pictures = run_pictures(
-        before, result, hyper_priors=hyper_priors, image_shape=image_shape
-    )
+    pictures = run_pictures(before, result, hyper_priors=hyper_priors, image_shape=image_shape)
     return save_pictures(folder, pictures)
 
 
-def _mixture_pictures(
-    before: Any, result: Result, name: str, ending: str
-) -> Iterator[Picture]:
+def _mixture_pictures(before: Any, result: Result, name: str, ending: str) -> Iterator[Picture]:
     def draw_components(axes: "list[Axes]") -> None:
         plot_components(axes[:2], result.history, name=name)
         plot_moves(axes[2], before, result, name=name)
@@ -116,9 +113,7 @@ def _mixture_pictures(
         f"weights{ending}",
         "The weights before retraining (above) and after it (right), with the final prior; and the "
         "move of each weight, with the components.",
-        column_png(
-            partial(plot_weights, before=before, result=result, name=name), _joint, 3.4
-        ),
+        column_png(partial(plot_weights, before=before, result=result, name=name), _joint, 3.4),
     )
     if result.history:
         yield Picture(
@@ -182,7 +177,7 @@ def _stacked(figure: "Figure") -> "list[Axes]":
 
 
 def _joint(figure: "Figure") -> "list[Axes]":
-    """A scatter with a distribution above it and one to the right, each on the scale of the scatter."""
+    """A scatter with distributions above it and to its right, on the scales of the scatter."""
     grid = figure.add_gridspec(2, 2, width_ratios=[5, 2], height_ratios=[2, 5])
     scatter = figure.add_subplot(grid[1, 0])
     above = figure.add_subplot(grid[0, 0], sharex=scatter)

@@ -1,14 +1,15 @@
-"""The command line: a thin layer over the Python API."""
+"""The parser of the command line, and its exit codes."""
 
 import argparse
 import sys
 from collections.abc import Callable, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import NoReturn
 
 from swsjax.cli import commands
 from swsjax.errors import SwsjaxError
+from swsjax.lab.nets import NETS
+from swsjax.sws.recipes import RECIPES
 
 __all__ = ["main"]
 
@@ -17,7 +18,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code: 0 done, 1 failed, 2 misused, 130 interrupted.
 
     Args:
-        arguments: of the command line; those of the process by default.
+        arguments: of the command line; by default those of the process.
 
     >>> main(["decode", "no-such-file.sws", "--out", "net.safetensors"])  # says why on stderr
     1
@@ -36,17 +37,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, without the usage before it."""
+    """Reports an error in one line, without the usage text."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"swsjax: error: {message}; see `{self.prog} --help`\n")
 
 
+Command = Callable[[Callable[[argparse.Namespace], None], str, str], argparse.ArgumentParser]
+"""Adds a command: from what runs it, its name and its help to its parser."""
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
-        prog="swsjax", description="Make trained networks very small by soft weight-sharing."
+        prog="swsjax", description="Make trained neural nets very small by soft weight-sharing."
     )
-    parser.add_argument("--version", action="version", version=f"swsjax {version('swsjax')}")
+    installed = commands.versions()["swsjax"]
+    parser.add_argument("--version", action="version", version=f"swsjax {installed}")
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def command(
@@ -60,68 +66,79 @@ def _parser() -> argparse.ArgumentParser:
         commands.run_demo, "demo", "pretrain on handwritten digits, compress, reload and report"
     )
     demo.add_argument("--out", type=Path, default=Path("swsjax-demo"), help="folder (%(default)s)")
+    _add_training(command)
+    _add_files(command)
+    return parser
 
-    pretrain = command(commands.run_pretrain, "pretrain", "train a network in the ordinary way")
-    compress = command(commands.run_compress, "compress", "retrain, quantise and write a network")
+
+def _add_training(command: Command) -> None:
+    pretrain = command(commands.run_pretrain, "pretrain", "train a net in the ordinary way")
+    compress = command(commands.run_compress, "compress", "retrain, quantise and write a net")
     search = command(
         commands.run_search, "search", "try many settings: the front of error against bytes"
     )
     for trained in (pretrain, compress, search):
-        trained.add_argument("model", choices=commands.MODELS)
+        trained.add_argument("model", choices=NETS)
         trained.add_argument("--data", choices=commands.DATASETS, required=True)
         trained.add_argument("--seed", type=int, default=0, help="random seed (%(default)s)")
         trained.add_argument("--out", type=Path, required=True, help="folder to write to")
     for compressing in (compress, search):
         compressing.add_argument(
-            "--checkpoint", type=Path, help="what pretrain wrote; else it pretrains"
+            "--pretrained", type=Path, help="checkpoint that pretrain wrote (default: pretrain now)"
         )
         compressing.add_argument(
             "--setting",
-            choices=commands.RECIPES["lenet-300-100"].by_name(),
+            choices=RECIPES["lenet-300-100"].by_name(),
             default="balanced",
             help="from a small error to a small file (%(default)s)",
         )
-    compress.add_argument(
-        "--config",
-        type=Path,
-        help="settings in place of those, such as the trial-N.json that search writes",
-    )
+    _add_compress(compress)
     search.add_argument(
-        "--trials", type=int, default=40, help="how many there are to be in all (%(default)s)"
+        "--trials", type=int, default=40, help="number of trials in all (%(default)s)"
     )
     search.add_argument(
         "--max-error",
         type=float,
-        help="from 0 to 1: nets with more are left out "
-        f"({commands.USELESS:g} times the pretrained net's)",
+        help="from 0 to 1: nets with a larger error are left out "
+        f"(default: {commands.USELESS:g} times that of the pretrained net)",
     )
     search.add_argument(
         "--storage",
-        help="file, or URL of a database, that all workers share (search.journal in the folder)",
+        help="file or database URL that all workers share (default: search.journal in the folder)",
+    )
+
+
+def _add_compress(compress: argparse.ArgumentParser) -> None:
+    compress.add_argument(
+        "--config",
+        type=Path,
+        help="JSON file of settings to use instead, such as a trial-N.json written by search",
     )
     compress.add_argument(
-        "--kept",
+        "--keep",
         type=float,
-        help="share of the weights that pruning leaves: smaller file, larger error the smaller "
-        f"it is; 1 prunes nothing ({_balanced('kept')})",
+        help="fraction of the weights that pruning keeps: the smaller, the smaller the file and "
+        f"the larger the error; 1 prunes nothing ({_balanced('keep')})",
     )
     compress.add_argument(
         "--tau",
         type=float,
-        help=f"weight of the prior on the loss ({_balanced('tau')})",
+        help=f"weight of the prior in the loss ({_balanced('tau')})",
     )
 
+
+def _add_files(command: Command) -> None:
     evaluate = command(commands.run_evaluate, "evaluate", "measure the test error of a file")
     evaluate.add_argument("file", type=Path)
     evaluate.add_argument("--data", choices=commands.DATASETS, required=True)
     inspect = command(commands.run_inspect, "inspect", "show what a file holds and what it costs")
     inspect.add_argument("file", type=Path)
-    inspect.add_argument("--html", type=Path, help="web page to write the report to, too")
+    inspect.add_argument("--html", type=Path, help="also write the report to this web page")
 
-    decode = command(commands.run_decode, "decode", "write a file's weights as safetensors")
+    decode = command(commands.run_decode, "decode", "write the weights of a file as safetensors")
     decode.add_argument("file", type=Path)
     encode = command(
-        commands.run_encode, "encode", "write a pruned or quantised safetensors file small"
+        commands.run_encode, "encode", "compress a pruned or quantised safetensors file losslessly"
     )
     encode.add_argument("file", type=Path, help="safetensors file")
     for writer in (decode, encode):
@@ -129,12 +146,10 @@ def _parser() -> argparse.ArgumentParser:
 
     for reader in (evaluate, inspect, encode):
         reader.add_argument("--json", action="store_true", help="print JSON instead of text")
-    return parser
 
 
 def _balanced(name: str) -> str:
-    """What the balanced recipes of the networks set."""
+    """The values of the balanced recipes."""
     return "balanced: " + ", ".join(
-        f"{getattr(settings.balanced.config, name)} for {network}"
-        for network, settings in commands.RECIPES.items()
+        f"{getattr(settings.balanced.config, name)} for {net}" for net, settings in RECIPES.items()
     )

@@ -2,7 +2,7 @@
 
 ``compress`` retrains a pretrained net under a learnable Gaussian-mixture prior and quantises it,
 ``save`` and ``load`` write and read the result, ``report`` measures the file. The rooms behind them
-are public, too: ``swsjax.sws`` has the prior and its step, for a training loop of one's own.
+are public, too: ``swsjax.sws`` has the prior and its step, for your own training loop.
 """
 
 from swsjax import codec, file, lab, measure, sws, training

@@ -1,110 +1,105 @@
 """What the prior costs: ratios of medians, each pair measured in turn in one run.
 
-    pip install torch==2.13.0    # the peer of two rows; they are left out without it
+    pip install torch==2.13.0    # compared with in three rows, which are left out without it
     SWSJAX_DATA=... python benchmarks/speed.py
 
-Writes ``benchmarks/results/speed-BACKEND.json``. Absolute times drift on shared machines; the
-ratios are what is reported.
+Writes ``results/speed-BACKEND.json``. Absolute times drift on shared machines; the ratios are what
+is reported.
 """
 
 import gc
 import json
-import os
-import platform
-import statistics
-import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
+from common.results import RESULTS, made_by, write
+from common.timing import BATCH, COMPONENTS, SIGMA, continued, epochs_of, medians
 from jax import Array
 
-import swsjax
-from swsjax.file.atomic import write_bytes
-from swsjax.lab.task import build, pretrain_classifier
-from swsjax.lab.data import load_mnist
+from swsjax.sws import GaussianMixture, component_log_probs, init_mixture
 from swsjax.sws.grid import grid_over, node_count
-from swsjax.training.losses import cross_entropy
-from swsjax.lab.nets import LeNet5Caffe, LeNet300100
-from swsjax.sws.step import Rates
-from swsjax.sws.table import refined, sum_log_prob
-from swsjax.training.loop import PretrainConfig, TrainState, epoch
+from swsjax.sws.table import sum_log_prob
 
 REPEATS = 15
 WEIGHTS = 2_700_000  # a WRN-16-4
-COMPONENTS, MANY_COMPONENTS = 17, 257
+MANY_COMPONENTS = 257
 SIZES = (10**5, 10**6, 10**7, 10**8, 10**9)  # the largest takes 16 GB
-SIGMA = 0.02  # the mode of the hyper-prior on the precisions
-BATCH = 128
-OUT = Path(__file__).parent / "results"
+STEPS = (  # title, net, steps per epoch, epochs of a soft stage before, repeats
+    ("lenet-300-100", "lenet-300-100", 100, 0, 60),  # short steps scatter more
+    ("lenet-300-100 after 30 epochs", "lenet-300-100", 100, 30, 60),
+    ("lenet-5-caffe", "lenet-5-caffe", 20, 0, REPEATS),
+)
 
 
-def medians(*functions: Callable[[], Any], repeats: int = REPEATS) -> list[float]:
-    """Median seconds of each function, called in turn, after one call of each to compile."""
-    times: list[list[float]] = [[] for _ in functions]
-    for function in functions:
-        jax.block_until_ready(function())
-    for _ in range(repeats):
-        for function, measured in zip(functions, times, strict=True):
-            started = time.perf_counter()
-            jax.block_until_ready(function())
-            measured.append(time.perf_counter() - started)
-    return [statistics.median(measured) for measured in times]
+def main() -> None:
+    # Each in a process of its own: gigabytes that one leaves behind slow down the next.
+    with ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=1) as processes:
+
+        def apart(rows: Callable[..., Any], *arguments: Any) -> Any:
+            return processes.submit(rows, *arguments).result()
+
+        content = {
+            **apart(made_by, "speed.py"),
+            "steps": apart(step_rows),
+            "against_torch": apart(torch_rows),
+            "prior": apart(prior_rows),
+            "bandwidth": apart(bandwidth_row),
+            "scaling": apart(scaling_rows),
+        }
+    write(RESULTS / f"speed-{content['machine']['backend']}.json", content)
+    print(json.dumps(content, indent=1))
 
 
-def continued(function: Callable[[Any], Any], state: Any) -> Callable[[], Any]:
-    """A function that goes on from where it was at each call, as the state is donated."""
-    held = [state]
+def step_rows() -> dict[str, Any]:
+    """Steps in the soft and the hard stage against steps without a prior."""
+    rows = {}
+    for title, net, steps, soft_epochs, repeats in STEPS:
+        runs = epochs_of(net, steps * BATCH, soft_epochs=soft_epochs)
+        plain, soft, hard = medians(*runs, repeats=repeats)
+        rows[title] = {
+            "plain_step_milliseconds": 1e3 * plain / steps,
+            "soft_over_plain": soft / plain,
+            "hard_over_plain": hard / plain,
+        }
+    return rows
 
-    def run() -> Any:
-        held.append(function(held.pop()))
-        return held[0]
 
-    return run
-
-
-def case(size: int, components: int) -> tuple[swsjax.GaussianMixture, Array]:
-    """Weights as in the middle of a retraining: most near zero, some about the components."""
-    keys = jax.random.split(jax.random.key(0), 3)
-    mixture = swsjax.init_mixture(-1.0, 1.0, components=components - 1, pi_zero=0.95, std=SIGMA)
-    spread = SIGMA * jax.random.normal(keys[0], (size,))
-    centres = jnp.where(
-        jax.random.uniform(keys[1], (size,)) < 0.9,
-        0.0,
-        jax.random.choice(keys[2], mixture.means, (size,)),
+def torch_rows() -> dict[str, Any] | None:
+    """Epochs against those of PyTorch, with the prior and without."""
+    try:
+        import speed_torch
+    except ModuleNotFoundError:
+        return None
+    images = 100 * BATCH
+    plain, soft, _ = epochs_of("lenet-300-100", images)
+    theirs, theirs_plain = (
+        speed_torch.lenet_300_100_epoch(images, BATCH, components=components)
+        for components in (COMPONENTS - 1, None)
     )
-    return mixture, centres + spread
-
-
-def naive(mixture: swsjax.GaussianMixture, weights: Array) -> Array:
-    """The obvious implementation: logsumexp over an array of weights by components."""
-    return jnp.sum(
-        jax.scipy.special.logsumexp(swsjax.component_log_probs(mixture, weights), axis=-1)
+    ours_soft, torch_soft, ours_plain, torch_plain = medians(
+        soft, theirs, plain, theirs_plain, repeats=5
     )
-
-
-def tabulated(mixture: swsjax.GaussianMixture, weights: Array) -> Array:
-    nodes = node_count(-1.1, 1.1, SIGMA)
-    return sum_log_prob(mixture, [weights], grid_over([weights], nodes))
-
-
-def with_gradients(function: Callable) -> Callable:
-    return jax.jit(jax.value_and_grad(function, argnums=(0, 1)))
-
-
-def temporaries(function: Callable, *arguments: Any) -> int:
-    """Bytes that the compiled function needs beside its arguments and results."""
-    return function.lower(*arguments).compile().memory_analysis().temp_size_in_bytes
+    conv_images = 20 * BATCH
+    conv, *_ = epochs_of("lenet-5-caffe", conv_images)
+    theirs_conv = speed_torch.lenet_5_caffe_epoch(conv_images, BATCH)
+    ours_conv, torch_conv = medians(conv, theirs_conv, repeats=5)
+    return {
+        "torch": speed_torch.VERSION,
+        "threads": speed_torch.THREADS,
+        "lenet_300_100_retraining_speedup": torch_soft / ours_soft,
+        "lenet_300_100_plain_speedup": torch_plain / ours_plain,
+        "lenet_5_caffe_plain_speedup": torch_conv / ours_conv,
+    }
 
 
 def prior_rows() -> dict[str, Any]:
+    """The prior and its gradients by themselves, and what else a step does with all weights."""
     mixture, weights = case(WEIGHTS, COMPONENTS)
     many, _ = case(10, MANY_COMPONENTS)
     ours, theirs = with_gradients(tabulated), with_gradients(naive)
@@ -120,6 +115,7 @@ def prior_rows() -> dict[str, Any]:
         lambda: ours(mixture, weights),
         lambda: ours(many, weights),
         lambda: update(weights, weights, adam_state),
+        repeats=REPEATS,
     )
     # Apart from the others: giving its gigabyte back to the system slows down what follows it.
     (exact,) = medians(lambda: theirs(mixture, weights), repeats=5)
@@ -136,21 +132,22 @@ def prior_rows() -> dict[str, Any]:
     }
 
 
-def ascend(steps: int, mixture: swsjax.GaussianMixture, weights: Array) -> Any:
-    """Steps of gradient ascent on the prior alone, too small to matter, in one compiled loop.
-
-    As in a retraining: buffers are used again from step to step. A call by itself would first
-    wait for the system to hand out its pages, which takes as long as the prior.
-    """
-
-    def step(_: int, trained: Any) -> Any:
-        gradients = jax.grad(tabulated, argnums=(0, 1))(*trained)
-        return jax.tree.map(lambda x, gradient: x + 1e-12 * gradient, trained, gradients)
-
-    return jax.lax.fori_loop(0, steps, step, (mixture, weights))
+def bandwidth_row() -> dict[str, float]:
+    """Bytes per second of the prior (weights read, gradients written) against a device copy."""
+    size = 10**8 if jax.default_backend() == "gpu" else 10**7
+    mixture, weights = case(size, COMPONENTS)
+    ours, copy = with_gradients(tabulated), jax.jit(lambda x: x + 1)
+    prior, copied = medians(lambda: ours(mixture, weights), lambda: copy(weights), repeats=7)
+    return {
+        "weights": size,
+        "prior_bytes_per_second": 8 * size / prior,
+        "copy_bytes_per_second": 8 * size / copied,
+        "share_of_copy": copied / prior,
+    }
 
 
 def scaling_rows() -> list[dict[str, float]]:
+    """Time and memory per weight over the number of weights."""
     rows = []
     once = with_gradients(tabulated)
     for size in SIZES:
@@ -176,153 +173,50 @@ def scaling_rows() -> list[dict[str, float]]:
     return rows
 
 
-def training(
-    model: Callable, images: int, *, soft_epochs: int = 0
-) -> tuple[Callable, Callable, Callable]:
-    """An epoch over some images: without a prior, in the soft and in the hard stage.
+def ascend(steps: int, mixture: GaussianMixture, weights: Array) -> Any:
+    """Steps of gradient ascent on the prior alone, too small to matter, in one compiled loop.
 
-    The net is one that works under a mixture past its annealing; after a soft stage of its own,
-    most weights lie close together in few cells, and the grid is as fine as the tolerance asks.
+    As in a retraining: buffers are used again from step to step. A single call would first wait
+    for the system to hand out its pages, which takes as long as the prior.
     """
-    dataset = load_mnist()
-    classifier = pretrain_classifier(build(model, dataset), dataset, PretrainConfig(epochs=1))
-    every = {
-        "inputs": jnp.asarray(dataset.train.images),
-        "labels": jnp.asarray(dataset.train.labels, jnp.int32),
-    }
-    data = jax.tree.map(lambda x: x[:images], every)
-    loss = cross_entropy(classifier.apply)
-    weights = classifier.params
-    mixture = swsjax.init_mixture(-0.5, 0.5, components=COMPONENTS - 1, std=SIGMA)
-    nodes = node_count(-0.6, 0.6, SIGMA)
-    if soft_epochs:
-        config = swsjax.Config(tau=0.06, soft_epochs=soft_epochs, hard_epochs=0)
-        result = swsjax.compress(weights, loss, every, config)
-        weights, mixture = result.retrained, result.mixtures["weights"]
-        nodes = refined(mixture, jax.tree.leaves(weights), nodes, config.tolerance / 20)
-    plain = optax.adam(1e-3)
 
-    def plain_step(state: TrainState, batch: Any):
-        value, gradient = jax.value_and_grad(loss)(state.params, batch)
-        updates, opt_state = plain.update(gradient, state.opt_state)
-        return state._replace(
-            params=optax.apply_updates(state.params, updates), opt_state=opt_state
-        ), value
+    def step(_: int, trained: Any) -> Any:
+        gradients = jax.grad(tabulated, argnums=(0, 1))(*trained)
+        return jax.tree.map(lambda x, gradient: x + 1e-12 * gradient, trained, gradients)
 
-    optimizer = Rates().optimizer(100, images // BATCH)
-    runs = []
-    for forward in (None, swsjax.soft, swsjax.hard):
-        params = jax.tree.map(jnp.copy, weights)
-        if forward is None:
-            step = plain_step
-            state = TrainState(params, plain.init(params), jax.random.key(0))
-        else:
-            step = swsjax.make_step(
-                loss,
-                optimizer,
-                forward=forward,
-                tau=0.06,
-                train_size=len(dataset.train.labels),
-                hyper=swsjax.HyperPriors(),
-                nodes=nodes,
-            )
-            own = jax.tree.map(jnp.copy, mixture)  # an epoch donates its state
-            state = swsjax.init(params, {"weights": own}, optimizer, jax.random.key(0))
-        one_more = partial(epoch, step, data=data, batch_size=BATCH)
-        runs.append(continued(lambda state, one_more=one_more: one_more(state)[0], state))
-    return tuple(runs)
+    return jax.lax.fori_loop(0, steps, step, (mixture, weights))
 
 
-def step_rows() -> dict[str, Any]:
-    rows = {}
-    for name, model, images, repeats, soft_epochs in (
-        ("lenet-300-100", LeNet300100, 100 * BATCH, 60, 0),  # short steps scatter more
-        ("lenet-300-100 after 30 epochs", LeNet300100, 100 * BATCH, 60, 30),
-        ("lenet-5-caffe", LeNet5Caffe, 20 * BATCH, REPEATS, 0),
-    ):
-        runs = training(model, images, soft_epochs=soft_epochs)
-        plain, soft, hard = medians(*runs, repeats=repeats)
-        steps = images // BATCH
-        rows[name] = {
-            "plain_step_milliseconds": 1e3 * plain / steps,
-            "soft_over_plain": soft / plain,
-            "hard_over_plain": hard / plain,
-        }
-    return rows
-
-
-def torch_rows() -> dict[str, Any] | None:
-    try:
-        import speed_torch
-    except ModuleNotFoundError:
-        return None
-    images = 100 * BATCH
-    plain, soft, _ = training(LeNet300100, images)
-    theirs, theirs_plain = (
-        speed_torch.lenet_300_100_epoch(images, BATCH, components=components)
-        for components in (COMPONENTS - 1, None)
+def case(size: int, components: int) -> tuple[GaussianMixture, Array]:
+    """Weights as in the middle of a retraining: most near zero, some around the components."""
+    keys = jax.random.split(jax.random.key(0), 3)
+    mixture = init_mixture(-1.0, 1.0, components=components - 1, pi_zero=0.95, std=SIGMA)
+    spread = SIGMA * jax.random.normal(keys[0], (size,))
+    centres = jnp.where(
+        jax.random.uniform(keys[1], (size,)) < 0.9,
+        0.0,
+        jax.random.choice(keys[2], mixture.means, (size,)),
     )
-    ours_soft, torch_soft, ours_plain, torch_plain = medians(
-        soft, theirs, plain, theirs_plain, repeats=5
-    )
-    conv_images = 20 * BATCH
-    conv, *_ = training(LeNet5Caffe, conv_images)
-    ours_conv, torch_conv = medians(
-        conv, speed_torch.lenet_5_caffe_epoch(conv_images, BATCH), repeats=5
-    )
-    return {
-        "torch": speed_torch.VERSION,
-        "threads": speed_torch.THREADS,
-        "lenet_300_100_retraining_speedup": torch_soft / ours_soft,
-        "lenet_300_100_plain_speedup": torch_plain / ours_plain,
-        "lenet_5_caffe_plain_speedup": torch_conv / ours_conv,
-    }
+    return mixture, centres + spread
 
 
-def bandwidth_row() -> dict[str, float]:
-    """Bytes a second of the prior (weights read, gradients written) against a device copy."""
-    size = 10**8 if jax.default_backend() == "gpu" else 10**7
-    mixture, weights = case(size, COMPONENTS)
-    ours, copy = with_gradients(tabulated), jax.jit(lambda x: x + 1)
-    prior, copied = medians(lambda: ours(mixture, weights), lambda: copy(weights), repeats=7)
-    return {
-        "weights": size,
-        "prior_bytes_per_second": 8 * size / prior,
-        "copy_bytes_per_second": 8 * size / copied,
-        "share_of_copy": copied / prior,
-    }
+def tabulated(mixture: GaussianMixture, weights: Array) -> Array:
+    nodes = node_count(-1.1, 1.1, SIGMA)
+    return sum_log_prob(mixture, [weights], grid_over([weights], nodes))
 
 
-def machine() -> dict[str, Any]:
-    return {
-        "processor": platform.machine(),
-        "cores": os.cpu_count(),
-        "device": jax.devices()[0].device_kind,
-        "backend": jax.default_backend(),
-    }
+def naive(mixture: GaussianMixture, weights: Array) -> Array:
+    """The obvious implementation: logsumexp over an array of weights by components."""
+    return jnp.sum(jax.scipy.special.logsumexp(component_log_probs(mixture, weights), axis=-1))
 
 
-def main() -> None:
-    # Each in a process of its own: gigabytes that one leaves behind slow down the next.
-    with ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=1) as processes:
+def with_gradients(function: Callable) -> Callable:
+    return jax.jit(jax.value_and_grad(function, argnums=(0, 1)))
 
-        def apart(rows: Callable[[], Any]) -> Any:
-            return processes.submit(rows).result()
 
-        content = {
-            "command": "python benchmarks/speed.py",
-            "machine": apart(machine),
-            "versions": {"jax": jax.__version__, "numpy": np.__version__},
-            "steps": apart(step_rows),
-            "against_torch": apart(torch_rows),
-            "prior": apart(prior_rows),
-            "bandwidth": apart(bandwidth_row),
-            "scaling": apart(scaling_rows),
-        }
-    OUT.mkdir(exist_ok=True)
-    path = OUT / f"speed-{content['machine']['backend']}.json"
-    write_bytes(path, (json.dumps(content, indent=1) + "\n").encode())
-    print(json.dumps(content, indent=1))
+def temporaries(function: Callable, *arguments: Any) -> int:
+    """Bytes that the compiled function needs in addition to its arguments and results."""
+    return function.lower(*arguments).compile().memory_analysis().temp_size_in_bytes
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""The peer of ``speed.py``: a straightforward PyTorch version of the same training on the CPU.
+"""What ``speed.py`` compares with: a plain PyTorch version of the same training on the CPU.
 
-Written as its public re-implementations are: the prior as logsumexp over (weights, components),
+Written like its public re-implementations: the prior as logsumexp over (weights, components),
 everything by autograd, batches gathered from tensors in memory.
 """
 
@@ -19,7 +19,7 @@ torch.set_num_threads(THREADS)
 
 
 def lenet_300_100_epoch(images: int, batch: int, *, components: int | None) -> Callable[[], float]:
-    """An epoch of LeNet-300-100, with a prior of that many free components or without one."""
+    """An epoch of LeNet-300-100, with a prior of this many free components or without one."""
     torch.manual_seed(0)
     net = nn.Sequential(
         nn.Flatten(),

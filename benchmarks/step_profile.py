@@ -2,9 +2,9 @@
 
     SWSJAX_DATA=... python benchmarks/step_profile.py
 
-Writes ``benchmarks/results/profile-BACKEND.json``: milliseconds a step that the compiled epoch
-spends in matrix products, scatters, gathers and everything else, for the step without a prior and
-for those of the soft and the hard stage.
+Writes ``results/profile-BACKEND.json``: milliseconds per step that the compiled epoch spends in
+matrix products, scatters, gathers and everything else, without a prior and in the soft and the
+hard stage.
 """
 
 import collections
@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from speed import BATCH, OUT, training
+from common.results import RESULTS, made_by, write
+from common.timing import BATCH, epochs_of
 
-from swsjax.file.atomic import write_bytes
-from swsjax.lab.nets import LeNet300100
-
+NET = "lenet-300-100"
 STEPS = 100
+STAGES = ("no prior", "soft stage", "hard stage")
 KINDS = {
     "matrix products": ("dot", "ynn", "gemm", "cublas"),
     "scatters": ("scatter",),
@@ -28,16 +28,16 @@ KINDS = {
 }
 
 
-def kind(operation: str) -> str:
-    """What an operation of the compiled program is, from the name the compiler gave it."""
-    for name, marks in KINDS.items():
-        if any(mark in operation for mark in marks):
-            return name
-    return "everything else"
+def main() -> None:
+    runs = epochs_of(NET, STEPS * BATCH)
+    spent = {stage: profile(run) for stage, run in zip(STAGES, runs, strict=True)}
+    content = made_by("step_profile.py") | {"net": NET, "milliseconds_per_step": spent}
+    write(RESULTS / f"profile-{content['machine']['backend']}.json", content)
+    print(json.dumps(content, indent=1))
 
 
 def profile(run: Callable[[], Any]) -> dict[str, float]:
-    """Milliseconds a step by kind, of an epoch that has been compiled before."""
+    """Milliseconds per step by kind, of an epoch that has been compiled before."""
     jax.block_until_ready(run())
     with tempfile.TemporaryDirectory() as folder:
         with jax.profiler.trace(folder):
@@ -54,19 +54,12 @@ def profile(run: Callable[[], Any]) -> dict[str, float]:
     return dict(sorted(spent.items()))
 
 
-def main() -> None:
-    stages = ("no prior", "soft stage", "hard stage")
-    runs = training(LeNet300100, STEPS * BATCH)
-    content = {
-        "command": "python benchmarks/step_profile.py",
-        "net": "lenet-300-100",
-        "milliseconds_per_step": {
-            name: profile(run) for name, run in zip(stages, runs, strict=True)
-        },
-    }
-    path = OUT / f"profile-{jax.default_backend()}.json"
-    write_bytes(path, (json.dumps(content, indent=1) + "\n").encode())
-    print(json.dumps(content, indent=1))
+def kind(operation: str) -> str:
+    """Kind of an operation of the compiled program, by the name that the compiler gave it."""
+    for name, marks in KINDS.items():
+        if any(mark in operation for mark in marks):
+            return name
+    return "everything else"
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@
     python examples/equinox_mlp.py
 
 An Equinox module is a pytree with functions among its leaves. Its floating arrays are compressed,
-everything else comes back as it was, and the result is a module again.
+everything else comes back unchanged, and the result is a module again.
 """
 
 import equinox as eqx
@@ -47,7 +47,7 @@ def flat(images):
 def main(file="equinox_mlp.sws"):
     digits = load_digits()
     data = {"inputs": flat(digits.train.images), "labels": digits.train.labels}
-    # Nothing is chosen on the validation images, so they are held out like the test images.
+    # Nothing is chosen on the validation images, so they are held out with the test images.
     images, labels = map(np.concatenate, zip(digits.validation, digits.test, strict=True))
 
     def error(net):
@@ -55,16 +55,17 @@ def main(file="equinox_mlp.sws"):
         return float((logits.argmax(axis=1) != labels).mean())
 
     net = train(eqx.nn.MLP(64, 10, width_size=100, depth=2, key=jax.random.key(0)), data)
-    # Gentler than by default: a larger file, and a smaller error.
-    tau = 0.3 * swsjax.TAU_PER_EXAMPLE * len(data["labels"])
+    # Gentler than the default: a larger file and a smaller error.
+    tau = 0.3 * swsjax.sws.TAU_PER_EXAMPLE * len(data["labels"])
     result = swsjax.compress(net, loss, data, swsjax.Config(tau=tau, pi_zero=0.9))
 
-    # Files hold arrays. The rest of the module is code, which the reader of the file has anyway.
+    # Files hold arrays. The rest of the module is code, which whoever loads the file has.
     arrays, code = eqx.partition(result.params, eqx.is_array)
     swsjax.save(file, arrays)
 
     decoded = eqx.combine(swsjax.load(file, like=arrays), code)
-    measured = swsjax.report(file, errors={"before": error(net), "after": error(decoded)})
+    errors = {"pretrained": {"held out": error(net)}, "decoded": {"held out": error(decoded)}}
+    measured = swsjax.report(file, errors=errors)
     print(measured)
     return arrays, measured
 

@@ -2,12 +2,12 @@
 
     python examples/linen_batchnorm_dropout.py
 
-``aux`` is any pytree of arrays. The loss gets it beside the params and returns it as it is to be in
-the next step; here it holds the running statistics and the key of the dropout masks.
+``aux`` is any pytree of arrays. The loss receives it after the params and returns it for the next
+step; here it holds the running statistics and the key of the dropout masks.
 
-Before a normalisation the scale of a kernel does not matter, so nothing but the prior acts on it,
-and where the training data are learned by heart it pulls whole layers into its zero component.
-Every hidden layer here is normalised: a smaller ``tau`` and ``pi_zero`` leave the loss its say.
+Before a normalisation, only the prior acts on the scale of a kernel, and once the net fits the
+training data perfectly, the prior can pull a whole layer to zero. Every hidden layer here is
+normalised, so ``tau`` and ``pi_zero`` are smaller than by default.
 """
 
 import jax
@@ -17,6 +17,8 @@ from flax import linen as nn
 
 import swsjax
 from swsjax.lab.data import load_digits
+
+EPOCHS, BATCH_SIZE = 40, 32
 
 
 class Net(nn.Module):
@@ -46,30 +48,10 @@ def loss(params, aux, batch):
     return value, {"batch_stats": updated["batch_stats"], "key": key}
 
 
-def train(params, aux, data, *, epochs=40, batch_size=32):
-    """Stands for your own training."""
-    steps = len(data["labels"]) // batch_size
-    optimizer = optax.adam(optax.cosine_decay_schedule(2e-3, epochs * steps))
-    state = optimizer.init(params)
-
-    @jax.jit
-    def step(params, aux, state, batch):
-        gradients, aux = jax.grad(loss, has_aux=True)(params, aux, batch)
-        updates, state = optimizer.update(gradients, state)
-        return optax.apply_updates(params, updates), aux, state
-
-    rng = np.random.default_rng(0)
-    for _ in range(epochs):
-        for chosen in rng.permutation(len(data["labels"]))[: steps * batch_size].reshape(steps, -1):
-            batch = {name: x[chosen] for name, x in data.items()}
-            params, aux, state = step(params, aux, state, batch)
-    return params, aux
-
-
 def main(file="linen.sws"):
     digits = load_digits()
     data = {"inputs": digits.train.images.astype(np.float32), "labels": digits.train.labels}
-    # Nothing is chosen on the validation images, so they are held out like the test images.
+    # Nothing is chosen on the validation images, so they are held out with the test images.
     images, labels = map(np.concatenate, zip(digits.validation, digits.test, strict=True))
 
     def error(params, batch_stats):
@@ -79,15 +61,23 @@ def main(file="linen.sws"):
 
     variables = net.init(jax.random.key(0), data["inputs"][:1], train=False)
     aux = {"batch_stats": variables["batch_stats"], "key": jax.random.key(1)}
-    params, aux = train(variables["params"], aux, data)
-    before = error(params, aux["batch_stats"])
+    # Your own training, or this: any optax optimiser, with the same loss and aux.
+    steps = EPOCHS * (len(data["labels"]) // BATCH_SIZE)
+    optimizer = optax.adam(optax.cosine_decay_schedule(2e-3, steps))
+    trained = swsjax.train(
+        variables["params"], loss, data, optimizer, epochs=EPOCHS, batch_size=BATCH_SIZE, aux=aux
+    )
+    before = error(trained.params, trained.aux["batch_stats"])
 
-    tau = 0.3 * swsjax.TAU_PER_EXAMPLE * len(data["labels"])
-    result = swsjax.compress(params, loss, data, swsjax.Config(tau=tau, pi_zero=0.9), aux=aux)
+    tau = 0.3 * swsjax.sws.TAU_PER_EXAMPLE * len(data["labels"])
+    config = swsjax.Config(tau=tau, pi_zero=0.9)
+    result = swsjax.compress(trained.params, loss, data, config, aux=trained.aux)
     small = {"params": result.params, "batch_stats": result.aux["batch_stats"]}
     swsjax.save(file, small)
 
-    measured = swsjax.report(file, errors={"before": before, "after": error(**swsjax.load(file))})
+    after = error(**swsjax.load(file))
+    errors = {"pretrained": {"held out": before}, "decoded": {"held out": after}}
+    measured = swsjax.report(file, errors=errors)
     print(measured)
     return small, measured
 

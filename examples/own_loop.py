@@ -2,9 +2,10 @@
 
     python examples/own_loop.py
 
-``swsjax.init`` and ``swsjax.make_step`` take the place of your optimiser's ``init`` and of your
-step; the batches, the loop and the logging stay yours. ``swsjax.compress`` does the same and looks
-after the rest: finer tables as the mixture narrows, checks, checkpoints.
+``take_apart`` sorts the weights of your net into groups, ``sws.init`` and ``sws.make_step`` replace
+your optimiser's ``init`` and your step; the batches, the loop and the logging stay yours.
+``swsjax.compress`` does the same and adds the rest: finer tables as the mixture narrows, checks,
+resuming.
 """
 
 import jax
@@ -13,7 +14,9 @@ import numpy as np
 import optax
 
 import swsjax
+from swsjax import sws
 from swsjax.lab.data import load_digits
+from swsjax.training import take_apart
 
 EPOCHS = {"train": 40, "soft": 240, "hard": 160}
 BATCH_SIZE = 32
@@ -43,7 +46,7 @@ def batches(data, rng):
 
 
 def train(params, data, rng):
-    """The loop that you have."""
+    """Your own loop."""
     optimizer = optax.sgd(0.1, momentum=0.9)
     opt_state = optimizer.init(params)
 
@@ -61,16 +64,19 @@ def train(params, data, rng):
 def retrain(params, mixture, data, rng, *, forward, epochs, precisions):
     """The same loop under the prior."""
     size = len(data["labels"])
-    steps = epochs * (size // BATCH_SIZE)
-    weights = optax.sgd(optax.cosine_decay_schedule(0.1, steps), momentum=0.9)
-    optimizer = swsjax.Rates(weights=weights, precisions=precisions).optimizer(epochs, steps)
-    state = swsjax.init(params, {"weights": mixture}, optimizer, jax.random.key(0))
+    steps = size // BATCH_SIZE
+    momentum = optax.sgd(optax.cosine_decay_schedule(0.1, epochs * steps), momentum=0.9)
+    rates = swsjax.LearningRates(weights=momentum, precisions=precisions)
+    optimizer = rates.optimizer(epochs, steps)  # over the weights and the mixture
+
+    net = take_apart(params)  # without rules: one group, "weights"
+    state = sws.init(net, {"weights": mixture}, optimizer, jax.random.key(0))
     step = jax.jit(
-        swsjax.make_step(
-            loss,
+        sws.make_step(
+            net.loss(loss),
             optimizer,
             forward=forward,
-            tau=swsjax.TAU_PER_EXAMPLE * size,
+            tau=sws.TAU_PER_EXAMPLE * size,
             train_size=size,
             hyper=swsjax.HyperPriors(),
         )
@@ -78,21 +84,22 @@ def retrain(params, mixture, data, rng, *, forward, epochs, precisions):
     for _ in range(epochs):
         for batch in batches(data, rng):
             state, _ = step(state, batch)
-    return state.params, swsjax.merge(state.mixtures["weights"])
+    params, _ = net.rebuild(state.params.weights, state.aux)
+    return params, sws.merge(state.params.mixtures["weights"])
 
 
 def main(file="own_loop.sws"):
     digits = load_digits()
     data = {"inputs": digits.train.images, "labels": digits.train.labels}
-    # Nothing is chosen on the validation images, so they are held out like the test images.
+    # Nothing is chosen on the validation images, so they are held out with the test images.
     images, labels = map(np.concatenate, zip(digits.validation, digits.test, strict=True))
     rng = np.random.default_rng(0)
     params = train(init(jax.random.key(0)), data, rng)
     before = swsjax.error_rate(apply, params, images, labels)
 
     weights = np.concatenate([x.ravel() for x in jax.tree.leaves(params)])
-    mixture = swsjax.init_mixture(weights.min(), weights.max(), pi_zero=0.9)
-    for forward, precisions in ((swsjax.soft, 7e-4), (swsjax.hard, 5e-4)):
+    mixture = sws.init_mixture(weights.min(), weights.max(), pi_zero=0.9)
+    for forward, precisions in ((sws.soft, 7e-4), (sws.hard, 5e-4)):
         params, mixture = retrain(
             params,
             mixture,
@@ -102,11 +109,12 @@ def main(file="own_loop.sws"):
             epochs=EPOCHS[forward.__name__],
             precisions=precisions,
         )
-    quantised = swsjax.quantize(mixture, params)
+    quantised = sws.quantize(mixture, params)
     swsjax.save(file, quantised)
 
     after = swsjax.error_rate(apply, swsjax.load(file, like=quantised), images, labels)
-    measured = swsjax.report(file, errors={"before": before, "after": after})
+    errors = {"pretrained": {"held out": before}, "decoded": {"held out": after}}
+    measured = swsjax.report(file, errors=errors)
     print(measured)
     return quantised, measured
 

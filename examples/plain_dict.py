@@ -2,7 +2,7 @@
 
     python examples/plain_dict.py
 
-``swsjax.compress`` takes the dict, a loss and the training data, and gives a dict of the same
+``swsjax.compress`` takes the dict, a loss and the training data, and returns a dict of the same
 form, in which the weights have few distinct values and most are zero.
 """
 
@@ -31,22 +31,23 @@ def init(key):
 def main(file="plain_dict.sws"):
     digits = load_digits()
     data = {"inputs": digits.train.images, "labels": digits.train.labels}
-    # Nothing is chosen on the validation images, so they are held out like the test images.
+    # Nothing is chosen on the validation images, so they are held out with the test images.
     images, labels = map(np.concatenate, zip(digits.validation, digits.test, strict=True))
 
-    # The net that you have:
+    # Your net:
     loss = swsjax.cross_entropy(apply)  # or any function (params, batch) -> scalar
     config = swsjax.PretrainConfig(epochs=40, batch_size=32)
-    params = swsjax.pretrain(init(jax.random.key(0)), loss, data, config)
+    params = swsjax.pretrain(init(jax.random.key(0)), loss, data, config).params
     before = swsjax.error_rate(apply, params, images, labels)
 
     # A small one, in a file:
     result = swsjax.compress(params, loss, data)
     swsjax.save(file, result.params)
 
-    # What the file gives back is what is measured.
+    # Measured on the net that comes back from the file:
     after = swsjax.error_rate(apply, swsjax.load(file), images, labels)
-    measured = swsjax.report(file, errors={"before": before, "after": after})
+    errors = {"pretrained": {"held out": before}, "decoded": {"held out": after}}
+    measured = swsjax.report(file, errors=errors)
     print(measured)
     return result.params, measured
 

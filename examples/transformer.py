@@ -1,9 +1,10 @@
-"""A small transformer: what rules are for.
+"""A small transformer, with a rule for its LayerNorms.
 
     python examples/transformer.py
 
-The images are read as sequences of eight rows. LayerNorm's scales and offsets are few, lie around 1
-and matter much, so a rule leaves them out: they are trained with the rest and stored as they are.
+The images are read as sequences of eight rows. The scales and offsets of LayerNorm are few, and the
+net is sensitive to them, so a rule leaves them out: they are trained with the rest and stored in
+full.
 """
 
 import jax
@@ -69,11 +70,11 @@ def normed(params, x):
 def main(file="transformer.sws"):
     digits = load_digits()
     data = {"inputs": digits.train.images, "labels": digits.train.labels}
-    # Nothing is chosen on the validation images, so they are held out like the test images.
+    # Nothing is chosen on the validation images, so they are held out with the test images.
     images, labels = map(np.concatenate, zip(digits.validation, digits.test, strict=True))
     loss = swsjax.cross_entropy(apply)
     config = swsjax.PretrainConfig(epochs=30, learning_rate=2e-3, batch_size=32)
-    params = swsjax.pretrain(init(jax.random.key(0)), loss, data, config)
+    params = swsjax.pretrain(init(jax.random.key(0)), loss, data, config).params
     before = swsjax.error_rate(apply, params, images, labels)
 
     rules = [("*norm*", None)]
@@ -83,7 +84,8 @@ def main(file="transformer.sws"):
 
     decoded = swsjax.load(file, like=result.params)  # with lists where lists were
     after = swsjax.error_rate(apply, decoded, images, labels)
-    measured = swsjax.report(file, errors={"before": before, "after": after})
+    errors = {"pretrained": {"held out": before}, "decoded": {"held out": after}}
+    measured = swsjax.report(file, errors=errors)
     print(measured)
     return result.params, measured
 

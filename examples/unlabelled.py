@@ -1,9 +1,9 @@
-"""Inputs without labels: the net teaches its own compressed version.
+"""Inputs without labels: the net is distilled into its own compressed version.
 
     python examples/unlabelled.py
 
-Where the labels are gone, or were never yours, the outputs of the pretrained net take their place:
-the small net is to answer as the large one does.
+The outputs of the pretrained net take the place of the labels: the compressed net learns to
+reproduce them.
 """
 
 import numpy as np
@@ -32,33 +32,33 @@ def apply(net, images):
 
 
 def pretrained(data):
-    """Stands for the net that you were given."""
+    """Stands for the net that you have."""
     graph, params = nnx.split(Net(rngs=nnx.Rngs(0)), nnx.Param)
     loss = swsjax.cross_entropy(lambda params, images: nnx.merge(graph, params)(images))
     config = swsjax.PretrainConfig(epochs=40, batch_size=32)
-    return nnx.merge(graph, swsjax.pretrain(params, loss, data, config))
+    return nnx.merge(graph, swsjax.pretrain(params, loss, data, config).params)
 
 
 def main(file="unlabelled.sws"):
     digits = load_digits()
     net = pretrained({"inputs": digits.train.images, "labels": digits.train.labels})
 
-    # From here on there are images only.
+    # From here on, only the images are used.
     data = swsjax.with_teacher({"inputs": digits.train.images}, apply, net)
-    # At the start this loss is zero, so the prior has the more say: it is made gentler.
-    tau = 0.3 * swsjax.TAU_PER_EXAMPLE * len(data["inputs"])
-    loss = swsjax.distillation(apply, share=1.0)
+    # This loss starts at zero, so the prior would dominate it: a smaller tau.
+    tau = 0.3 * swsjax.sws.TAU_PER_EXAMPLE * len(data["inputs"])
+    loss = swsjax.distillation(apply, teacher_weight=1.0)
     result = swsjax.compress(net, loss, data, swsjax.Config(tau=tau, pi_zero=0.9))
     state = nnx.state(result.params, nnx.Param)
     swsjax.save(file, state)
 
-    # Nothing was chosen on the validation images, so they are held out like the test images.
+    # Nothing was chosen on the validation images, so they are held out with the test images.
     images, labels = map(np.concatenate, zip(digits.validation, digits.test, strict=True))
     decoded = Net(rngs=nnx.Rngs(0))
     nnx.update(decoded, swsjax.load(file, like=state))
     errors = {
-        "before": swsjax.error_rate(apply, net, images, labels),
-        "after": swsjax.error_rate(apply, decoded, images, labels),
+        "pretrained": {"held out": swsjax.error_rate(apply, net, images, labels)},
+        "decoded": {"held out": swsjax.error_rate(apply, decoded, images, labels)},
     }
     measured = swsjax.report(file, errors=errors)
     print(measured)

@@ -11,7 +11,14 @@ import jax.numpy as jnp
 from swsjax.errors import ConfigError
 from swsjax.trees import first_axes, holds_numbers, is_number, is_numeric, named_leaves
 
-__all__ = ["check_data", "check_floating", "check_numbers", "check_scalar", "path_of"]
+__all__ = [
+    "check_data",
+    "check_floating",
+    "check_numbers",
+    "check_pair",
+    "check_scalar",
+    "path_of",
+]
 
 
 def check_numbers(settings: Any) -> None:
@@ -74,7 +81,7 @@ def check_data(data: Any, batch_size: int) -> int:
     if len(axes) != 1 or () in axes.values():
         raise ConfigError(
             "data must be a pytree of arrays with the same number of examples along the first "
-            f"axis, got first axes {axes or 'of no arrays'}"
+            f"axis, got {f'first axes {axes}' if axes else 'no arrays'}"
         )
     for name, leaf in named_leaves(data):
         if not holds_numbers(leaf):
@@ -102,7 +109,8 @@ the mean over the batch
     """
     if not is_numeric(value):
         aux = "; pass its state as aux" if isinstance(value, tuple | list) else ""
-        raise ConfigError(f"loss_fn must return a scalar, got a {type(value).__name__}{aux}")
+        found = "None" if value is None else f"a {type(value).__name__}"
+        raise ConfigError(f"loss_fn must return a scalar, got {found}{aux}")
     if jnp.shape(value) != ():
         raise ConfigError(
             f"loss_fn must return a scalar, got an array of shape {jnp.shape(value)}; take the "
@@ -111,6 +119,26 @@ the mean over the batch
     if not jnp.issubdtype(jnp.result_type(value), jnp.floating):
         raise ConfigError(f"loss_fn must return a floating number, got {jnp.result_type(value)}")
     return value
+
+
+def check_pair(returned: Any) -> tuple[Any, Any]:
+    """Return what a loss with aux returned, checked to be a pair.
+
+    Raises:
+        ConfigError: it is not.
+
+    >>> check_pair(jnp.ones(()))
+    Traceback (most recent call last):
+        ...
+    swsjax.errors.ConfigError: loss_fn must return (scalar, aux) if aux is passed, got an array of \
+shape ()
+    """
+    if isinstance(returned, tuple | list) and len(returned) == 2:
+        return returned[0], returned[1]
+    found = f"a {type(returned).__name__}"
+    if holds_numbers(returned):
+        found = f"an array of shape {jnp.shape(returned)}"
+    raise ConfigError(f"loss_fn must return (scalar, aux) if aux is passed, got {found}")
 
 
 def path_of(given: str | PathLike[str], advice: str) -> Path:

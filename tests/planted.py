@@ -1,4 +1,4 @@
-"""A two-layer net whose weights lie near few values, and what retraining makes of it."""
+"""A two-layer net whose weights are near few values, and its retraining."""
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +6,7 @@ import numpy as np
 
 from swsjax.sws.compression import Result, compress
 from swsjax.sws.config import Config
-from swsjax.sws.step import Rates
+from swsjax.sws.rates import LearningRates
 
 RNG = np.random.default_rng(0)
 HIDDEN, OUT = (RNG.choice([0, 0, 0, -1, 1], shape) for shape in [(10, 6), (6, 4)])
@@ -26,15 +26,18 @@ def loss_fn(params, batch):
     return jnp.mean((hidden @ params["out"] - batch["y"]) ** 2)
 
 
-def retrain(soft_epochs, hard_epochs, loss=loss_fn, data=DATA, **arguments) -> Result:
-    """Retrain in steps of 64 examples, 8 an epoch."""
+def retrain(
+    soft_epochs, hard_epochs, loss=loss_fn, data=DATA, *, prune_epochs=0, **arguments
+) -> Result:
+    """Retrain in steps of 64 examples, 8 per epoch."""
     config = Config(
         components=4,
         pi_zero=0.9,
         initial_std=0.1,
         soft_epochs=soft_epochs,
         hard_epochs=hard_epochs,
-        hard_rates=Rates(precisions=5e-4),
+        prune_epochs=prune_epochs,
+        hard_learning_rates=LearningRates(precisions=5e-4),
         batch_size=64,
         least_steps=1,
     )

@@ -187,8 +187,16 @@ def run_inspect(options: argparse.Namespace) -> None:
 
 
 def run_decode(options: argparse.Namespace) -> None:
-    """Write the weights of a file as safetensors."""
-    to_safetensors(load(options.file), options.out, metadata=read_metadata(options.file))
+    """Write the weights of a file as safetensors.
+
+    Raises:
+        ConfigError: safetensors does not support a type or name in the file.
+    """
+    tree, metadata = load(options.file), read_metadata(options.file)
+    try:
+        to_safetensors(tree, options.out, metadata=metadata)
+    except (TypeError, ValueError) as error:  # safetensors has fewer types, and reserves a name
+        raise ConfigError(f"{options.file} cannot be written as safetensors: {error}") from error
     print(f"wrote {options.out}")
 
 

@@ -36,11 +36,14 @@ _CHECKSUM_BYTES = 4
 
 
 class Contents(NamedTuple):
-    """A decoded file: leaf specs, flat bit patterns in the same order, and metadata."""
+    """A decoded file."""
 
     specs: list[Spec]
+    """Path, element type and shape of each leaf."""
     bits: list[np.ndarray]
+    """The bit patterns of each leaf, flat, in the same order."""
     metadata: dict[str, Any]
+    """The dictionary that was passed with the leaves; empty without one."""
 
 
 def pack(

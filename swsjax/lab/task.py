@@ -110,8 +110,10 @@ def classification(model: Callable[..., nnx.Module], dataset: Dataset) -> Task:
         others = nnx.state(module, nnx.Not(nnx.Any(nnx.Param, nnx.BatchStat)))
         if others:
             raise ConfigError(
-                f"the variables of a {type(module).__name__} must be parameters and statistics, "
-                f"got {', '.join(name for name, _ in named_leaves(nnx.to_pure_dict(others)))} too"
+                f"the variables of a {type(module).__name__} must be of type nnx.Param or "
+                "nnx.BatchStat, got also "
+                f"{', '.join(name for name, _ in named_leaves(nnx.to_pure_dict(others)))}; "
+                "remove the layers that have them, such as dropout"
             )
         parts: Any = nnx.split(module, nnx.Param, nnx.BatchStat)
         return parts

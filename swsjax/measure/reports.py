@@ -202,9 +202,14 @@ def report(
     ]
     parameters = sum(layer.size for layer in layers)
     if baseline is not None:
-        parameters = sum(leaf.size for leaf in jax.tree.leaves(baseline) if is_array(leaf))
+        originals = jax.tree.leaves(baseline)
+        parameters = sum(leaf.size for leaf in originals if is_array(leaf))
         if not parameters:
-            raise ConfigError("baseline must be the original net, a pytree of arrays; it has none")
+            kinds = ", ".join(dict.fromkeys(type(leaf).__name__ for leaf in originals))
+            raise ConfigError(
+                "baseline must be the original net, a pytree of arrays, got "
+                f"{f'leaves of type {kinds}' if originals else 'no leaves'}"
+            )
     return Report(tuple(layers), len(data), parameters, errors, read_metadata(data))
 
 

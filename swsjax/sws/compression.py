@@ -123,7 +123,9 @@ def compress(
     [ 1.  1.  0. -1.]
     """
     _check_types(config, start, loss_fn)
-    _check_functions(prune_loss_fn=prune_loss_fn, evaluate=evaluate, callback=callback)
+    _check_functions(
+        prune_loss_fn=prune_loss_fn, stages=stages, evaluate=evaluate, callback=callback
+    )
     net = take_apart(params, aux, rules)
     feed = feed_of(data, config.batch_size, least_steps=config.least_steps, mesh=mesh)
     losses = tuple(checked(net.loss(loss)) for loss in (loss_fn, prune_loss_fn or loss_fn))
@@ -227,8 +229,7 @@ def _first_mixture(name: str, leaves: list[Array], config: Config) -> GaussianMi
 def _started(net: Net, start: Result, rules: Rules) -> Net:
     """The net as an earlier result left it, checked to be the same net."""
     started = take_apart(start.retrained, start.aux, rules)
-    expected = {leaf.name: f"{leaf.dtype}{list(leaf.shape)}" for leaf in net.selection.leaves}
-    actual = {leaf.name: f"{leaf.dtype}{list(leaf.shape)}" for leaf in started.selection.leaves}
+    expected, actual = _forms(net.selection), _forms(started.selection)
     if expected != actual:
         name, _ = min(expected.items() ^ actual.items())
         raise ConfigError(
@@ -240,5 +241,19 @@ def _started(net: Net, start: Result, rules: Rules) -> Net:
         raise ConfigError(f"start has mixtures for the groups {found}, the rules name {groups}")
     expected, actual = form_of(net.carried[0]), form_of(started.carried[0])
     if expected != actual:
-        raise ConfigError(f"start carries the aux {actual}, but here it is {expected}; pass that")
-    return started._replace(rebuild=net.rebuild)
+        raise ConfigError(
+            f"aux must have the form of start.aux, {actual}, got {expected}; pass aux=start.aux"
+        )
+    return started._replace(selection=net.selection, rebuild=net.rebuild)
+
+
+def _forms(selection: Selection) -> dict[str, str]:
+    """Type and shape of each leaf, as JAX holds it: float32 for NumPy's float64 by default."""
+
+    def held(dtype: str) -> str:
+        try:
+            return str(jax.dtypes.canonicalize_dtype(dtype))
+        except TypeError:  # not an array of numbers
+            return dtype
+
+    return {leaf.name: f"{held(leaf.dtype)}{list(leaf.shape)}" for leaf in selection.leaves}

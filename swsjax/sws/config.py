@@ -144,7 +144,9 @@ def _plain(name: str, value: Any) -> Any:
     if value is None or isinstance(value, str):
         return value
     if not is_number(value):
-        raise ConfigError(f"{name} must be a number to be written as JSON, got {value!r}")
+        raise ConfigError(
+            f"{name} must be a number to be written as JSON, got a {type(value).__name__}"
+        )
     return int(value) if isinstance(value, Integral) else float(value)
 
 

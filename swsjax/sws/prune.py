@@ -13,7 +13,7 @@ a longer pruning to half.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -117,14 +117,18 @@ def pruning(
     [ 0.    -0.25  -0.125] 2
     """
 
+    with_extra = optax.with_extra_args_support(optimizer)
+
     def init(joint: Joint) -> PruneState:
         groups = joint.weights.groups
         squares = jax.tree.map(lambda leaf: jnp.zeros_like(leaf, jnp.float32), groups)
         counts = [jnp.count_nonzero(leaf) for leaf in jax.tree.leaves(groups)]
         return PruneState(optimizer.init(joint), squares, jnp.sum(jnp.stack(counts)))
 
-    def update(gradients: Joint, state: PruneState, joint: Joint) -> tuple[Joint, PruneState]:
-        updates, inner = optimizer.update(gradients, state.inner, joint)
+    def update(
+        gradients: Joint, state: PruneState, joint: Joint, **extra: Any
+    ) -> tuple[Joint, PruneState]:
+        updates, inner = with_extra.update(gradients, state.inner, joint, **extra)
         groups = {
             name: [
                 hold(leaf, update, joint.mixtures[name])
@@ -137,7 +141,7 @@ def pruning(
         updates = updates._replace(weights=updates.weights._replace(groups=groups))
         return updates, PruneState(inner, squares, state.at_start)
 
-    return optax.GradientTransformation(init, update)
+    return optax.GradientTransformationExtraArgs(init, update)
 
 
 def prune_epoch(
@@ -168,7 +172,11 @@ def prune_epoch(
     share = cubic_keep(keep, number / half if half else 1.0)
     joint: Joint = state.params
     groups = joint.weights.groups
-    scores = score(groups, state.opt_state.squares)
+    scores = jax.tree.map(  # weights that are pruned already rank last, however they score
+        lambda leaf, scores: jnp.where(leaf == 0, -jnp.inf, scores),
+        groups,
+        score(groups, state.opt_state.squares),
+    )
     kept = keep_top(groups, scores, round(share * state.opt_state.at_start.item()))
     weights = joint.weights._replace(groups=kept)
     return state._replace(params=joint._replace(weights=weights))

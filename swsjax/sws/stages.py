@@ -24,7 +24,7 @@ from swsjax.sws.quantizing import quantize_groups
 from swsjax.sws.record import figures_of
 from swsjax.sws.step import Forward, Info, Joint, hard, init, make_step, soft
 from swsjax.sws.table import error_with, refined
-from swsjax.training.epochs import Step, TrainState
+from swsjax.training.epochs import Step, TrainState, copied
 from swsjax.training.history import Epoch, Log
 from swsjax.training.loop import Feed, Phase, run_phase
 from swsjax.training.losses import LossWithAux
@@ -47,7 +47,9 @@ class Stage(NamedTuple):
     """A stage of retraining: everything in which it differs from the others."""
 
     name: str
+    """``"soft"``, ``"hard"`` or ``"prune"``, as the history has it."""
     epochs: int
+    """Number of epochs; without any, the stage is skipped."""
     forward: Forward
     """What the net computes with: ``soft`` or ``hard``."""
     loss_fn: LossWithAux
@@ -181,11 +183,7 @@ def run_stages(run: Run, mixtures: dict[str, GaussianMixture]) -> TrainState:
     """
     log, mesh = run.log, run.feed.mesh
     resuming = bool(log.history)
-    # Copies: the state of an epoch is donated, and the caller's arrays stay the caller's.
-    joint, carried = jax.tree.map(
-        lambda leaf: jnp.array(leaf, copy=True),
-        (Joint(run.net.weights, mixtures), run.net.carried),
-    )
+    joint, carried = copied((Joint(run.net.weights, mixtures), run.net.carried))
     keys = jax.random.split(jax.random.key(run.config.seed), len(run.stages))
     first = 0
     for stage, key in zip(run.stages, keys, strict=True):

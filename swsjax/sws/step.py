@@ -25,7 +25,7 @@ from swsjax.errors import ConfigError
 from swsjax.sws import exact, table
 from swsjax.sws.grid import cells_on, grid_over
 from swsjax.sws.prior import GaussianMixture, HyperPriors, hyper_log_prob
-from swsjax.training.epochs import Step, TrainState, gradient_step
+from swsjax.training.epochs import Step, TrainState, copied, gradient_step
 from swsjax.training.losses import LossWithAux
 from swsjax.training.net import Net, Weights
 
@@ -109,9 +109,16 @@ def init(
             "mixtures must be a dictionary with one mixture per group of weights, "
             f"{sorted(net.weights.groups)}, got {found}"
         )
+    for name, mixture in mixtures.items():
+        if not isinstance(mixture, GaussianMixture):
+            raise ConfigError(
+                f"mixtures[{name!r}] must be a GaussianMixture, got a value of type "
+                f"{type(mixture).__name__}; init_mixture makes one"
+            )
     _check_optimizer(optimizer)
     joint = Joint(net.weights, dict(mixtures))
-    return TrainState(joint, optimizer.init(joint), jnp.zeros((), jnp.int32), key, net.carried)
+    opt_state = copied(optimizer.init(joint))
+    return TrainState(joint, opt_state, jnp.zeros((), jnp.int32), key, net.carried)
 
 
 def make_step(

@@ -14,7 +14,15 @@ from jax.sharding import Mesh
 from swsjax.training.sharding import shard_batch
 from swsjax.trees import Params
 
-__all__ = ["Objective", "Step", "TrainState", "caches_cleared", "epoch", "gradient_step"]
+__all__ = [
+    "Objective",
+    "Step",
+    "TrainState",
+    "caches_cleared",
+    "copied",
+    "epoch",
+    "gradient_step",
+]
 
 
 class TrainState(NamedTuple):
@@ -69,13 +77,37 @@ def gradient_step(objective: Objective, optimizer: optax.GradientTransformation)
     1.0 1.0
     """
 
+    # Line searches and the like take the value and the function, too.
+    with_extra = optax.with_extra_args_support(optimizer)
+
     def step(state: TrainState, batch: Any) -> tuple[TrainState, Any]:
-        gradients, (info, aux) = jax.grad(objective, has_aux=True)(state.params, state, batch)
-        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+        gradient = jax.value_and_grad(objective, has_aux=True)
+        (value, (info, aux)), gradients = gradient(state.params, state, batch)
+        updates, opt_state = with_extra.update(
+            gradients,
+            state.opt_state,
+            state.params,
+            value=value,
+            grad=gradients,
+            value_fn=lambda params: objective(params, state, batch)[0],
+        )
         params = optax.apply_updates(state.params, updates)
         return TrainState(params, opt_state, state.step + 1, state.key, aux), info
 
     return step
+
+
+def copied(tree: Any) -> Any:
+    """Copy all arrays of a tree, so that their buffers may be donated.
+
+    A donated state must hold no buffer twice, as some optimisers' states hold the weights, and none
+    of the caller's arrays.
+
+    >>> x = jnp.ones(2)
+    >>> copied({"x": x})["x"] is x
+    False
+    """
+    return jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), tree)
 
 
 @partial(jax.jit, static_argnames=("step", "batch_size", "mesh"), donate_argnames="state")

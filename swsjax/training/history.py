@@ -7,6 +7,7 @@ import numpy as np
 
 from swsjax.errors import ConfigError
 from swsjax.training.resume import Resume
+from swsjax.trees import is_array
 
 __all__ = ["Epoch", "Log", "error_of"]
 
@@ -90,10 +91,8 @@ def error_of(evaluate: Callable[..., Any], *net: Any) -> float:
     try:
         return float(error)
     except (TypeError, ValueError):
-        raise ConfigError(
-            f"evaluate must return a number, got a {type(error).__name__} of shape "
-            f"{np.shape(error)}"
-        ) from None
+        found = f"an array of shape {error.shape}" if is_array(error) else repr(error)
+        raise ConfigError(f"evaluate must return a number, got {found}") from None
 
 
 def _plain(value: Any) -> Any:

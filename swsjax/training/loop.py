@@ -16,20 +16,21 @@ import optax
 from jax import Array
 from jax.sharding import Mesh
 
-from swsjax.checks import check_data, check_floating, check_scalar
+from swsjax.checks import check_data, check_floating, check_pair, check_scalar
 from swsjax.errors import ConfigError, RetrainingError
 from swsjax.training.epochs import (
     Objective,
     Step,
     TrainState,
     caches_cleared,
+    copied,
     epoch,
     gradient_step,
 )
 from swsjax.training.history import Epoch, Log, error_of
 from swsjax.training.losses import Loss, LossWithAux
 from swsjax.training.resume import digest, opened
-from swsjax.training.sharding import check_mesh, replicate
+from swsjax.training.sharding import check_mesh, gather, replicate, settle, shard_weights
 from swsjax.training.stream import Stream, batches_of, one_step, stream_epoch
 from swsjax.trees import Params
 
@@ -201,22 +202,19 @@ def train(
     1.0
     """
     check_floating("params", params)
-    if not isinstance(epochs, Integral) or epochs < 1:
-        raise ConfigError(f"epochs must be an integer of at least 1, got {epochs!r}")
-    if not isinstance(optimizer, optax.GradientTransformation):
-        raise ConfigError(f"optimizer must be an optax optimiser, got a {type(optimizer).__name__}")
+    _check_types(loss_fn, optimizer, epochs)
     feed = feed_of(data, batch_size, mesh=mesh)
     step = _step(loss_fn, optimizer, project)
-    # Copies: the state of an epoch is donated, and the caller's arrays stay the caller's.
-    params, aux = replicate(jax.tree.map(lambda x: jnp.array(x, copy=True), (params, aux)), mesh)
-    start = TrainState(
-        params, optimizer.init(params), jnp.zeros((), jnp.int32), jax.random.key(seed), aux
-    )
+    params = shard_weights(copied(params), feed.mesh)
+    aux = replicate(copied(aux), feed.mesh)
+    opt_state = copied(optimizer.init(params))
+    key = jax.random.key(seed)
+    start = settle(TrainState(params, opt_state, jnp.zeros((), jnp.int32), key, aux), feed.mesh)
 
     def edited(state: TrainState, number: int) -> TrainState:
         if before_epoch is None:
             return state
-        return state._replace(params=before_epoch(state.params, number))
+        return state._replace(params=copied(before_epoch(state.params, number)))
 
     def record(state: TrainState, loss: Array, number: int) -> Epoch:
         if not jnp.isfinite(loss):
@@ -224,8 +222,10 @@ def train(
                 f"the loss is {loss.item()} after epoch {number + 1} of {epochs}; lower the "
                 "learning rate, or check that all data are finite and all labels in range"
             )
-        net = (state.params,) if state.aux is None else (state.params, state.aux)
-        error = None if evaluate is None else error_of(evaluate, *net)
+        error = None
+        if evaluate is not None:
+            net = (state.params,) if state.aux is None else (state.params, state.aux)
+            error = error_of(evaluate, *gather(net, feed.mesh))
         return Epoch("train", number + 1, epochs, loss.item(), error)
 
     identity = (params, aux, feed.size, epochs, batch_size, seed)
@@ -238,7 +238,24 @@ def train(
         state = folder.restore(start) if folder is not None and done else start
         phase = Phase(epochs, lambda number: step, edited, record)
         state = run_phase(phase, state, feed, log, done)
-    return Trained(state.params, state.aux, log.history)
+    params, aux = gather((state.params, state.aux), feed.mesh)
+    return Trained(params, aux, log.history)
+
+
+def _check_types(loss_fn: Any, optimizer: Any, epochs: Any) -> None:
+    """Find arguments of the wrong type, or in the wrong order, before they fail elsewhere."""
+    if not callable(loss_fn):
+        raise ConfigError(
+            f"loss_fn must be a function, got a {type(loss_fn).__name__}; train takes params, "
+            "loss_fn and data in this order"
+        )
+    if not isinstance(epochs, Integral) or epochs < 1:
+        raise ConfigError(f"epochs must be an integer of at least 1, got {epochs!r}")
+    if not isinstance(optimizer, optax.GradientTransformation):
+        raise ConfigError(
+            f"optimizer must be an optax optimiser, got a {type(optimizer).__name__}; "
+            "optax.adam(learning_rate) is one"
+        )
 
 
 def _step(
@@ -251,7 +268,7 @@ def _step(
         return loss, (loss, None)
 
     def with_aux(params: Params, state: TrainState, batch: Any) -> tuple[Array, Any]:
-        loss, aux = loss_fn(params, state.aux, batch)
+        loss, aux = check_pair(loss_fn(params, state.aux, batch))
         return check_scalar(loss), (loss, aux)
 
     def step(state: TrainState, batch: Any) -> tuple[TrainState, Array]:
@@ -265,8 +282,9 @@ def _step(
 def _stream_size(stream: Stream, batch_size: int) -> int:
     if not isinstance(stream.size, Integral) or not callable(stream.batches):
         raise ConfigError(
-            "a Stream has the number of examples and a function from the number of a pass to its "
-            f"batches, got a {type(stream.size).__name__} and a {type(stream.batches).__name__}"
+            "Stream.size must be the number of examples, and Stream.batches a function from the "
+            "number of a pass to its batches; got values of type "
+            f"{type(stream.size).__name__} and {type(stream.batches).__name__}"
         )
     if stream.size < batch_size:
         raise ConfigError(

@@ -35,7 +35,7 @@ def keep_top(params: Params, scores: Params, k: int | jax.Array) -> Params:
     flat = jnp.where(jnp.isnan(flat), -jnp.inf, flat)
     threshold = jnp.sort(flat, descending=True)[jnp.clip(k - 1, 0, flat.size - 1)]
     above, ties = flat > threshold, flat == threshold
-    kept = (above | (ties & (jnp.cumsum(ties) <= k - jnp.sum(above)))) & (k > 0)
+    kept = above | (ties & (jnp.cumsum(ties) <= k - jnp.sum(above)))
     out, start = [], 0
     for leaf in leaves:
         mask = kept[start : start + leaf.size].reshape(leaf.shape)

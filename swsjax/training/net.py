@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
+from swsjax.checks import check_pair
 from swsjax.errors import ConfigError
 from swsjax.training.losses import Loss, LossWithAux
 from swsjax.training.selection import FROZEN, Rules, Selection, select
@@ -98,7 +99,7 @@ def take_apart(net: Any, aux: Any = None, rules: Rules = ()) -> Net:
             net, aux = rebuild(weights, carried)
             if aux is None:
                 return loss_fn(net, batch), carried
-            value, aux = _pair(loss_fn(net, aux, batch))
+            value, aux = check_pair(loss_fn(net, aux, batch))
             return value, (aux, carried[1])
 
         return on_parts
@@ -135,15 +136,6 @@ def _weights(leaves: list[Any], selection: Selection) -> Weights:
         elif isinstance(leaf.group, str):
             weights.groups.setdefault(leaf.group, []).append(jnp.asarray(array))
     return weights
-
-
-def _pair(returned: Any) -> tuple[Any, Any]:
-    if isinstance(returned, tuple | list) and len(returned) == 2:
-        return returned[0], returned[1]
-    found = f"a {type(returned).__name__}"
-    if holds_numbers(returned):
-        found = f"an array of shape {jnp.shape(returned)}"
-    raise ConfigError(f"loss_fn must return (scalar, aux) if aux is passed, got {found}")
 
 
 def _of_module(module: nnx.Module, aux: Any, rules: Rules) -> Net:

@@ -24,11 +24,13 @@ class PretrainConfig:
     """
 
     epochs: int = 40
+    """Passes through the data."""
     learning_rate: float = 1e-3
     """At the start."""
     weight_decay: float = 1e-4
     """Decoupled: each step shrinks each weight by this share times the learning rate."""
     batch_size: int = 128
+    """Examples per step."""
     seed: int = 0
     """Of the order of the examples."""
 

@@ -146,6 +146,10 @@ def _check_groups(leaves: list[Leaf]) -> None:
     if not any(leaf.size for leaf in compressed):
         kinds = ", ".join(dict.fromkeys(leaf.dtype for leaf in leaves))
         found = f"leaves of type {kinds}" if leaves else "no leaves"
+        if compressed:
+            found += ", those in a group without entries"
+        elif any(leaf.group is None for leaf in leaves):
+            found += ", none in a group"
         raise ConfigError(
             "params hold no weights to compress; expected a pytree of floating arrays, some of "
             f"which the rules leave in a group, got {found}"

@@ -125,13 +125,20 @@ def gather(tree: Any, mesh: Mesh | None) -> Any:
     """
     if mesh is None:
         return tree
-    whole = _everywhere(mesh)(tree)
-    return jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf)), whole)
+    return jax.tree.map(_local, _everywhere(mesh)(tree))
 
 
 @cache  # another function object would compile again
 def _everywhere(mesh: Mesh) -> Callable[[Any], Any]:
     return jax.jit(lambda x: x, out_shardings=NamedSharding(mesh, PartitionSpec()))
+
+
+def _local(leaf: jax.Array) -> jax.Array:
+    """The copy of a replicated array that this process has."""
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        data = jnp.asarray(np.asarray(jax.random.key_data(leaf)))
+        return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
+    return jnp.asarray(np.asarray(leaf))
 
 
 def _free(leaf: Any) -> Any:

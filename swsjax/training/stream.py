@@ -75,9 +75,10 @@ def batches_of(stream: Stream, number: int, batch_size: int) -> Iterator[Any]:
     for actual, batch in enumerate(stream.batches(number), 1):
         axes = first_axes(batch)
         if set(axes.values()) != {(batch_size,)}:
+            found = f"first axes {axes}" if axes else "no arrays"
             raise ConfigError(
-                f"batch {actual} of the stream has first axes {axes or 'of no arrays'}, expected "
-                f"{batch_size} examples; set batch_size, and leave out an incomplete batch"
+                f"batch {actual} of the stream has {found}, expected {batch_size} examples; set "
+                "batch_size, and leave out an incomplete batch"
             )
         if actual > expected:
             break

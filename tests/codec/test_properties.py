@@ -10,10 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from swsjax import codec, files
+from swsjax import codec
 from swsjax.codec.bits import bits_of
 from swsjax.codec.han import encode_han
 from swsjax.codec.header import pattern_shape
+from swsjax.file import files
 
 SETTINGS = settings(max_examples=60, deadline=None)
 SHAPES = hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=9)

@@ -1,4 +1,4 @@
-"""A file is written whole or not at all: kills and failures of real processes."""
+"""A file is written completely or not at all: kills and failures of real processes."""
 
 import os
 import signal
@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from swsjax import atomic
+from swsjax.file import atomic
 
 OLD, NEW = b"old" * 1000, b"new" * 500_000
 
@@ -25,7 +25,7 @@ KILLED_BEFORE_REPLACING = PRELUDE + "os.replace = kill; write_bytes(path, new)"
 DISK_FULL = PRELUDE + (
     "resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000)); write_bytes(path, new)"
 )
-FOR_EVER = PRELUDE + (
+FOREVER = PRELUDE + (
     "print('ready', flush=True)\nwhile True: write_bytes(path, new); write_bytes(path, new[::-1])"
 )
 
@@ -42,39 +42,39 @@ def names(path):
 
 
 @pytest.mark.parametrize("convert", [str, lambda path: path])
-def test_content_is_replaced(convert, path):
+def test_the_content_is_replaced(convert, path):
     atomic.write_bytes(convert(path), NEW)
     assert path.read_bytes() == NEW
     assert names(path) == ["file.sws"]
 
 
-def test_new_and_empty_file(tmp_path):
+def test_a_new_and_empty_file(tmp_path):
     atomic.write_bytes(tmp_path / "new", b"")
     assert (tmp_path / "new").read_bytes() == b""
     assert len(list(tmp_path.iterdir())) == 1
 
 
 @pytest.mark.parametrize("script", [KILLED_WHILE_WRITING, KILLED_BEFORE_REPLACING])
-def test_killed_process_leaves_the_old_content(script, path):
+def test_a_killed_process_leaves_the_old_content(script, path):
     process = subprocess.run([sys.executable, "-c", script, str(path)], timeout=60)
     assert process.returncode == -signal.SIGKILL
     assert path.read_bytes() == OLD
-    assert len(names(path)) == 2  # it was in the middle: its temporary file is there
+    assert len(names(path)) == 2  # the temporary file of the interrupted write is there, too
 
 
-def test_killed_at_any_moment_leaves_a_whole_file(path):
-    whole = {OLD, NEW, NEW[::-1]}
+def test_a_process_killed_at_any_moment_leaves_a_complete_file(path):
+    complete = {OLD, NEW, NEW[::-1]}
     for delay in (0.0, 0.003, 0.01, 0.03):
         with subprocess.Popen(
-            [sys.executable, "-c", FOR_EVER, str(path)], stdout=subprocess.PIPE
+            [sys.executable, "-c", FOREVER, str(path)], stdout=subprocess.PIPE
         ) as process:
             process.stdout.readline()
             time.sleep(delay)
             process.kill()
-        assert path.read_bytes() in whole
+        assert path.read_bytes() in complete
 
 
-def test_disk_full_leaves_the_old_content_and_no_other_file(path):
+def test_a_full_disk_leaves_the_old_content_and_no_other_file(path):
     process = subprocess.run(
         [sys.executable, "-c", DISK_FULL, str(path)], timeout=60, capture_output=True, text=True
     )
@@ -85,7 +85,7 @@ def test_disk_full_leaves_the_old_content_and_no_other_file(path):
 
 @pytest.mark.parametrize("function", ["fsync", "replace"])
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError, SystemExit])
-def test_interrupts_leave_no_temporary_file(function, error, path, monkeypatch):
+def test_an_interrupt_leaves_no_temporary_file(function, error, path, monkeypatch):
     def fail(*_):
         raise error
 
@@ -96,7 +96,7 @@ def test_interrupts_leave_no_temporary_file(function, error, path, monkeypatch):
     assert names(path) == ["file.sws"]
 
 
-def test_data_is_on_disk_before_the_name(path, monkeypatch):
+def test_the_data_are_on_disk_before_the_name(path, monkeypatch):
     calls = []
     replace = os.replace
     monkeypatch.setattr(os, "fsync", lambda descriptor: calls.append(os.fstat(descriptor).st_size))
@@ -105,6 +105,6 @@ def test_data_is_on_disk_before_the_name(path, monkeypatch):
     assert calls == [4, "replace"]
 
 
-def test_missing_folder(tmp_path):
+def test_a_missing_folder(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"No such file or directory"):
         atomic.write_bytes(tmp_path / "none" / "file", NEW)

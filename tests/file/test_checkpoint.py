@@ -1,4 +1,4 @@
-"""Checkpoints of any pytree, and what is said of those that do not fit."""
+"""Checkpoints of any pytree, and the messages about those that do not fit."""
 
 import re
 from typing import NamedTuple
@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from swsjax.file.checkpoint import load_checkpoint, save_checkpoint
 from swsjax.errors import CheckpointError
+from swsjax.file.checkpoint import load_checkpoint, save_checkpoint
 
 
 class Pair(NamedTuple):
@@ -30,7 +30,7 @@ NET = {"fc1": {"kernel": np.arange(6, dtype=np.float32).reshape(2, 3), "bias": n
         {0: jnp.ones(2), 1: jnp.zeros(2)},
     ],
 )
-def test_round_trip(params, tmp_path):
+def test_a_round_trip_keeps_every_bit(params, tmp_path):
     save_checkpoint(tmp_path / "net", params)
     loaded = load_checkpoint(str(tmp_path / "net"), jax.tree.map(jnp.zeros_like, params))
     assert jax.tree.structure(loaded) == jax.tree.structure(params)
@@ -40,13 +40,13 @@ def test_round_trip(params, tmp_path):
         assert ours.tobytes() == theirs.tobytes()
 
 
-def test_relative_folder(tmp_path, monkeypatch):
+def test_a_relative_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     save_checkpoint("net", {"w": jnp.ones(2)})
     np.testing.assert_array_equal(load_checkpoint("net", {"w": jnp.zeros(2)})["w"], 1)
 
 
-def test_overwriting_with_another_net(tmp_path):
+def test_overwriting_with_a_different_net(tmp_path):
     save_checkpoint(tmp_path / "net", NET)
     save_checkpoint(tmp_path / "net", {"other": jnp.ones(4)})
     np.testing.assert_array_equal(
@@ -67,13 +67,13 @@ def fails(folder, like, message):
         load_checkpoint(folder, like)
 
 
-def test_another_folder_or_a_file(tmp_path):
+def test_a_folder_without_a_checkpoint_and_a_file(tmp_path):
     fails(tmp_path, NET, not_a_checkpoint(tmp_path))
-    (tmp_path / "file").write_text("no folder")
+    (tmp_path / "file").write_text("not a folder")
     fails(tmp_path / "file", NET, not_a_checkpoint(tmp_path / "file"))
 
 
-def test_damaged(tmp_path):
+def test_a_damaged_checkpoint(tmp_path):
     save_checkpoint(tmp_path / "net", NET)
     (tmp_path / "net" / "_METADATA").write_text("{")
     fails(tmp_path / "net", NET, not_a_checkpoint(tmp_path / "net"))
@@ -89,7 +89,7 @@ def test_damaged(tmp_path):
         ),
     ],
 )
-def test_another_net(layer, message, tmp_path):
+def test_a_checkpoint_of_a_different_net(layer, message, tmp_path):
     save_checkpoint(tmp_path / "net", NET)
-    prefix = f"the checkpoint {tmp_path / 'net'} is of another net: "
+    prefix = f"the checkpoint {tmp_path / 'net'} is of a different net: "
     fails(tmp_path / "net", {"fc1": layer}, prefix + message)

@@ -1,4 +1,4 @@
-"""The networks against XLA's convolution and pooling."""
+"""The nets against XLA's convolution and pooling, their channels, and their maps from PyTorch."""
 
 import re
 
@@ -9,7 +9,10 @@ import pytest
 from flax import nnx
 
 from swsjax.errors import ConfigError
-from swsjax.lab.nets import LeNet5Caffe, LeNet300100, PooledConv
+from swsjax.file.safetensors import from_safetensors, to_safetensors
+from swsjax.lab.nets import NETS, LeNet5Caffe, LeNet300100, PooledConv, take_channels
+from swsjax.measure.published import BY_NET
+from swsjax.sws.recipes import RECIPES
 
 RNG = np.random.default_rng(0)
 
@@ -57,7 +60,7 @@ def lenet300(params, images):
         ),
     ],
 )
-def test_parameters_are_the_papers(model, layers):
+def test_shapes_are_those_of_the_papers(model, layers):
     params = parameters(nnx.eval_shape(lambda: model((28, 28), 10, rngs=nnx.Rngs(0))))
     shapes = {name: {"kernel": shape, "bias": shape[-1:]} for name, shape in layers.items()}
     assert jax.tree.map(np.shape, params) == shapes
@@ -76,7 +79,7 @@ def test_parameters_are_the_papers(model, layers):
 def test_logits_and_gradients(model, reference, shape):
     graph, state = nnx.split(model(shape, 7, rngs=nnx.Rngs(1)), nnx.Param)
     images = jnp.asarray(RNG.random((3, *shape)), jnp.float32)
-    # Biases start at zero: move them, or leaving them out would not show.
+    # Biases start at zero; moved, they show if the net leaves them out.
     params = jax.tree.map(lambda x: x + 0.01, nnx.to_pure_dict(state))
     cotangent = jnp.asarray(RNG.normal(size=(3, 7)), jnp.float32)
 
@@ -94,7 +97,7 @@ def test_logits_and_gradients(model, reference, shape):
 
 @pytest.mark.parametrize("size", [1, 3, 5])
 @pytest.mark.parametrize("shape", [(6, 9), (7, 6), (8, 8), (9, 7)])
-def test_pooled_convolution_of_a_rectangle(size, shape):
+def test_a_pooled_convolution_of_rectangles(size, shape):
     layer = PooledConv(3, 4, size, rngs=nnx.Rngs(0))
     layer.bias[...] = jnp.arange(4.0)
     x = jnp.asarray(RNG.normal(size=(2, *shape, 3)) - 1, jnp.float32)
@@ -102,13 +105,135 @@ def test_pooled_convolution_of_a_rectangle(size, shape):
     np.testing.assert_allclose(layer(x), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_even_convolution():
+def test_a_convolution_of_an_even_size():
     with pytest.raises(ConfigError, match=r"^size of the convolution must be odd, got 4$"):
         PooledConv(1, 1, 4, rngs=nnx.Rngs(0))
 
 
 @pytest.mark.parametrize("shape", [(15, 16), (16, 15), (8, 8)])
-def test_too_small_images(shape):
+def test_images_that_are_too_small(shape):
     message = f"LeNet-5 needs images of at least 16 x 16 pixels, got {shape}"
     with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
         LeNet5Caffe(shape, 10, rngs=nnx.Rngs(0))
+
+
+def test_all_tables_have_the_same_nets():
+    assert list(NETS) == list(RECIPES) == list(BY_NET)
+
+
+def random_net(name, image_shape):
+    """A net and its parameters, biases included, with large logits."""
+    graph, state = nnx.split(NETS[name].model(image_shape, 10, rngs=nnx.Rngs(0)), nnx.Param)
+    params = jax.tree.map(
+        lambda leaf: leaf + jnp.float32(RNG.normal(0, 0.1, leaf.shape)), nnx.to_pure_dict(state)
+    )
+    return jax.jit(lambda params, images: nnx.merge(graph, params)(images)), params
+
+
+def layers_of(channels):
+    """The names of the layer and of the one that follows."""
+    return list(dict.fromkeys(path.split("/")[0] for path in channels))
+
+
+LAYERS = [(name, layer) for name in NETS for layer in range(len(NETS[name].channels))]
+
+
+@pytest.mark.parametrize(("name", "layer"), LAYERS)
+@pytest.mark.parametrize("image_shape", [(28, 28), (20, 24)])
+def test_reordered_channels_compute_the_same(name, layer, image_shape):
+    apply, params = random_net(name, image_shape)
+    images = jnp.float32(RNG.random((4, *image_shape)))
+    channels = NETS[name].channels[layer]
+    here, _ = layers_of(channels)
+    bias = params[here]["bias"]
+    order = RNG.permutation(bias.size)
+    moved = take_channels(params, channels, jnp.asarray(order))
+    np.testing.assert_array_equal(moved[here]["bias"], bias[order])
+    logits = apply(params, images)
+    np.testing.assert_allclose(
+        apply(moved, images), logits, rtol=1e-4, atol=1e-4 * abs(logits).max()
+    )
+    # Every array of the layer must move along.
+    for path in channels:
+        layer_name, kind = path.split("/")
+        mixed = moved | {layer_name: moved[layer_name] | {kind: params[layer_name][kind]}}
+        assert abs(apply(mixed, images) - logits).max() > 0.01 * abs(logits).max()
+
+
+@pytest.mark.parametrize(("name", "layer"), LAYERS)
+def test_removing_channels_is_setting_them_to_zero(name, layer):
+    apply, params = random_net(name, (28, 28))
+    images = jnp.float32(RNG.random((4, 28, 28)))
+    channels = NETS[name].channels[layer]
+    here, following = layers_of(channels)
+    size = params[here]["bias"].size
+    kept = np.sort(RNG.choice(size, size // 3, replace=False))
+    removed = np.setdiff1d(np.arange(size), kept)
+    kernel = params[following]["kernel"]
+    # Channels are the faster index where a convolution is flattened.
+    axis = channels[f"{following}/kernel"]
+    where = [slice(None)] * kernel.ndim
+    positions = np.arange(kernel.shape[axis]) % size
+    where[axis] = np.isin(positions, removed)
+    zeroed = params | {following: params[following] | {"kernel": kernel.at[tuple(where)].set(0)}}
+    small = take_channels(params, channels, jnp.asarray(kept))
+    assert small[following]["kernel"].size == kernel.size // size * len(kept)
+    logits = apply(zeroed, images)
+    np.testing.assert_allclose(
+        apply(small, images), logits, rtol=1e-4, atol=1e-4 * abs(logits).max()
+    )
+
+
+def torch_convolution(x, state, name):
+    """As PyTorch has it, images and kernels with the channels first."""
+    x = jax.lax.conv(x, state[f"{name}.weight"], (1, 1), "VALID")
+    x = x + state[f"{name}.bias"][:, None, None]
+    return jax.lax.reduce_window(x, -np.inf, jax.lax.max, (1, 1, 2, 2), (1, 1, 2, 2), "VALID")
+
+
+def torch_dense(x, state, name):
+    return x @ state[f"{name}.weight"].T + state[f"{name}.bias"]
+
+
+def torch_lenet_300_100(state, images):
+    x = jax.nn.relu(torch_dense(images.reshape(len(images), -1), state, "fc1"))
+    return torch_dense(jax.nn.relu(torch_dense(x, state, "fc2")), state, "fc3")
+
+
+def torch_lenet_5_caffe(state, images):
+    x = torch_convolution(images[:, None], state, "conv1")
+    x = torch_convolution(x, state, "conv2")
+    x = jax.nn.relu(torch_dense(x.reshape(len(x), -1), state, "fc1"))
+    return torch_dense(x, state, "fc2")
+
+
+@pytest.mark.parametrize(
+    ("name", "reference", "shapes"),
+    [
+        (
+            "lenet-300-100",
+            torch_lenet_300_100,
+            {"fc1": (300, 480), "fc2": (100, 300), "fc3": (10, 100)},
+        ),
+        (
+            "lenet-5-caffe",
+            torch_lenet_5_caffe,
+            {"conv1": (20, 1, 5, 5), "conv2": (50, 20, 5, 5), "fc1": (500, 300), "fc2": (10, 500)},
+        ),
+    ],
+)
+def test_maps_from_pytorch(name, reference, shapes, tmp_path):
+    """On images of 20 x 24 pixels: the last convolution gives 2 x 3, no two axes are alike."""
+    state = {}
+    for layer, shape in shapes.items():
+        scale = np.prod(shape[1:]) ** -0.5
+        state[f"{layer}.weight"] = np.float32(RNG.normal(0, scale, shape))
+        state[f"{layer}.bias"] = np.float32(RNG.normal(0, 0.1, shape[0]))
+    to_safetensors(state, tmp_path / "net.safetensors")
+    graph, like = nnx.split(NETS[name].model((20, 24), 10, rngs=nnx.Rngs(0)), nnx.Param)
+    params = from_safetensors(
+        tmp_path / "net.safetensors", nnx.to_pure_dict(like), sources=NETS[name].torch
+    )
+    images = jnp.float32(RNG.random((4, 20, 24)))
+    logits = nnx.merge(graph, params)(images)
+    np.testing.assert_allclose(logits, reference(state, images), rtol=1e-3, atol=1e-3)

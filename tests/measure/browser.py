@@ -1,4 +1,4 @@
-"""A page in headless Chromium, spoken to through its pipe: DevTools protocol, nothing installed."""
+"""A page in headless Chromium, controlled through its pipe by the DevTools protocol."""
 
 import base64
 import json
@@ -14,7 +14,7 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))
 
 
 class Page:
-    """One page; ``messages`` holds what its console said."""
+    """One page; ``messages`` holds the messages of its console and its requests."""
 
     def __init__(self, to_browser: Any, from_browser: Any):
         self._to, self._from, self._number = to_browser, from_browser, 0
@@ -41,7 +41,7 @@ class Page:
                 return answer["result"]
 
     def open(self, path: Path, width: int, *, dark: bool = False, phone: bool = False) -> None:
-        """Load a file in a window of so many CSS pixels."""
+        """Load a file in a window of this width in CSS pixels."""
         self.call(
             "Emulation.setDeviceMetricsOverride",
             width=width,
@@ -56,7 +56,7 @@ class Page:
             pass
 
     def evaluate(self, expression: str) -> Any:
-        """Value of a JavaScript expression, or what it promises, as JSON."""
+        """Value of a JavaScript expression or of its promise, as JSON."""
         answer = self.call(
             "Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True
         )
@@ -64,7 +64,7 @@ class Page:
         return answer["result"].get("value")
 
     def press(self, key: str, code: int) -> None:
-        """Press a key and let it go."""
+        """Press and release a key."""
         for kind in ("keyDown", "keyUp"):
             self.call("Input.dispatchKeyEvent", type=kind, key=key, windowsVirtualKeyCode=code)
 
@@ -91,7 +91,7 @@ class Page:
 
 @contextmanager
 def browser_page(profile: Path) -> Iterator[Page]:
-    """An empty page of a browser of its own, which is ended afterwards."""
+    """An empty page of a new browser, which is closed afterwards."""
     # The browser reads commands from its file descriptor 3 and answers on 4.
     read_commands, write_commands = os.pipe()
     read_answers, write_answers = os.pipe()

@@ -1,4 +1,4 @@
-"""The page says what the report says, needs nothing else, and can be read and used in a browser."""
+"""The page agrees with the report, loads nothing else, and can be read and used in a browser."""
 
 import re
 import struct
@@ -57,7 +57,11 @@ def tree():
 @pytest.fixture(scope="module")
 def measured(tree):
     data = swsjax.dumps(tree, metadata={"model": "a <small> net"})
-    return swsjax.report(data, errors={"before": 0.0125, "decoded file (test)": 0.0333})
+    return swsjax.report(
+        data,
+        errors={"decoded": {"validation": 0.0125, "test": 0.0333}},
+        baseline=[np.zeros(130_000)],
+    )
 
 
 @pytest.fixture(scope="module")
@@ -67,13 +71,13 @@ def pictures(tree, measured):
 
 @pytest.fixture(scope="module")
 def text(measured, pictures):
-    settings = {"config": {"tau": 0.01}, "prior": swsjax.HyperPriors()}
+    settings = {"config": swsjax.Config(tau=0.01).to_dict()}
     return page(
         measured, "n & m.sws", pictures=pictures, settings=settings, versions={"swsjax": "9.9"}
     )
 
 
-def test_page_says_what_the_report_says(text, measured):
+def test_the_page_agrees_with_the_report(text, measured):
     outline = Outline(text)
     cells = {row[0]: row[1:] for row in outline.rows}
     sizes = [
@@ -87,7 +91,7 @@ def test_page_says_what_the_report_says(text, measured):
         [f"{measured.file_bytes:,}", f"{rates['file']:.1f}×"],
         [f"{measured.han_bits / 8:,.0f}", f"{rates['han']:.1f}×"],
         [f"{measured.entropy_bits / 8:,.0f}", f"{rates['entropy_bound']:.1f}×"],
-        ["481,200", "1.0×"],
+        ["520,000", "1.0×"],
     ]
     layer = measured.layers[1]
     assert cells[layer.name][:5] == [
@@ -98,18 +102,21 @@ def test_page_says_what_the_report_says(text, measured):
         "3",
     ]
     assert cells["total"][1] == "120,300"
-    assert cells["decoded file (test)"] == ["3.33 %"]
+    assert cells["decoded (validation)"] == ["1.25 %"]
+    assert cells["decoded (test)"] == ["3.33 %"]
     assert cells["config.tau"] == ["0.01"]
-    assert cells["prior.zero_precision.shape"] == ["5000.0"]
+    assert cells["config.hyper_priors.zero_precision.shape"] == ["5000.0"]
     assert cells["version of swsjax"] == ["9.9"]
     assert cells["model (in the file)"] == ["a <small> net"]
     headline = re.search('<dl class="headline">(.*?)</dl>', text).group(1)
     assert f"<dd>{rates['file']:.0f}×</dd>" in headline
     assert f"<dd>{measured.file_bytes:,} bytes</dd>" in headline
+    assert "<dt>error, decoded (test)</dt><dd>3.33 %</dd>" in headline
+    assert "against all 130,000 parameters of the original net" in text
     assert "swsjax.load(&#x27;n &amp; m.sws&#x27;)" in text
 
 
-def test_page_needs_nothing_else(text):
+def test_the_page_loads_nothing_else(text):
     outline = Outline(text)
     links = [tag[key] for _, tag in outline.tags for key in ("src", "href") if key in tag]
     assert all(link.startswith(("data:", "#")) for link in links)
@@ -119,7 +126,7 @@ def test_page_needs_nothing_else(text):
     assert len(text.encode()) < 2_000_000
 
 
-def test_page_can_be_read_aloud_and_used_from_the_keyboard(text, pictures):
+def test_the_page_is_accessible_to_screen_readers_and_keyboards(text, pictures):
     outline = Outline(text)
     assert outline.all("html")[0]["lang"] == "en"
     assert [tag["alt"] for tag in outline.all("img")] == [
@@ -158,7 +165,7 @@ def browser(tmp_path_factory):
 
 @pytest.fixture
 def opened(browser, text, tmp_path):
-    """From a width and a colour scheme to the page as the browser shows it."""
+    """From a width and a colour scheme to the page in the browser."""
     path = tmp_path / "report.html"
     path.write_text(text)
 
@@ -172,7 +179,7 @@ def opened(browser, text, tmp_path):
 
 @pytest.mark.parametrize("dark", [False, True])
 @pytest.mark.parametrize("name", WIDTHS)
-def test_page_fits_its_window_and_shows_its_figures(opened, name, dark, pictures, tmp_path):
+def test_the_page_fits_its_window_and_shows_its_figures(opened, name, dark, pictures, tmp_path):
     browser = opened(name, dark=dark)
     assert browser.evaluate("innerWidth") == WIDTHS[name]
     assert browser.evaluate("document.documentElement.scrollWidth") == WIDTHS[name]
@@ -182,12 +189,12 @@ def test_page_fits_its_window_and_shows_its_figures(opened, name, dark, pictures
     assert len(widths) == len(pictures)
     assert all(loaded and width > 280 for loaded, width in widths)
     headline = browser.evaluate("document.querySelector('.headline').getBoundingClientRect().top")
-    assert headline < 400  # is seen without scrolling
+    assert headline < 400  # visible without scrolling
     requests = [message for message in browser.messages if "request" in message["params"]]
     assert all(
         request["params"]["request"]["url"].startswith(("data:", "file:")) for request in requests
     )
-    assert len(browser.messages) == len(requests)  # the console said nothing
+    assert len(browser.messages) == len(requests)  # nothing on the console
     browser.screenshot(tmp_path / "shot.png")
     png = (tmp_path / "shot.png").read_bytes()
     width, height = struct.unpack(">II", png[16:24])
@@ -195,7 +202,7 @@ def test_page_fits_its_window_and_shows_its_figures(opened, name, dark, pictures
     assert height >= browser.evaluate("document.documentElement.scrollHeight") - 1
 
 
-def test_colours_follow_the_scheme_and_stand_out(opened):
+def test_colours_follow_the_scheme_with_enough_contrast(opened):
     for dark in (False, True):
         browser = opened("phone", dark=dark)
         colors = browser.evaluate(
@@ -207,7 +214,7 @@ def test_colours_follow_the_scheme_and_stand_out(opened):
 
 
 def _contrast(*colors):
-    """As WCAG 2 has it."""
+    """The contrast ratio of WCAG 2."""
     linear = [
         np.where(c / 255 <= 0.03928, c / 255 / 12.92, ((c / 255 + 0.055) / 1.055) ** 2.4)
         for c in colors
@@ -229,7 +236,7 @@ def test_tab_reaches_every_link_and_table(opened):
         )
         if seen[-1][0] == "BODY":
             break
-    assert seen[0][:2] == ["A", "#content"]  # past the links, for those who want to
+    assert seen[0][:2] == ["A", "#content"]  # skips the links
     labels = [label for tag, label, _ in seen if tag == "DIV"]
     assert labels == ["Sizes", "Errors", "Layers", "Settings and versions"]
     assert sum(tag == "A" for tag, *_ in seen) == 7

@@ -1,12 +1,20 @@
-"""The report measures the bytes of the file."""
+"""The report measures the bytes of the file, and rates are against the original net."""
 
 import json
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import swsjax
 from swsjax.codec import entropy_bound, han_size
+from swsjax.errors import FormatError
+from swsjax.lab.data import load_digits
+from swsjax.lab.nets import NETS, take_channels
+from swsjax.lab.task import classification
+
+ERRORS = {"decoded": {"validation": 0.02, "test": 0.0125}}
 
 
 @pytest.fixture
@@ -24,13 +32,13 @@ def test_counts_layers_and_totals(tree):
     assert kernel.shape == (40, 30)
     assert kernel.non_zeros == np.count_nonzero(tree["fc"]["kernel"])
     assert (kernel.levels, by_name["fc/bias"].levels) == (3, 1)
-    assert measured.parameters == 1230
+    assert measured.parameters == measured.baseline_parameters == 1230
     assert measured.float32_bytes == 4920
     assert measured.non_zeros == kernel.non_zeros
     assert measured.file_bytes == len(data)
 
 
-def test_sizes_are_the_codecs(tree):
+def test_sizes_are_those_of_the_codec(tree):
     measured = swsjax.report(swsjax.dumps(tree))
     arrays = [tree["fc"]["bias"], tree["fc"]["kernel"]]
     assert measured.han_bits == sum(size.total for size in han_size(arrays))
@@ -47,37 +55,100 @@ def test_sizes_are_the_codecs(tree):
 def test_path_and_bytes_give_the_same_report(tree, tmp_path):
     path = tmp_path / "net.sws"
     swsjax.save(path, tree, metadata={"model": "toy"})
-    measured = swsjax.report(path, errors={"test": 0.0125})
-    assert measured == swsjax.report(path.read_bytes(), errors={"test": 0.0125})
+    measured = swsjax.report(path, errors=ERRORS, baseline=tree)
+    assert measured == swsjax.report(path.read_bytes(), errors=ERRORS, baseline=tree)
     assert measured.metadata == {"model": "toy"}
 
 
-def test_dict_survives_json(tree):
-    content = swsjax.report(swsjax.dumps(tree), errors={"test": 0.0125}).to_dict()
+def test_the_dictionary_survives_json(tree):
+    content = swsjax.report(swsjax.dumps(tree), errors=ERRORS).to_dict()
     assert json.loads(json.dumps(content)) == content
-    assert content["errors"] == {"test": 0.0125}
+    assert content["errors"] == ERRORS
     assert content["density"] == content["non_zeros"] / 1230
 
 
-def test_text_names_each_size_with_its_rate(tree):
-    measured = swsjax.report(swsjax.dumps(tree), errors={"test": 0.0125})
+def test_the_text_has_each_size_with_its_rate(tree):
+    measured = swsjax.report(swsjax.dumps(tree), errors=ERRORS, baseline=[np.zeros(2000)])
     lines = str(measured).splitlines()
     assert any("fc/kernel" in line and "40x30" in line and "1,200" in line for line in lines)
-    assert "error test                        1.25 %" in lines
-    file_line = next(line for line in lines if line.startswith("file "))
-    assert f"{measured.file_bytes:,} bytes" in file_line
-    assert f"{measured.rates['file']:.1f}x" in file_line
-    assert next(line for line in lines if line.startswith("Han format"))
-    assert next(line for line in lines if line.startswith("entropy bound"))
+    bits = {
+        "file": 8 * measured.file_bytes,
+        "Han format": measured.han_bits,
+        "entropy bound": measured.entropy_bits,
+    }
+    assert lines[-6:] == [
+        "error decoded (validation)        2.00 %",
+        "error decoded (test)              1.25 %",
+        *(
+            f"{name:<24}{size / 8:12,.0f} bytes {f'{8 * 8000 / size:.1f}x':>9}"
+            for name, size in bits.items()
+        ),
+        "float32, uncompressed          8,000 bytes      1.0x",
+    ]
+
+
+@pytest.fixture(scope="module")
+def original():
+    """LeNet-300-100 on digits with few distinct weights."""
+    net = classification(NETS["lenet-300-100"].model, load_digits()).init(0).params
+    return jax.tree.map(lambda leaf: jnp.where(leaf > 0.1, 0.25, 0.0).astype(jnp.float32), net)
+
+
+def test_removing_units_compresses_at_least_as_much_as_zeroing_them(original):
+    kept, channels = jnp.arange(0, 300, 3), NETS["lenet-300-100"].channels[0]
+    removed = take_channels(original, channels, kept)
+    is_kept = jnp.zeros(300).at[kept].set(1)
+    zeroed = original | {
+        "fc1": {"kernel": original["fc1"]["kernel"] * is_kept, "bias": original["fc1"]["bias"]},
+        "fc2": original["fc2"] | {"kernel": original["fc2"]["kernel"] * is_kept[:, None]},
+    }
+    removed_data, zeroed_data = swsjax.dumps(removed), swsjax.dumps(zeroed)
+    by_removal = swsjax.report(removed_data, baseline=original)
+    by_zeros = swsjax.report(zeroed_data)
+    parameters = 64 * 300 + 300 + 300 * 100 + 100 + 100 * 10 + 10
+    assert by_removal.baseline_parameters == by_zeros.baseline_parameters == parameters
+    assert by_removal.parameters == parameters - 200 * (64 + 1 + 100)
+    assert by_removal.float32_bytes == by_zeros.float32_bytes == 4 * parameters
+    assert by_removal.non_zeros == by_zeros.non_zeros
+    assert by_removal.rates["file"] == 4 * parameters / len(removed_data)
+    for kind, rate in by_removal.rates.items():
+        assert rate >= by_zeros.rates[kind]
+    # Without the original, the rate would be against the small net.
+    assert swsjax.report(removed_data).rates["file"] < by_removal.rates["file"]
+    content = by_removal.to_dict()
+    assert content["baseline_parameters"] == parameters
+    assert content["density"] == by_removal.non_zeros / by_removal.parameters
+
+
+def test_a_file_of_removed_units_is_loaded_without_like(original, tmp_path):
+    channels = NETS["lenet-300-100"].channels
+    small = take_channels(original, channels[0], jnp.arange(7))
+    small = take_channels(small, channels[1], jnp.arange(5))
+    swsjax.save(tmp_path / "small.sws", small)
+    loaded = swsjax.load(tmp_path / "small.sws")
+    assert jax.tree.map(np.shape, loaded) == {
+        "fc1": {"kernel": (64, 7), "bias": (7,)},
+        "fc2": {"kernel": (7, 5), "bias": (5,)},
+        "fc3": {"kernel": (5, 10), "bias": (10,)},
+    }
+    jax.tree.map(np.testing.assert_array_equal, loaded, small)
+
+
+def test_parameters_of_the_baseline_are_its_arrays():
+    """Functions and names are none, as in an Equinox module."""
+    baseline = [jnp.ones((3, 4)), np.ones(5), jax.nn.relu, "a name", 3.0]
+    assert swsjax.report(swsjax.dumps([np.ones(2)]), baseline=baseline).baseline_parameters == 17
 
 
 def test_a_tree_without_weights_has_a_report():
     measured = swsjax.report(swsjax.dumps({"empty": np.zeros((0, 3), np.float32)}))
     assert measured.parameters == 0
     assert measured.to_dict()["density"] == 0.0
+    assert measured.rates["file"] == 0.0
+    assert measured.rates["entropy_bound"] is None
     assert "empty" in str(measured)
 
 
 def test_foreign_bytes_are_refused():
-    with pytest.raises(swsjax.FormatError):
+    with pytest.raises(FormatError, match=r"^not an \.sws file"):
         swsjax.report(b"PK\x03\x04 something else entirely")

@@ -1,4 +1,4 @@
-"""Every public name says what it is, shows how it is used, and names the errors it raises."""
+"""Every public name is documented: what it is, an example, and the errors it raises."""
 
 import ast
 import doctest
@@ -12,18 +12,20 @@ import swsjax
 
 PACKAGE = Path(swsjax.__file__).parent
 TREES = {
-    ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts): ast.parse(path.read_text())
+    ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(
+        ".__init__"
+    ): ast.parse(path.read_text())
     for path in sorted(PACKAGE.rglob("*.py"))
-    if not path.name.startswith("_") or path.name == "__init__.py"
+}
+ROOMS = {
+    ".".join(path.parent.relative_to(PACKAGE.parent).parts) for path in PACKAGE.rglob("__init__.py")
 }
 
 
 def public(tree):
     """The names in a module's ``__all__``."""
-    for node in tree.body:
-        if isinstance(node, ast.Assign) and node.targets[0].id == "__all__":
-            return ast.literal_eval(node.value)
-    return []
+    (names,) = [node.value for node in tree.body if name_of(node) == "__all__"]
+    return ast.literal_eval(names)
 
 
 def text_after(body):
@@ -39,7 +41,7 @@ def name_of(node):
 
 
 def definitions():
-    """What defines each public name, and its documentation."""
+    """The definition of each public name, with its documentation."""
     for module, tree in TREES.items():
         names = public(tree)
         for node, after in text_after(tree.body):
@@ -71,7 +73,7 @@ def is_record(node):
 
 
 def is_plain(node):
-    """Whether there is nothing to show in an example."""
+    """Whether an example would show nothing."""
     return is_record(node) or re.search("Error|Exception|Warning|Enum", parents(node))
 
 
@@ -92,21 +94,44 @@ def raised(node):
     return found
 
 
+def imported(tree):
+    """The modules of this package that a module imports from at the top, with the names."""
+    for node in tree.body:
+        if isinstance(node, ast.ImportFrom) and node.module.startswith("swsjax"):
+            yield node.module, {alias.name for alias in node.names}
+
+
 @pytest.mark.parametrize("module", TREES)
-def test_public_names_are_defined_here_or_public_elsewhere(module):
-    tree = TREES[module]
-    defined = {name_of(node) for node in tree.body}
-    if module.endswith("__init__"):
-        for node in tree.body:
-            if isinstance(node, ast.ImportFrom):
-                defined.update(alias.name for alias in node.names)
-                assert {alias.name for alias in node.names} <= set(public(TREES[node.module]))
-    assert public(tree)
-    assert set(public(tree)) <= defined
+def test_public_names_are_defined_in_their_module(module):
+    defined = {name_of(node) for node in TREES[module].body}
+    if module in ROOMS:
+        defined = set().union(*(names for _, names in imported(TREES[module])))
+    assert set(public(TREES[module])) <= defined
+
+
+@pytest.mark.parametrize("room", sorted(ROOMS - {"swsjax"}))
+def test_a_room_exports_names_that_are_public_in_its_modules(room):
+    exported = set()
+    for module, names in imported(TREES[room]):
+        assert module.startswith(f"{room}.")
+        assert names <= set(public(TREES[module]))
+        exported |= names
+    assert exported == set(public(TREES[room]))
+
+
+def test_the_root_exports_its_rooms_and_names_that_they_export():
+    exported = set()
+    for module, names in imported(TREES["swsjax"]):
+        known = public(TREES[module])
+        if module == "swsjax":
+            known = [room.removeprefix("swsjax.") for room in ROOMS]
+        assert names <= set(known)
+        exported |= names
+    assert exported == set(public(TREES["swsjax"]))
 
 
 @pytest.mark.parametrize(("node", "text"), FUNCTIONS + CLASSES)
-def test_first_line_is_a_sentence(node, text):
+def test_the_first_line_is_a_sentence(node, text):
     first, *rest = text.split("\n")
     assert first.endswith(".")
     assert not re.search(r"[.!?] [A-Z]", first)
@@ -114,19 +139,26 @@ def test_first_line_is_a_sentence(node, text):
 
 
 @pytest.mark.parametrize(("node", "text"), CONSTANTS)
-def test_constant_is_explained(node, text):
+def test_a_constant_is_explained(node, text):
     assert text.rstrip().endswith(".")
 
 
-@pytest.mark.parametrize(("node", "text"), FUNCTIONS)
-def test_function_has_an_example(node, text):
+def runs_a_command(node):
+    """Whether a function is a command, which takes its options: the tests run it as a user does."""
+    return [ast.unparse(given.annotation) for given in node.args.args] == ["argparse.Namespace"]
+
+
+@pytest.mark.parametrize(
+    ("node", "text"), [given for given in FUNCTIONS if not runs_a_command(given.values[0])]
+)
+def test_a_function_has_an_example(node, text):
     assert has_example(text)
 
 
 @pytest.mark.parametrize(
     ("node", "text"), [given for given in CLASSES if not is_plain(given.values[0])]
 )
-def test_class_has_an_example(node, text):
+def test_a_class_has_an_example(node, text):
     assert any(map(has_example, [text, *(ast.get_docstring(m) or "" for m in methods(node))]))
 
 
@@ -134,7 +166,7 @@ def test_class_has_an_example(node, text):
     ("node", "text"), [given for given in CLASSES if is_record(given.values[0])]
 )
 def test_fields_are_explained(node, text):
-    """By a text after the field, or by its name in that of the class."""
+    """By a text after the field, or by its name in the text of the class."""
     for field, after in text_after(node.body):
         if isinstance(field, ast.AnnAssign) and not after:
             name = name_of(field)
@@ -156,7 +188,7 @@ def test_raised_errors_are_listed(node, text):
         assert f"{name}: " in listed, name
 
 
-def test_the_readme_says_the_oldest_versions():
+def test_the_readme_names_the_oldest_versions():
     root = PACKAGE.parent
     settings = tomllib.loads((root / "pyproject.toml").read_text())["project"]
     oldest = dict(item.split(">=") for item in settings["dependencies"][:2])

@@ -1,4 +1,4 @@
-"""Tests that need eight devices; ``test_sharding.py`` runs them in a process that has so many."""
+"""Tests on eight devices; ``test_sharding.py`` runs them in a process that has eight."""
 
 import re
 from typing import NamedTuple
@@ -13,20 +13,22 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from jax.sharding import Mesh
 
-from swsjax import stages, table, train
-from swsjax.sws.compression import Result
 from swsjax.errors import ConfigError
-from swsjax.sws.grid import grid_over, places_on
+from swsjax.sws import table
+from swsjax.sws.compression import Result
+from swsjax.sws.grid import cells_on, grid_over
 from swsjax.sws.prior import HyperPriors, init_mixture
-from swsjax.sws.prune import keep_largest
-from swsjax.sws.step import Rates, init, make_step, soft
-from swsjax.training.sharding import check_mesh, gather, place_batch, place_weights, replicate
-from swsjax.training.stream import stream_epoch
+from swsjax.sws.rates import LearningRates
+from swsjax.sws.stages import three_stages
+from swsjax.sws.step import init, make_step, soft
+from swsjax.training import epoch, keep_top, stream_epoch, take_apart
+from swsjax.training.sharding import check_mesh, gather, replicate, shard_batch, shard_weights
 
 DEVICES = np.array(jax.devices())
 NAMES = ["one device", "data", "data and model"]
-WHOLE = {"hidden": (None, None), "out": (None, None), "bias": (None,)}
-DIVIDED = {"hidden": ("model", None), "out": ("model", None), "bias": (None,)}
+# Of the arrays in the order of their names: bias, hidden, out.
+WHOLE = [(None,), (None, None), (None, None)]
+DIVIDED = [(None,), ("model", None), ("model", None)]
 COMPILED = []
 
 
@@ -42,7 +44,7 @@ def note_compiled(event, seconds, **details):
 
 
 def axes(array):
-    """The axis of the mesh that each axis of an array is divided over."""
+    """The axis of the mesh over which each axis of an array is divided."""
     spec = getattr(array.sharding, "spec", ())
     return (*spec, *[None] * (array.ndim - len(spec)))
 
@@ -50,7 +52,7 @@ def axes(array):
 class Run(NamedTuple):
     result: Result
     weights: list
-    """How the weights lie before and after each epoch."""
+    """How the weights are sharded before and after each epoch."""
     batches: set
     """What batches are divided over."""
     traced: list
@@ -60,7 +62,7 @@ class Run(NamedTuple):
 
 
 def run(mesh):
-    """Two epochs a stage."""
+    """Two epochs per stage."""
     weights, shardings, traced, compiled, traces = [], [], [], [], []
 
     def loss_fn(params, batch):
@@ -68,20 +70,31 @@ def run(mesh):
         jax.debug.inspect_array_sharding(batch["x"], callback=shardings.append)
         return planted.loss_fn(params, batch)
 
-    def epoch(step, state, data, **settings):
-        weights.append(jax.tree.map(axes, state.params))
-        state, info = train.epoch(step, state, data, **settings)
-        weights.append(jax.tree.map(axes, state.params))
-        return state, info
+    def note(joint):
+        weights.append([axes(array) for array in joint.weights.groups["weights"]])
 
-    def callback(progress):
+    def watched(stage):
+        def before_epoch(state, number):
+            state = stage.before_epoch(state, number)
+            note(state.params)
+            return state
+
+        def check(record, joint, config):
+            note(joint)
+
+        return stage._replace(before_epoch=before_epoch, checks=(*stage.checks, check))
+
+    def stages(*arguments):
+        return [watched(stage) for stage in three_stages(*arguments)]
+
+    def callback(record):
         traced.append(len(traces))
         compiled.append(COMPILED.copy())
         COMPILED.clear()
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stages, "epoch", epoch)
-        result = planted.retrain(2, 2, loss_fn, mesh=mesh, callback=callback)
+    result = planted.retrain(
+        2, 2, loss_fn, prune_epochs=2, mesh=mesh, stages=stages, callback=callback
+    )
     batches = {(*getattr(sharding, "spec", ()), None)[0] for sharding in shardings}
     return Run(result, weights, batches, traced, compiled)
 
@@ -104,20 +117,22 @@ def test_there_are_eight_devices():
 
 @pytest.mark.parametrize("name", ["data", "data and model"])
 def test_result_is_that_of_one_device(runs, name):
-    """Up to rounding: sums over batch and weights are taken in another order."""
+    """Up to rounding: sums over batch and weights are in a different order."""
     alone, spread = runs["one device"].result, runs[name].result
     moved = np.abs(alone.retrained["hidden"] - planted.PARAMS["hidden"]).max()
     assert moved > 1e-2
     for x, y in zip(jax.tree.leaves(alone[:3]), jax.tree.leaves(spread[:3]), strict=True):
         np.testing.assert_allclose(y, x, rtol=1e-5, atol=1e-5)
+    counts = [record.non_zeros for record in alone.history]
+    assert counts[-1] == round(0.6 * counts[3]) < counts[3]
     for x, y in zip(alone.history, spread.history, strict=True):
         assert y.loss == pytest.approx(x.loss, rel=1e-4)
-        assert (y.non_zeros, y.levels) == (x.non_zeros, x.levels)
+        assert (y.non_zeros, y.details.levels) == (x.non_zeros, x.details.levels)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_error_of_the_prior_is_small(runs, name):
-    errors = [progress.prior_error for progress in runs[name].result.history]
+    errors = [record.details.prior_error for record in runs[name].result.history]
     assert max(errors) < 1e-5
 
 
@@ -128,10 +143,10 @@ def test_result_is_whole_on_one_device(runs, name):
 
 
 @pytest.mark.parametrize(
-    ("name", "placed"), [("one device", WHOLE), ("data", WHOLE), ("data and model", DIVIDED)]
+    ("name", "expected"), [("one device", WHOLE), ("data", WHOLE), ("data and model", DIVIDED)]
 )
-def test_weights_lie_as_they_were_placed(runs, name, placed):
-    assert runs[name].weights == 8 * [placed]
+def test_weights_stay_sharded_as_at_the_start(runs, name, expected):
+    assert runs[name].weights == 12 * [expected]
 
 
 @pytest.mark.parametrize(
@@ -142,19 +157,18 @@ def test_batches_are_divided_over_data(runs, name, axis):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_step_is_traced_once_a_stage(runs, name):
-    assert runs[name].traced == [2, 2, 3, 3]  # the first to try the loss
+def test_step_is_traced_once_per_stage(runs, name):
+    assert runs[name].traced == [2, 2, 3, 3, 4, 4]  # first to try the loss
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_nothing_compiles_after_the_first_epoch_of_a_stage(runs, name):
-    first, second, third, fourth = runs[name].compiled
-    assert first
-    assert third
-    assert (second, fourth) == ([], [])
+    compiled = runs[name].compiled
+    assert all(compiled[::2])
+    assert compiled[1::2] == [[]] * 3
 
 
-# Most of them share few cells of the table, where a sum of floats would depend on their order.
+# Most weights are in few cells of the table, where a sum of floats would depend on the order.
 MANY = {
     "kernel": np.random.default_rng(0).normal(0, 1e-3, (300, 100)).astype(np.float32),
     "bias": np.float32([-1, 0.5, 1]),
@@ -164,12 +178,13 @@ MANY = {
 def under_the_prior(mesh):
     """Weights and mixture after an epoch of steps with a loss of zero."""
     mesh = None if mesh is None else check_mesh(mesh, 64)
-    optimizer = Rates(weights=1e-4).optimizer(1, 8)
+    optimizer = LearningRates(weights=1e-4).optimizer(1, 8)
     mixture = replicate(init_mixture(-1.0, 1.0, components=4), mesh)
-    params = place_weights(jax.tree.map(jnp.asarray, MANY), mesh)
-    state = init(params, {"weights": mixture}, optimizer, replicate(jax.random.key(0), mesh))
+    net = take_apart(MANY)
+    net = net._replace(weights=shard_weights(net.weights, mesh))
+    state = init(net, {"weights": mixture}, optimizer, replicate(jax.random.key(0), mesh))
     step = make_step(
-        lambda params, batch: 0.0,
+        net.loss(lambda params, batch: 0.0),
         optimizer,
         forward=soft,
         tau=0.1,
@@ -178,12 +193,13 @@ def under_the_prior(mesh):
         nodes=128,
     )
     data = replicate(jax.tree.map(jnp.asarray, planted.DATA), mesh)
-    state, _ = train.epoch(step, state, data, batch_size=64, mesh=mesh)
-    return jax.tree.map(np.asarray, (state.params, state.mixtures["weights"]))
+    state, _ = epoch(step, state, data, batch_size=64, mesh=mesh)
+    weights, mixtures = jax.tree.map(np.asarray, state.params)
+    return net.rebuild(weights, net.carried)[0], mixtures["weights"]
 
 
 def test_under_the_prior_alone_every_bit_is_that_of_one_device():
-    """All that devices exchange for the prior is a histogram, in integers."""
+    """For the prior, devices exchange only a histogram, in integers."""
     alone = under_the_prior(None)
     assert np.abs(alone[0]["kernel"] - MANY["kernel"]).max() > 1e-4
     for name in ("data", "data and model"):
@@ -206,24 +222,23 @@ def test_devices_exchange_tables_and_no_weights(mesh):
 
     def objective(mixture, leaves):
         grid = grid_over(leaves, 64)
-        places = places_on(leaves, grid)
-        assigned = table.straight_through(mixture, leaves, grid, places)
-        log_prob = table.sum_log_prob(mixture, leaves, grid, places)
+        cells = cells_on(leaves, grid)
+        assigned = table.straight_through(mixture, leaves, grid, cells)
+        log_prob = table.sum_log_prob(mixture, leaves, grid, cells)
         return log_prob + sum(jnp.sum(x**2) for x in assigned)
 
     gradients = jax.jit(jax.value_and_grad(objective, argnums=(0, 1)))
-    placed = replicate(init_mixture(-3.0, 3.0), mesh), place_weights(leaves, mesh)
+    placed = replicate(init_mixture(-3.0, 3.0), mesh), shard_weights(leaves, mesh)
     exchanges = list(EXCHANGE.finditer(gradients.lower(*placed).compile().as_text()))
     assert {match["how"] for match in exchanges} == {"all-reduce"}
     shapes = re.findall(r"\w+\[([\d,]*)\]", " ".join(match["shapes"] for match in exchanges))
     sizes = [np.prod([int(n) for n in shape.split(",") if n]) for shape in shapes]
-    assert max(sizes) == 2 * 2016  # the histogram: numbers and shares of 63 x 32 cells
+    assert max(sizes) == 2 * 2016  # the histogram: counts and fractions of 63 x 32 cells
 
 
-def test_batch_must_divide_by_the_devices_along_data(mesh):
+def test_batch_must_be_a_multiple_of_the_devices_along_data(mesh):
     message = (
-        "batch_size 12 does not divide by the 8 devices along 'data'; "
-        "set another batch_size in the config"
+        "batch_size 12 is not a multiple of the 8 devices along 'data'; set a different batch_size"
     )
     with pytest.raises(ConfigError, match=f"^{message}$"):
         check_mesh(mesh_of("data"), 12)
@@ -241,7 +256,7 @@ def test_batch_must_divide_by_the_devices_along_data(mesh):
 def test_weights_are_divided_along_the_longest_axis_that_divides(shape, devices):
     mesh = Mesh(DEVICES.reshape(-1, devices), ("data", "model"))
     weights = jnp.arange(np.prod(shape, dtype=int), dtype=jnp.float32).reshape(shape)
-    placed = place_weights(weights, mesh)
+    placed = shard_weights(weights, mesh)
     divided = [n for n, axis in zip(shape, axes(placed), strict=True) if axis == "model"]
     assert divided == sorted(n for n in shape if n % devices == 0)[-1:]
     assert set(axes(placed)) <= {"model", None}
@@ -263,7 +278,7 @@ def test_keys_go_to_every_device(mesh, impl):
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_gathered_weights_are_whole(mesh, dtype):
     weights = {"w": jnp.arange(24, dtype=dtype).reshape(4, 6), "b": jnp.ones((), dtype)}
-    gathered = gather(place_weights(weights, mesh), mesh)
+    gathered = gather(shard_weights(weights, mesh), mesh)
     for name, leaf in gathered.items():
         assert len(leaf.sharding.device_set) == 1
         np.testing.assert_array_equal(leaf, weights[name], strict=True)
@@ -271,7 +286,7 @@ def test_gathered_weights_are_whole(mesh, dtype):
 
 def test_batch_is_divided_along_its_first_axis(mesh):
     batch = {"x": np.arange(16.0).reshape(8, 2), "y": np.arange(8)}
-    placed = place_batch(batch, mesh)
+    placed = shard_batch(batch, mesh)
     assert jax.tree.map(axes, placed) == {"x": ("data", None), "y": ("data",)}
     for name, leaf in placed.items():
         assert {shard.data.shape[0] for shard in leaf.addressable_shards} == {2}
@@ -292,11 +307,14 @@ def test_batches_of_a_stream_are_divided_over_data(mesh):
     assert {(*sharding.spec, None)[0] for sharding in shardings} == {"data"}
 
 
-@pytest.mark.parametrize("number", [0, 1, 40, 87])
-def test_divided_weights_are_pruned_like_whole_ones(mesh, number):
-    scores = jax.tree.map(jnp.abs, planted.PARAMS)
-    kept = keep_largest(planted.PARAMS, scores, number)
-    placed = keep_largest(*place_weights((planted.PARAMS, scores), mesh), number)
-    assert sum(np.count_nonzero(leaf) for leaf in placed.values()) == min(number, 86)
-    for name, leaf in placed.items():
+@pytest.mark.parametrize("k", [0, 1, 40, 86, 87])
+@pytest.mark.parametrize("score", [jnp.abs, lambda leaf: jnp.round(jnp.abs(leaf))])
+def test_sharded_weights_are_pruned_like_whole_ones(mesh, score, k):
+    """The second score has many ties, which are broken by rank among all leaves."""
+    scores = jax.tree.map(score, planted.PARAMS)
+    kept = keep_top(planted.PARAMS, scores, k)
+    sharded = keep_top(*shard_weights((planted.PARAMS, scores), mesh), k)
+    if score is jnp.abs:  # the smallest of the 87 weights is zero
+        assert sum(np.count_nonzero(leaf) for leaf in sharded.values()) == min(k, 86)
+    for name, leaf in sharded.items():
         np.testing.assert_array_equal(leaf, kept[name], strict=True)

@@ -1,4 +1,4 @@
-"""A retraining with all that has state, to be killed and started again: FOLDER [RESULT]."""
+"""A retraining with every kind of state, to be killed and started again: FOLDER RESULT."""
 
 import sys
 from pathlib import Path
@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from swsjax.file import save
 from swsjax.sws.compression import Result, compress
 from swsjax.sws.config import Config
-from swsjax.file.files import save
-from swsjax.sws.step import Rates
-from swsjax.training.stream import stream_arrays
+from swsjax.sws.rates import LearningRates
+from swsjax.training import stream_arrays
 
 RNG = np.random.default_rng(0)
 TRUE = RNG.choice([-1.0, 0.0, 0.0, 1.0], (30, 10))
@@ -27,9 +27,9 @@ CONFIG = Config(
     soft_epochs=3,
     hard_epochs=3,
     prune_epochs=4,
-    kept=0.9,
-    soft_rates=Rates(precisions=0.01),
-    hard_rates=Rates(weights=1e-4),
+    keep=0.9,
+    soft_learning_rates=LearningRates(precisions=0.01),
+    hard_learning_rates=LearningRates(weights=1e-4),
     batch_size=50,
     least_steps=100,
 )
@@ -54,7 +54,7 @@ def run(folder=None, *, data=DATA, config=CONFIG, callback=None) -> Result:
         rules=RULES,
         evaluate=lambda params, aux: float(jnp.abs(params["w"] - TRUE).max() + aux["mean"].sum()),
         callback=callback,
-        checkpoint=folder,
+        resume=folder,
     )
 
 
@@ -63,11 +63,13 @@ def stream():
 
 
 def everything(result: Result) -> dict:
-    """All that a result holds, as arrays that can be written."""
-    history = [
-        (p.loss, p.non_zeros, p.levels, p.bound_bytes, p.components, p.smallest_sigma, p.error)
-        for p in result.history
+    """All that a result holds, as arrays that a file can hold."""
+    details = [epoch.details for epoch in result.history]
+    epochs = [
+        (epoch.epoch, epoch.epochs, epoch.loss, epoch.error, epoch.non_zeros, epoch.bound_bytes)
+        for epoch in result.history
     ]
+    measured = [(d.levels, d.components, d.smallest_sigma, d.prior_error) for d in details]
     return {
         "params": result.params,
         "retrained": result.retrained,
@@ -75,9 +77,10 @@ def everything(result: Result) -> dict:
         "key": jax.random.key_data(result.aux["key"]),
         "mean": result.aux["mean"],
         "steps": result.aux["steps"],
-        "history": np.array(history),
-        "errors": np.array([p.prior_error for p in result.history]),
-        "means": np.concatenate([p.mixtures["weights"].means for p in result.history]),
+        "history": np.array(epochs),
+        "details": np.array(measured),
+        "nodes": np.array([d.nodes["weights"] for d in details]),
+        "reported": [d.mixtures for d in details],
     }
 
 

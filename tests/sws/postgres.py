@@ -1,4 +1,4 @@
-"""A PostgreSQL server of a test's own, that ends with the test."""
+"""A PostgreSQL server for one test, stopped when the test ends."""
 
 import os
 import shutil
@@ -16,8 +16,8 @@ INITDB = shutil.which("initdb") or next(
 
 @contextmanager
 def server() -> Iterator[str]:
-    """Start a server and give the URL of its database."""
-    # Not below pytest's folder, which is closed to the user that it runs as.
+    """Start a server; yield the URL of its database."""
+    # Not in pytest's folder, which the user of the server may not enter.
     with TemporaryDirectory() as folder:
         yield from _server(Path(folder))
 
@@ -27,7 +27,7 @@ def _server(folder: Path) -> Iterator[str]:
     data = folder / "data"
     data.mkdir()
     as_user = []
-    if os.geteuid() == 0:  # it refuses to run as root
+    if os.geteuid() == 0:  # PostgreSQL refuses to run as root
         as_user = ["runuser", "-u", "postgres", "--"]
         folder.chmod(0o711)
         shutil.chown(data, "postgres")
@@ -36,7 +36,7 @@ def _server(folder: Path) -> Iterator[str]:
         port = free.getsockname()[1]
 
     def call(name: str, *arguments: str) -> None:
-        # Not captured through a pipe: the server would keep it open.
+        # Not captured through a pipe, which the server would keep open.
         with open(folder / "log", "a") as log:
             command = [*as_user, programs / name, "-D", data, *arguments]
             done = subprocess.run(command, stdout=log, stderr=log, cwd="/", check=False)

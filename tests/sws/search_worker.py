@@ -1,7 +1,7 @@
-"""A worker of a search, in a process of its own: STORAGE TRIALS [slow].
+"""A worker of a search, in its own process: STORAGE TRIALS [slow].
 
-What it searches is no retraining, which would take a minute, but rounding of the same weights: with
-few components and a large tau coarse.
+Its trials do not retrain, which would take a minute, but round the same weights: coarsely with few
+components and a large tau.
 """
 
 import sys
@@ -9,11 +9,12 @@ import time
 
 import numpy as np
 
+from swsjax.file.files import dumps
+from swsjax.sws import storage
 from swsjax.sws.compression import Result
 from swsjax.sws.config import Config
-from swsjax.file.files import dumps
-from swsjax.sws.study import Front, search
-from swsjax.sws.stages import Progress
+from swsjax.sws.study import Front, Study, search
+from swsjax.training import Epoch, select
 
 WEIGHTS = np.float32(np.random.default_rng(0).normal(size=(30, 20)))
 BASE = Config(tau=0.1, components=16, soft_epochs=1, hard_epochs=2)
@@ -24,34 +25,38 @@ def run(config, *, evaluate=None, callback=None) -> Result:
     rounded = np.round(WEIGHTS * steps) / np.float32(steps)
     params = {"w": np.where(np.abs(WEIGHTS) < config.tau, 0, rounded)}
     size = 1.25 * len(dumps(params))
-    for epoch, stage in enumerate(["soft", "hard", "hard"], start=1):
-        progress = Progress(stage, epoch, 3, 0.5, 9, 9, size, 9, 0.1, evaluate(params), 0.0, {})
+    for number, stage in enumerate(["soft", "hard", "hard"], start=1):
+        epoch = Epoch(stage, number, 3, 0.5, error=evaluate(params), non_zeros=9, bound_bytes=size)
         if callback is not None:
-            callback(progress)
-    return Result(params, params, {}, [])
+            callback(epoch)
+    return Result(params, params, {}, [], select(params))
 
 
 def error(params) -> float:
     return float(np.mean((params["w"] - WEIGHTS) ** 2))
 
 
-def find(storage, trials, **arguments) -> Front:
+def find(storage, trials, *, name="swsjax", seed=0, **arguments) -> Front:
     return search(
         **{"compress": run, "base": BASE, "evaluate": error} | arguments,
-        storage=storage,
+        study=Study(storage, name, seed),
         trials=trials,
     )
 
 
-def slow(trial, progress) -> None:
-    """Say which trial is at work, and leave time to be killed in it."""
+def finished(front) -> int:
+    """Number of trials that are completed or stopped."""
+    return len(front.points) + len(front.beaten) + front.stopped
+
+
+def slow(trial, epoch) -> None:
+    """Print the number of the running trial, and leave time to kill the worker in it."""
     sys.stdout.write(f"{trial}\n")
     sys.stdout.flush()
     time.sleep(1)
 
 
 if __name__ == "__main__":
-    # The package has a function of that name, too.
-    sys.modules["swsjax.search"]._HEARTBEAT_SECONDS = 1
-    storage, trials, *is_slow = sys.argv[1:]
-    find(storage, int(trials), callback=slow if is_slow else None)
+    storage._HEARTBEAT_SECONDS = 1
+    place, trials, *is_slow = sys.argv[1:]
+    find(place, int(trials), callback=slow if is_slow else None)

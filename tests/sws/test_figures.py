@@ -1,48 +1,48 @@
-"""The figures of a run draw what the run was, and are written where they should be."""
+"""The figures of a run show its numbers."""
 
 import struct
 import sys
+from dataclasses import replace
 
 import jax
 import numpy as np
 import pytest
-from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from scipy import stats
 
-import swsjax
 from swsjax.sws.compression import Result
-from swsjax.measure.plot import (
-    file_pictures,
+from swsjax.sws.plot import (
+    plot_betas,
     plot_components,
+    plot_gammas,
     plot_moves,
     plot_weights,
     run_pictures,
     save_figures,
 )
-from swsjax.sws.stages import Progress
+from swsjax.sws.prior import Beta, Gamma, HyperPriors, init_mixture, log_prob
+from swsjax.sws.record import Details
+from swsjax.training.history import Epoch
+from swsjax.training.selection import select
 
 
 def mixture_at(means, shares=None):
-    mixture = swsjax.init_mixture(-1.0, 1.0, components=len(means), std=0.05)
+    mixture = init_mixture(-1.0, 1.0, components=len(means), std=0.05)
     logits = np.log(np.ones(len(means)) if shares is None else shares)
     mixture = mixture._replace(means=np.array(means), mixing_logits=logits)
     return jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), mixture)
 
 
-def progress(stage, epoch, mixture, error=0.1):
-    return Progress(
+def epoch_of(stage, epoch, mixture, error=0.1):
+    return Epoch(
         stage=stage,
         epoch=epoch,
         epochs=4,
         loss=0.1,
-        non_zeros=2000 // epoch,
-        levels=5,
-        bound_bytes=500.0,
-        components=4,
-        smallest_sigma=0.05,
         error=error,
-        prior_error=1e-6,
-        mixtures={"weights": mixture},
+        non_zeros=2000 // epoch,
+        bound_bytes=500.0,
+        details=Details(levels=5, components=4, smallest_sigma=0.05, mixtures={"weights": mixture}),
     )
 
 
@@ -53,21 +53,21 @@ def before() -> dict:
 
 @pytest.fixture
 def result(before) -> Result:
-    """Four components, of which one dies out and two merge before the hard stage."""
+    """Four components: one vanishes and two merge before the hard stage."""
     soft = mixture_at([-1.0, 0.5, 0.52, 1.0], [0.5, 0.2, 0.2, 0.1])
     faded = mixture_at([-1.0, 0.5, 0.52, 1.0], [0.5, 0.2, 0.2, 1e-6])
     hard = mixture_at([-1.0, 0.51, 1.0], [0.5, 0.4, 1e-6])
     history = [
-        progress(stage, epoch, mixture, error=0.1 / epoch)
+        epoch_of(stage, epoch, mixture, error=0.1 / epoch)
         for epoch, (stage, mixture) in enumerate(
             [("soft", soft), ("soft", faded), ("hard", hard), ("hard", hard)], start=1
         )
     ]
     after = {"w": np.round(before["w"], 1)}
-    return Result(after, after, {"weights": hard}, history)
+    return Result(after, after, {"weights": hard}, history, select(before))
 
 
-def test_weights_figure_counts_every_weight(before, result):
+def test_the_figure_of_the_weights_counts_every_weight(before, result):
     top, side, scatter = Figure().subplots(1, 3)
     plot_weights([top, side, scatter], before, result, most=100)
     assert sum(bar.get_height() for bar in top.patches) == 2000
@@ -76,7 +76,7 @@ def test_weights_figure_counts_every_weight(before, result):
     density, grid = side.lines[0].get_data()
     bin_width = side.patches[0].get_height()
     at = len(grid) // 3
-    expected = np.exp(swsjax.log_prob(result.mixtures["weights"], grid[at])) * 2000 * bin_width
+    expected = np.exp(log_prob(result.mixtures["weights"], grid[at])) * 2000 * bin_width
     assert density[at] == pytest.approx(float(expected), rel=1e-4)
     low, high = top.get_xlim()  # the scale is that of the weights before
     assert low < before["w"].min() < low + 0.2
@@ -85,7 +85,7 @@ def test_weights_figure_counts_every_weight(before, result):
     assert top.get_ylabel() == side.get_xlabel() == "weights / bin"
 
 
-def test_moves_are_those_of_the_weights_with_a_band_for_each_component(before, result):
+def test_moves_are_those_of_the_weights_with_a_band_per_component(before, result):
     axes = Figure().subplots()
     plot_moves(axes, before, result, most=100)
     (scatter,) = axes.lines
@@ -114,14 +114,14 @@ def test_components_are_followed_through_each_stage(result):
     np.testing.assert_allclose(twin.lines[0].get_ydata(), [10, 5, 10 / 3, 2.5])
     assert twin.get_ylabel() == "error once quantised (%)"
     for axis in (above, below):
-        assert 2.5 in [line.get_xdata()[0] for line in axis.lines]  # where the hard stage starts
+        assert 2.5 in [line.get_xdata()[0] for line in axis.lines]  # the start of the hard stage
 
 
-def test_a_component_that_dies_fades_and_merging_ones_meet(result):
+def test_a_vanishing_component_fades_and_merging_components_meet(result):
     above, below = Figure().subplots(2)
     plot_components([above, below], result.history)
-    zero, kept, *_, dead = [lines.get_colors()[-1][:3] for lines in above.collections[1:10:2]]
-    assert np.min(dead) > 0.85 > np.min(kept)
+    zero, kept, *_, faded = [lines.get_colors()[-1][:3] for lines in above.collections[1:10:2]]
+    assert np.min(faded) > 0.85 > np.min(kept)
     assert tuple(zero) != tuple(kept)
     merges = [line.get_data() for line in above.lines if list(line.get_xdata()) == [2, 3]]
     np.testing.assert_allclose(
@@ -149,10 +149,8 @@ def test_pictures_of_a_run_are_those_that_apply(before, result):
     pictures = run_pictures(before, result)
     assert [picture.name for picture in pictures] == ["weights", "components"]
     net = conv_net(0)
-    result = result._replace(params=conv_net(1), retrained=conv_net(2))
-    pictures = run_pictures(
-        net, result, hyper_priors=swsjax.HyperPriors(), image_shape=(8, 8), rules=()
-    )
+    result = result._replace(params=conv_net(1), retrained=conv_net(2), selection=select(net))
+    pictures = run_pictures(net, result, hyper_priors=HyperPriors(), image_shape=(8, 8))
     assert [picture.name for picture in pictures] == [
         "weights",
         "components",
@@ -166,39 +164,34 @@ def test_pictures_of_a_run_are_those_that_apply(before, result):
     assert "components" not in [picture.name for picture in pictures]
 
 
-def test_several_mixtures_have_figures_of_their_own(before, result):
-    net = {"w": before["w"], "out": before["w"] / 2}
-    rules = [("out", "last layer")]
+def test_several_groups_have_figures_of_their_own(before, result):
+    net = {"w": before["w"], "out": before["w"] / 2, "free": before["w"] * 9}
     mixtures = dict.fromkeys(("weights", "last layer"), result.mixtures["weights"])
-    history = [p._replace(mixtures=mixtures) for p in result.history]
-    both = Result(net, net, mixtures, history)
-    names = [picture.name for picture in run_pictures(net, both, rules=rules)]
-    assert names == [
+    history = [
+        epoch._replace(details=epoch.details._replace(mixtures=mixtures))
+        for epoch in result.history
+    ]
+    selection = select(net, [("out", "last layer"), ("free", None)])
+    both = Result(net, net, mixtures, history, selection)
+    assert [picture.name for picture in run_pictures(net, both)] == [
         "weights-weights",
         "components-weights",
         "weights-last layer",
         "components-last layer",
     ]
+    # Only the weights of the group are drawn.
+    axes = Figure().subplots()
+    plot_moves(axes, net, both, name="last layer")
+    np.testing.assert_array_equal(axes.lines[0].get_xdata(), net["out"].ravel())
 
 
-def test_a_hyper_prior_on_the_zeros_is_drawn_too(before, result):
+def test_a_hyper_prior_on_pi_zero_is_drawn_too(before, result):
     def height_of(hyper):
         png = run_pictures(before, result, hyper_priors=hyper)[-1].png
         return struct.unpack(">I", png[20:24])[0]
 
-    hyper = swsjax.HyperPriors()
-    both = hyper._replace(pi_zero=swsjax.Beta(99.0, 2.0))
-    assert height_of(both) > 1.5 * height_of(hyper)
-
-
-def test_pictures_of_a_file():
-    kernel = np.random.default_rng(0).choice(np.float32([0, 0, 0, 0, 0, 0.5]), (40, 30))
-    tree = {"kernel": kernel, "bias": np.zeros(30, np.float32)}
-    pictures = file_pictures(tree, swsjax.report(swsjax.dumps(tree)))
-    assert [picture.name for picture in pictures] == ["layers", "codebook", "encoding"]
-    tree = {"dense": kernel + 1.0}  # nothing of it is sparse
-    pictures = file_pictures(tree, swsjax.report(swsjax.dumps(tree)))
-    assert [picture.name for picture in pictures] == ["layers", "codebook"]
+    both = replace(HyperPriors(), pi_zero=Beta(99.0, 2.0))
+    assert height_of(both) > 1.5 * height_of(HyperPriors())
 
 
 def test_saved_figures_are_as_wide_as_a_column(before, result, tmp_path):
@@ -207,7 +200,7 @@ def test_saved_figures_are_as_wide_as_a_column(before, result, tmp_path):
     for path in paths:
         png = path.read_bytes()
         assert png.startswith(b"\x89PNG")
-        width = struct.unpack(">I", png[16:20])[0] / 220  # dots an inch
+        width = struct.unpack(">I", png[16:20])[0] / 220  # dots per inch
         assert 3.2 < width < 3.5
 
 
@@ -219,13 +212,28 @@ def test_without_matplotlib_the_error_names_the_extra(before, result, tmp_path, 
         save_figures(tmp_path, before, result)
 
 
-def test_colours_are_told_apart_by_their_lightness_too():
-    """In grey as well, so that no pair relies on hue alone where both are lines."""
-    from swsjax.measure.plot.style import BLUE, ORANGE, light
+def test_gammas_are_their_densities_and_modes():
+    axes = Figure().subplots()
+    plot_gammas(axes, {"a": Gamma(5000.0, 2.0), "b": Gamma(250.0, 0.1)})
+    for line, (shape, rate) in zip(axes.lines, [(5000, 2), (250, 0.1)], strict=True):
+        x, y = line.get_data()
+        np.testing.assert_allclose(y, stats.gamma.pdf(x, shape, scale=1 / rate), atol=1e-12)
+    modes = [mode.get_segments()[0][0, 0] for mode in axes.collections]
+    np.testing.assert_allclose(modes, [2499.5, 2490])
+    labels = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert labels == ["a: Gamma(5000, 2)", "b: Gamma(250, 0.1)"]
+    assert axes.lines[0].get_linestyle() != axes.lines[1].get_linestyle()
+    (above,) = axes.child_axes
+    axes.figure.draw_without_rendering()  # sets its scale
+    low, high = axes.get_xlim()
+    np.testing.assert_allclose(sorted(above.get_xlim()), [high**-0.5, low**-0.5])
 
-    def lightness(color):
-        return np.dot([0.2126, 0.7152, 0.0722], to_rgb(color))
 
-    assert abs(lightness(BLUE) - lightness(light(BLUE))) > 0.3
-    assert light(ORANGE, 1.0).lower() == ORANGE.lower()
-    assert light(ORANGE, 0.0) == "#ffffff"
+@pytest.mark.parametrize(("a", "b", "mode"), [(99, 2, 98 / 99), (5, 0.5, 1.0), (0.5, 3, 0.0)])
+def test_betas_are_their_densities_and_modes(a, b, mode):
+    axes = Figure().subplots()
+    plot_betas(axes, {"share": Beta(a, b)})
+    x, y = axes.lines[0].get_data()
+    np.testing.assert_allclose(y, stats.beta.pdf(x, a, b))
+    assert axes.collections[0].get_segments()[0][0, 0] == pytest.approx(mode)
+    assert 0 <= axes.get_xlim()[0] < axes.get_xlim()[1] <= 1

@@ -1,4 +1,4 @@
-"""Merging: what is conserved, what merges, and what does not."""
+"""Merging of components: what is conserved, which merge, and which do not."""
 
 import re
 
@@ -38,7 +38,7 @@ def test_divergence_is_the_integral(mixture_of):
     components = [stats.norm(mean, std) for mean, std in zip([0, *means], stds, strict=True)]
     for i, p in enumerate(components):
         for j, q in enumerate(components):
-            # Bound as defaults: the loop goes on.
+            # Bound as defaults, because the loop variables change.
             expected, _ = integrate.quad(
                 lambda x, p=p, q=q: p.pdf(x) * (p.logpdf(x) - q.logpdf(x)),
                 p.mean() - 12 * p.std(),
@@ -68,7 +68,7 @@ def test_divergence_of_different_widths(threshold, mixture_of):
     assert len(merge(mixture, threshold).means) == (2 if threshold < expected else 1)
 
 
-def test_twins_become_one_and_the_density_stays(mixture_of):
+def test_merging_twins_does_not_change_the_density(mixture_of):
     means, stds = [1.0, -0.5, 1.0], [0.1, 0.2, 0.05, 0.2]
     mixture = mixture_of(means, stds, [0.6, 0.1, 0.2, 0.1])
     merged = merge(mixture, 1e-3)
@@ -79,7 +79,7 @@ def test_twins_become_one_and_the_density_stays(mixture_of):
 
 
 @pytest.mark.parametrize("threshold", [0.0, 1e-5])
-def test_what_differs_is_left(threshold, mixture_of):
+def test_distinct_components_are_kept(threshold, mixture_of):
     mixture = mixture_of([0.5, -0.9, 2.0], [0.1, 0.2, 0.05, 0.3], [0.6, 0.1, 0.25, 0.05])
     merged = merge(mixture, threshold)
     order = [0, 2, 1, 3]  # of their means, the zero component first
@@ -107,7 +107,7 @@ def test_moments_are_conserved(mixture_of, means, stds, shares, threshold):
     assert len(our_means) == 2 or symmetric(merged).min() > threshold * (1 - 1e-4)
 
 
-def test_zero_stays_pinned(mixture_of):
+def test_component_merged_with_zero_keeps_mean_zero(mixture_of):
     mixture = mixture_of([0.02, 1.0], [0.05, 0.04, 0.1], [0.6, 0.3, 0.1])
     merged = merge(mixture)
     np.testing.assert_array_equal(merged.means, mixture.means[1:])
@@ -119,7 +119,7 @@ def test_zero_stays_pinned(mixture_of):
 
 
 @pytest.mark.parametrize("means", [[0.0, 0.0, 0.0], [-1.0, 0.1, 3.0]])
-def test_one_free_component_is_left(means, mixture_of):
+def test_at_least_one_free_component_remains(means, mixture_of):
     mixture = mixture_of(means, [0.1] * 4, [0.7, 0.1, 0.1, 0.1])
     merged = merge(mixture, 1e9)
     assert [leaf.shape for leaf in merged] == [(1,), (2,), (1,), ()]
@@ -129,7 +129,7 @@ def test_one_free_component_is_left(means, mixture_of):
 
 
 def test_merging_is_transitive(mixture_of):
-    """The ends of the chain are over the threshold apart, and become one through the middle."""
+    """The ends of the chain are further apart than the threshold, but merge through the middle."""
     mixture = mixture_of([1.0, 1.4, 1.8, 2.2], [0.01, 1, 1, 1, 1], [0.6, 0.1, 0.1, 0.1, 0.1])
     assert symmetric(mixture)[1, 4] > 0.5
     merged = merge(mixture, 0.5)

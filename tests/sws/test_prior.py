@@ -1,6 +1,7 @@
 """The prior against SciPy, in float64 and float32."""
 
 import re
+from dataclasses import FrozenInstanceError, replace
 
 import jax
 import jax.numpy as jnp
@@ -9,8 +10,8 @@ import pytest
 from jax.flatten_util import ravel_pytree
 from scipy import special, stats
 
-from swsjax import prior
 from swsjax.errors import ConfigError
+from swsjax.sws import prior
 from swsjax.sws.prior import Beta, Gamma, HyperPriors
 
 MEANS = np.array([-0.7, 0.2, 1.1])
@@ -112,14 +113,16 @@ def test_narrow_weights_have_a_float32_density(dtype, mixture_of):
         np.testing.assert_array_equal(ours, function(mixture, weights.astype(jnp.float32)))
 
 
-@pytest.mark.parametrize("hyper", [HYPER, HYPER._replace(pi_zero=None), HyperPriors()])
+@pytest.mark.parametrize("hyper", [HYPER, replace(HYPER, pi_zero=None), HyperPriors()])
 def test_hyper_priors_up_to_a_constant(hyper, mixture_of):
+    beta = hyper.pi_zero
+
     def reference(stds, pi_zero):
         precisions = stds**-2.0
         shapes = np.array([hyper.zero_precision.shape] + [hyper.precision.shape] * 3)
         rates = np.array([hyper.zero_precision.rate] + [hyper.precision.rate] * 3)
         total = stats.gamma.logpdf(precisions, shapes, scale=1 / rates).sum()
-        return total + (stats.beta.logpdf(pi_zero, *hyper.pi_zero) if hyper.pi_zero else 0.0)
+        return total + (0.0 if beta is None else stats.beta.logpdf(pi_zero, beta.a, beta.b))
 
     with jax.enable_x64(True):
         first = prior.hyper_log_prob(mixture_of(MEANS, STDS, SHARES), hyper)
@@ -133,7 +136,7 @@ def test_hyper_priors_up_to_a_constant(hyper, mixture_of):
 def test_modes_of_the_hyper_priors(hyper, mixture_of):
     gammas = [hyper.zero_precision] + [hyper.precision] * 3
     modes = np.array([(gamma.shape - 1) / gamma.rate for gamma in gammas])
-    a, b = hyper.pi_zero
+    a, b = hyper.pi_zero.a, hyper.pi_zero.b
     pi_zero = (a - 1) / (a + b - 2)
     with jax.enable_x64(True):
         at_mode = mixture_of(MEANS, modes**-0.5, [pi_zero, *np.full(3, (1 - pi_zero) / 3)])
@@ -146,8 +149,8 @@ def test_modes_of_the_hyper_priors(hyper, mixture_of):
     assert around[1] > max(around[0], around[2])
 
 
-def test_default_modes_are_a_standard_deviation_of_a_fiftieth():
-    for gamma in HyperPriors()[:2]:
+def test_default_modes_are_near_a_standard_deviation_of_a_fiftieth():
+    for gamma in (HyperPriors().zero_precision, HyperPriors().precision):
         assert ((gamma.shape - 1) / gamma.rate) ** -0.5 == pytest.approx(0.02, rel=5e-3)
 
 
@@ -211,3 +214,40 @@ RANGE = (
 def test_settings_out_of_range(low, high, settings, message):
     with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
         prior.init_mixture(low, high, **settings)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Gamma(0, 1.0), "Gamma.shape must be positive and finite, got 0"),
+        (lambda: Gamma(1.0, -2.5), "Gamma.rate must be positive and finite, got -2.5"),
+        (lambda: Gamma(np.nan, 1.0), "Gamma.shape must be positive and finite, got nan"),
+        (lambda: Gamma(1.0, np.inf), "Gamma.rate must be positive and finite, got inf"),
+        (lambda: Gamma("5", 1.0), "Gamma.shape must be positive and finite, got '5'"),
+        (lambda: Beta(0.0, 1.0), "Beta.a must be positive and finite, got 0.0"),
+        (lambda: Beta(1.0, None), "Beta.b must be positive and finite, got None"),
+        (
+            lambda: HyperPriors(zero_precision=(5.0, 2.0)),
+            "HyperPriors.zero_precision must be a Gamma, got (5.0, 2.0)",
+        ),
+        (
+            lambda: HyperPriors(precision=Beta(1.0, 2.0)),
+            "HyperPriors.precision must be a Gamma, got Beta(a=1.0, b=2.0)",
+        ),
+        (
+            lambda: HyperPriors(pi_zero=Gamma(1.0, 2.0)),
+            "HyperPriors.pi_zero must be a Beta or None, got Gamma(shape=1.0, rate=2.0)",
+        ),
+        (lambda: replace(HYPER.precision, rate=0), "Gamma.rate must be positive and finite, got 0"),
+    ],
+)
+def test_hyper_priors_validate_themselves(make, message):
+    with pytest.raises(ConfigError) as raised:
+        make()
+    assert str(raised.value) == message
+
+
+def test_hyper_priors_cannot_be_changed_after_validation():
+    for hyper_prior, name in ((Gamma(1.0, 1.0), "rate"), (Beta(1.0, 1.0), "a"), (HYPER, "pi_zero")):
+        with pytest.raises(FrozenInstanceError):
+            setattr(hyper_prior, name, -1.0)

@@ -1,4 +1,4 @@
-"""Quantising against brute force."""
+"""Quantising against a brute-force search for the most responsible component."""
 
 from typing import NamedTuple
 
@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from swsjax.sws.quantizing import codebook, non_zeros, quantize
+from swsjax.sws.quantizing import codebook, non_zeros, quantize, quantize_groups
+from swsjax.training import Weights
 
 RNG = np.random.default_rng(0)
 PARAMS = {
@@ -25,7 +26,7 @@ class Pair(NamedTuple):
 
 
 def short(values):
-    """As bfloat16, to the nearest and from the middle to the even one."""
+    """Round to bfloat16, to the nearest value, ties to even."""
     return np.float32(values).astype(jnp.bfloat16).astype(np.float32)
 
 
@@ -51,7 +52,7 @@ def test_each_weight_becomes_its_most_responsible_mean(mixture_of, means, stds, 
         assert ((ours == levels[best]) | (chosen > joint.max(axis=-1) - 1e-3)).all()
 
 
-def test_brute_force(mixture_of):
+def test_assignment_equals_a_brute_force_search(mixture_of):
     weights = jnp.linspace(-2, 2, 4001)
     means, stds, shares = [-1.0, 0.2, 1.5], [0.2, 0.1, 0.05, 0.6], np.array([0.6, 0.2, 0.1, 0.1])
     quantised = quantize(mixture_of(means, stds, shares), weights)
@@ -64,12 +65,12 @@ def test_brute_force(mixture_of):
 def test_zero_is_exactly_zero(mixture_of):
     mixture = mixture_of([0.5, 0.7], [0.1] * 3, [0.9, 0.05, 0.05])
     quantised = quantize(mixture, jnp.asarray([1e-3, -0.2, 0.01, 0.5]))
-    assert np.asarray(quantised)[:3].tobytes() == bytes(12)  # nor minus zero
+    assert np.asarray(quantised)[:3].tobytes() == bytes(12)  # not minus zero either
     assert quantised[3] == 0.5
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float32])
-def test_structure_and_dtype_stay(dtype, mixture_of):
+def test_structure_and_dtype_are_kept(dtype, mixture_of):
     params = Pair(jnp.ones((2, 3), dtype), {"scalar": jnp.asarray(0.0, dtype), "none": None})
     quantised = quantize(mixture_of([1.1], [0.1, 0.1], [0.5, 0.5]), params)
     assert jax.tree.structure(quantised) == jax.tree.structure(params)
@@ -91,3 +92,19 @@ def test_codebook_and_non_zeros():
     np.testing.assert_array_equal(codebook(params), [-1, 0, 0.5, 3])
     assert non_zeros(params) == 4
     assert type(non_zeros(params)) is int
+
+
+def test_each_group_is_quantised_with_its_own_mixture(mixture_of):
+    mixtures = {
+        "one": mixture_of([1.0], [0.1, 0.1], [0.5, 0.5]),
+        "two": mixture_of([2.0], [0.1, 0.1], [0.5, 0.5]),
+    }
+    leaves = [jnp.array([0.1, 0.9, 1.8]), jnp.array([[1.6]])]
+    free = [jnp.array([0.3])]
+    quantised = quantize_groups(mixtures, Weights({"one": leaves, "two": leaves}, free))
+    for name, mixture in mixtures.items():
+        for ours, expected in zip(quantised.groups[name], quantize(mixture, leaves), strict=True):
+            np.testing.assert_array_equal(ours, expected)
+    assert codebook(quantised.groups["one"]).tolist() == [0, 1]
+    assert codebook(quantised.groups["two"]).tolist() == [0, 2]
+    np.testing.assert_array_equal(quantised.free[0], free[0])

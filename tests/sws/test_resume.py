@@ -9,21 +9,22 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from killed_run import everything, run, stream
+from killed_run import PARAMS, RULES, everything, run, stream
 
-from swsjax.file.files import load
+from swsjax.file import load
+from swsjax.training import select
 
 SCRIPT = Path(__file__).parent / "killed_run.py"
 EPOCHS = 10
 
 
 class PowerCutError(Exception):
-    """In place of a power cut, where a process of its own would take too long."""
+    """Ends a run like a power cut, without the time that a new process takes."""
 
 
 def interrupt_at(epoch):
-    def callback(progress):
-        if progress.epoch == epoch:
+    def callback(record):
+        if record.epoch == epoch:
             raise PowerCutError
 
     return callback
@@ -41,7 +42,7 @@ def whole():
 
 
 def test_killed_at_random_and_started_again(tmp_path, whole):
-    """With SIGKILL, in the midst of a step, several times in one run."""
+    """With SIGKILL, in the middle of a step, several times in one run."""
     random_delay = random.Random(0)
     target, kills = tmp_path / "result.sws", 0
     while not target.exists():
@@ -64,25 +65,26 @@ def test_killed_at_random_and_started_again(tmp_path, whole):
     assert_equal(load(target, like=whole), jax.tree.map(np.asarray, whole))
 
 
-@pytest.mark.parametrize("epoch", [1, 3, 7])  # within a stage, at its end, and while pruning
+@pytest.mark.parametrize("epoch", [1, 3, 7])  # within a stage, at its end, and in the pruning stage
 def test_interrupted_after_an_epoch(tmp_path, whole, epoch):
     with pytest.raises(PowerCutError):
         run(tmp_path / "state", callback=interrupt_at(epoch))
     seen = []
-    resumed = run(tmp_path / "state", callback=lambda progress: seen.append(progress.epoch))
-    assert seen == list(range(epoch + 1, EPOCHS + 1))  # nothing is done twice
-    assert [progress.epoch for progress in resumed.history] == list(range(1, EPOCHS + 1))
+    resumed = run(tmp_path / "state", callback=lambda record: seen.append(record.epoch))
+    assert seen == list(range(epoch + 1, EPOCHS + 1))  # no epoch is run twice
+    assert [record.epoch for record in resumed.history] == list(range(1, EPOCHS + 1))
     assert_equal(everything(resumed), whole)
 
 
-def test_a_stream_goes_on_where_it_was(tmp_path):
+def test_stream_resumes_at_its_next_pass(tmp_path):
     expected = everything(run(data=stream()))
     with pytest.raises(PowerCutError):
         run(tmp_path / "state", data=stream(), callback=interrupt_at(5))
     assert_equal(everything(run(tmp_path / "state", data=stream())), expected)
 
 
-def test_a_run_that_is_done_is_not_done_again(tmp_path, whole):
+def test_completed_run_is_not_run_again(tmp_path, whole):
     run(tmp_path / "state")
     again = run(tmp_path / "state", callback=interrupt_at(1))
     assert_equal(everything(again), whole)
+    assert again.selection == select(PARAMS, RULES)

@@ -1,4 +1,4 @@
-"""Arrays on a mesh: here of one device, and of eight and in two processes elsewhere."""
+"""Arrays on a mesh of one device; on eight devices and in two processes, in other processes."""
 
 import os
 import re
@@ -15,26 +15,27 @@ import pytest
 from jax.sharding import AxisType, Mesh
 
 from swsjax.errors import ConfigError
-from swsjax.training.sharding import check_mesh, gather, place_batch, place_weights, replicate
+from swsjax.training.sharding import check_mesh, gather, replicate, shard_batch, shard_weights
 
-TESTS = Path(__file__).parent
-# Nothing of the pytest that runs this. What is compiled is small: optimising it takes longer.
+ROOM = Path(__file__).parent
+# Without the variables of the pytest that runs this. The programs are small: optimising them would
+# take longer than running them.
 ENVIRONMENT = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")} | {
     "JAX_PLATFORMS": "cpu",
     "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-    "PYTHONPATH": os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")]),
+    "PYTHONPATH": os.pathsep.join([str(ROOM.parent), os.environ.get("PYTHONPATH", "")]),
 }
 
 
 def devices(number):
-    """Flags that make so many devices, beside those given."""
+    """Flags that make this many devices, in addition to those of the environment."""
     return f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={number}"
 
 
 def test_on_eight_devices():
     options = ["-n0", "-q", "--no-header", "--tb=short", "-p", "no:cacheprovider"]
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", *options, str(TESTS / "eight_devices.py")],
+        [sys.executable, "-m", "pytest", *options, str(ROOM / "eight_devices.py")],
         env=ENVIRONMENT | {"XLA_FLAGS": devices(8), "NPROC": "16"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -53,7 +54,7 @@ import jax.numpy as jnp
 import numpy as np
 import planted
 from jax.sharding import Mesh
-from swsjax.training.sharding import check_mesh, gather, place_weights, replicate
+from swsjax.training.sharding import check_mesh, gather, shard_weights, replicate
 from swsjax.training.stream import stream_epoch
 
 address, process, out = sys.argv[1:]
@@ -61,7 +62,7 @@ jax.distributed.initialize(address, 2, int(process))
 assert (jax.process_count(), len(jax.devices())) == (2, 4)
 devices = np.array(jax.devices()).reshape(2, 2)
 mesh = Mesh(devices, ("data", "model"))
-# As from a checkpoint: put on a device before.
+# On a device already, like weights from a checkpoint.
 planted.PARAMS = jax.device_put(planted.PARAMS, jax.local_devices()[0])
 result = planted.retrain(1, 1, mesh=mesh)
 total, mean = stream_epoch(
@@ -71,8 +72,8 @@ total, mean = stream_epoch(
     mesh=check_mesh(mesh, 4),
 )
 across = Mesh(devices.T, ("data", "model"))  # half of the weights in each process
-weights = gather(place_weights(planted.PARAMS["hidden"], across), across)
-losses = [progress.loss for progress in result.history]
+weights = gather(shard_weights(planted.PARAMS["hidden"], across), across)
+losses = [epoch.loss for epoch in result.history]
 leaves = jax.tree.leaves(result[:3])
 np.savez(out, *leaves, losses=losses, total=total, mean=mean, weights=weights)
 """
@@ -104,9 +105,9 @@ def test_two_processes_get_what_one_gets(tmp_path):
     for name in first:
         np.testing.assert_array_equal(first[name], second[name], strict=True)
     for number, leaf in enumerate(jax.tree.leaves(alone[:3])):
-        # Sums over the batch are taken in another order.
+        # Sums over the batch are in a different order.
         np.testing.assert_allclose(first[f"arr_{number}"], leaf, rtol=1e-5, atol=1e-5)
-    losses = [progress.loss for progress in alone.history]
+    losses = [epoch.loss for epoch in alone.history]
     np.testing.assert_allclose(first["losses"], losses, rtol=1e-4)
     np.testing.assert_array_equal(first["total"], [132, 144])
     assert first["mean"] == 11.5
@@ -120,10 +121,10 @@ def one_device(*names, **settings):
 @pytest.mark.parametrize(
     "names", [("batch",), ("model",), ("data", "expert"), ("data", "model", "expert")]
 )
-def test_axes_that_are_not_expected(names):
+def test_unexpected_axes(names):
     message = (
         f"mesh has axes {names}; expected 'data', over which batches are divided, "
-        "and if wanted 'model', over which weights are"
+        "and optionally 'model', over which weights are"
     )
     for check in (
         lambda mesh: check_mesh(mesh, 8),
@@ -143,11 +144,11 @@ def test_axes_are_left_to_the_compiler(names):
 
 def test_without_a_mesh_arrays_stay_as_they_are():
     tree = {"w": np.ones((2, 2)), "key": jax.random.key(0)}
-    for put in (replicate, place_weights, place_batch, gather):
+    for put in (replicate, shard_weights, shard_batch, gather):
         assert put(tree, None) is tree
 
 
 def test_without_a_model_axis_weights_are_on_every_device():
-    placed = place_weights({"w": jnp.ones((2, 2))}, one_device("data"))["w"]
+    placed = shard_weights({"w": jnp.ones((2, 2))}, one_device("data"))["w"]
     assert placed.sharding.is_fully_replicated
     assert placed.sharding.mesh.axis_names == ("data",)

@@ -1,4 +1,6 @@
-"""The objective's gradients against finite differences, the rates, and what is held."""
+"""One step: the gradients of its objective against finite differences, and what it keeps fixed."""
+
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -8,9 +10,11 @@ import pytest
 from jax.flatten_util import ravel_pytree
 from scipy import stats
 
-from swsjax import exact
+from swsjax.sws import exact
 from swsjax.sws.prior import Beta, Gamma, GaussianMixture, HyperPriors, hyper_log_prob
-from swsjax.sws.step import Rates, hard, init, make_step, soft
+from swsjax.sws.rates import LearningRates
+from swsjax.sws.step import hard, init, make_step, soft
+from swsjax.training import take_apart
 
 RNG = np.random.default_rng(0)
 SIZE, TAU = 50, 3.0
@@ -20,7 +24,7 @@ INPUTS, TARGETS = RNG.normal(size=(8, 4)), RNG.normal(size=(8, 5))
 BATCH = {"x": jnp.asarray(INPUTS), "y": jnp.asarray(TARGETS)}
 MEANS, STDS, SHARES = [-0.6, 0.5], [0.2, 0.25, 0.3], [0.6, 0.15, 0.25]
 
-# Passes the gradients on as the optimiser's state, and moves nothing.
+# Keeps the gradients as the optimiser's state, and updates nothing.
 RECORDER = optax.GradientTransformation(
     init=lambda trained: jax.tree.map(jnp.zeros_like, trained),
     update=lambda gradients, _, __=None: (jax.tree.map(jnp.zeros_like, gradients), gradients),
@@ -45,12 +49,19 @@ def mixture(mixture_of):
 
 
 def start(mixture, optimizer=RECORDER):
-    return init(params(), {"weights": mixture}, optimizer, jax.random.key(0))
+    return init(take_apart(params()), {"weights": mixture}, optimizer, jax.random.key(0))
 
 
-def step_of(optimizer=RECORDER, *, loss=loss_fn, size=SIZE, **settings):
+def step_of(optimizer=RECORDER, *, net=None, loss=loss_fn, size=SIZE, **settings):
     settings = {"forward": soft, "tau": TAU, "hyper": HYPER} | settings
-    return jax.jit(make_step(loss, optimizer, train_size=size, **settings))
+    net = take_apart(params()) if net is None else net
+    return jax.jit(make_step(net.loss(loss), optimizer, train_size=size, **settings))
+
+
+def recorded(state, net=None):
+    """Gradients of the parameters, in the form of the caller's net, and of the mixtures."""
+    net = take_apart(params()) if net is None else net
+    return net.rebuild(state.opt_state.weights, net.carried)[0], state.opt_state.mixtures
 
 
 def log_prior(params, mixture):
@@ -66,7 +77,7 @@ def log_prior(params, mixture):
     for gamma, of in ((HYPER.zero_precision, slice(1)), (HYPER.precision, slice(1, None))):
         kernel = (gamma.shape - 1) * np.log(precisions[of]) - gamma.rate * precisions[of]
         total += kernel.sum()
-    a, b = HYPER.pi_zero
+    a, b = HYPER.pi_zero.a, HYPER.pi_zero.b
     return total + (a - 1) * np.log(pi_zero) + (b - 1) * np.log(1 - pi_zero)
 
 
@@ -105,7 +116,8 @@ def test_gradient_of_the_soft_objective(mixture):
         return numpy_loss(params) - TAU / SIZE * log_prior(params, mixture)
 
     expected = numerical_gradient(objective, (WEIGHTS, in_float64(mixture)))
-    assert_close(state.opt_state, expected, rtol=2e-3, atol=1e-3)
+    by_params, by_mixtures = recorded(state)
+    assert_close((by_params, by_mixtures["weights"]), expected, rtol=2e-3, atol=1e-3)
     np.testing.assert_allclose(info.loss, numpy_loss(WEIGHTS), rtol=1e-5)
     np.testing.assert_allclose(info.log_prior, log_prior(WEIGHTS, in_float64(mixture)), rtol=1e-5)
 
@@ -113,7 +125,7 @@ def test_gradient_of_the_soft_objective(mixture):
 def test_gradient_of_the_hard_objective(mixture):
     """The loss's gradient at the assigned means goes to the weights, and summed to the means."""
     state, info = step_of(forward=hard)(start(mixture), BATCH)
-    by_params, by_mixture = state.opt_state[0], state.opt_state[1]["weights"]
+    by_params, by_mixtures = recorded(state)
     quantised = jax.tree.map(np.float64, assigned(mixture, params()))
     (of_loss,) = numerical_gradient(numpy_loss, (quantised,))
     of_prior, mixture_of_prior = numerical_gradient(log_prior, (WEIGHTS, in_float64(mixture)))
@@ -125,13 +137,13 @@ def test_gradient_of_the_hard_objective(mixture):
     assert np.abs(sums).min() > 0.01
     expected = jax.tree.map(lambda x: -TAU / SIZE * x, mixture_of_prior)
     expected = expected._replace(means=expected.means + sums)
-    assert_close(by_mixture, expected, rtol=2e-3, atol=1e-3)
+    assert_close(by_mixtures["weights"], expected, rtol=2e-3, atol=1e-3)
     np.testing.assert_allclose(info.loss, numpy_loss(quantised), rtol=1e-5)
 
 
 @pytest.mark.parametrize("forward", [soft, hard])
 def test_exact_step_agrees_with_the_tabulated_one(forward, mixture):
-    """The tabulated one is the one that is held against finite differences."""
+    """The gradients of the tabulated one are tested against finite differences."""
     ours, _ = step_of(forward=forward, nodes=None)(start(mixture), BATCH)
     expected, _ = step_of(forward=forward, nodes=4096)(start(mixture), BATCH)
     assert_close(ours.opt_state, expected.opt_state, rtol=1e-4, atol=1e-4)
@@ -146,7 +158,7 @@ def test_forward_passes(mixture):
 
 @pytest.mark.parametrize("forward", [soft, hard])
 def test_no_implicit_promotion_of_dtypes(forward, mixture):
-    """But for the optimisers of optax, which rely on it."""
+    """Except in the optimisers of optax, which rely on it."""
     mixture = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), mixture)
     with jax.numpy_dtype_promotion("strict"):
         state, info = step_of(forward=forward)(start(mixture), BATCH)
@@ -161,7 +173,7 @@ def prior_gradient(mixture, steps=1, **settings):
     gradients = []
     for _ in range(steps):
         state, _ = step(state, BATCH)
-        gradients.append(state.opt_state[0]["w"])
+        gradients.append(recorded(state)[0]["w"])
     return gradients
 
 
@@ -189,165 +201,117 @@ def test_steps_are_counted(mixture):
 
 
 @pytest.mark.parametrize(
-    "optimizer", [optax.adamw(1e-2, weight_decay=1.0), Rates().optimizer(1, 3)]
+    "optimizer", [optax.adamw(1e-2, weight_decay=1.0), LearningRates().optimizer(1, 3)]
 )
-def test_pi_zero_is_held_without_a_hyper_prior(optimizer, mixture):
-    for hyper, held in ((HYPER._replace(pi_zero=None), True), (HYPER, False)):
+def test_pi_zero_is_fixed_without_a_hyper_prior(optimizer, mixture):
+    for hyper, fixed in ((replace(HYPER, pi_zero=None), True), (HYPER, False)):
         step, state = step_of(optimizer, hyper=hyper), start(mixture, optimizer)
         for _ in range(3):
             state, _ = step(state, BATCH)
-        assert (state.mixtures["weights"].zero_logit == mixture.zero_logit) == held
-        assert not jnp.array_equal(state.mixtures["weights"].means, mixture.means)
+        trained = state.params.mixtures["weights"]
+        assert (trained.zero_logit == mixture.zero_logit) == fixed
+        assert not jnp.array_equal(trained.means, mixture.means)
 
 
-def test_gradient_of_a_held_pi_zero_is_zero(mixture):
-    state, _ = step_of(hyper=HYPER._replace(pi_zero=None))(start(mixture), BATCH)
-    assert state.opt_state[1]["weights"].zero_logit == 0
-
-
-def updates_of(rates, epochs, steps_per_epoch, gradient=1.0, steps=None):
-    """Sizes of the updates of one entry of every group; Adam's are its rate for a constant one."""
-    optimizer = rates.optimizer(epochs, steps_per_epoch)
-    mixture = GaussianMixture(*(jnp.zeros(n) for n in (1, 2, 1, ())))
-    trained = ({"w": jnp.zeros(2)}, {"weights": mixture})
-    gradients = jax.tree.map(lambda leaf: jnp.full_like(leaf, gradient), trained)
-
-    def body(state, _):
-        updates, state = optimizer.update(gradients, state, trained)
-        return state, updates
-
-    _, (params, mixtures) = jax.lax.scan(
-        body, optimizer.init(trained), length=steps or epochs * steps_per_epoch
-    )
-    mixture = mixtures["weights"]
-    assert jnp.array_equal(mixture.mixing_logits[:, 0], mixture.zero_logit)
-    assert jnp.array_equal(mixture.log_precisions[:, 0], mixture.log_precisions[:, 1])
-    groups = (params["w"], mixture.means, mixture.log_precisions, mixture.mixing_logits)
-    return -np.stack([group[:, 0] for group in groups])
-
-
-PEAKS = np.array([1e-3, 2e-4, 3e-3, 4e-2])
-
-
-def rates(**settings):
-    return Rates(*PEAKS, **settings)
-
-
-def test_each_group_has_its_constant_rate():
-    expected = np.repeat(PEAKS[:, None], 12, axis=1)
-    np.testing.assert_allclose(updates_of(rates(), 3, 4), expected, rtol=1e-4)
-
-
-@pytest.mark.parametrize("final", [0.0, 0.25])
-def test_warm_up_and_half_cosine(final):
-    ours = updates_of(rates(warmup_epochs=1.5, final=final), 5, 4, steps=25)
-    warmup, total = 6, 20
-    rising = np.arange(warmup) / warmup
-    after = np.minimum(np.arange(25 - warmup) / (total - warmup), 1)
-    falling = final + (1 - final) * (1 + np.cos(np.pi * after)) / 2
-    expected = PEAKS[:, None] * np.concatenate([rising, falling])
-    np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-9)
-
-
-def test_cosine_without_warm_up_starts_at_the_peak():
-    ours = updates_of(rates(final=0.0), 2, 5)
-    expected = PEAKS[:, None] * (1 + np.cos(np.pi * np.arange(10) / 10)) / 2
-    np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-9)
-
-
-def test_warm_up_may_be_longer_than_the_stage():
-    ours = updates_of(rates(warmup_epochs=10.0), 1, 4)
-    np.testing.assert_allclose(ours, PEAKS[:, None] * np.arange(4) / 40, rtol=1e-4, atol=1e-9)
-
-
-def test_epsilon_calms_the_weights_only():
-    ours = updates_of(rates(epsilon=1e-5), 1, 1, gradient=1e-5)[:, 0]
-    np.testing.assert_allclose(ours, PEAKS * [0.5, 1, 1, 1], rtol=2e-3)
+def test_gradient_of_a_fixed_pi_zero_is_zero(mixture):
+    state, _ = step_of(hyper=replace(HYPER, pi_zero=None))(start(mixture), BATCH)
+    assert recorded(state)[1]["weights"].zero_logit == 0
 
 
 @pytest.mark.parametrize("forward", [soft, hard])
-def test_without_tau_only_the_loss_pulls_and_the_prior_is_still_reported(forward, mixture):
-    (gradient, to_mixture), info = _gradients(mixture, forward=forward, tau=0.0)
-    _, with_prior = _gradients(mixture, forward=forward, tau=TAU)
+def test_without_tau_only_the_loss_has_gradients_but_the_prior_is_reported(forward, mixture):
+    state, info = step_of(forward=forward, tau=0.0)(start(mixture), BATCH)
+    _, with_prior = step_of(forward=forward, tau=TAU)(start(mixture), BATCH)
     assert info.log_prior == with_prior.log_prior
+    by_params, by_mixtures = recorded(state)
     at = params() if forward is soft else assigned(mixture, params())
-    expected = jax.grad(loss_fn)(at, BATCH)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), gradient, expected)
-    assert not to_mixture.log_precisions.any()
-    assert to_mixture.means.any() == (forward is hard)
+    assert_close(by_params, jax.grad(loss_fn)(at, BATCH), rtol=1e-5)
+    assert not by_mixtures["weights"].log_precisions.any()
+    assert by_mixtures["weights"].means.any() == (forward is hard)
 
 
-def _gradients(mixture, **settings):
-    state, info = step_of(**settings)(start(mixture), BATCH)
-    params, mixtures = state.opt_state
-    return (params, mixtures["weights"]), info
+def loss_with_free(params, batch):
+    return loss_fn(params, batch) + jnp.sum(params["free"])
 
 
-def test_any_optimiser_for_the_weights():
-    ours = updates_of(Rates(optax.sgd(0.5), *PEAKS[1:]), 3, 4, gradient=2.0)
-    np.testing.assert_allclose(ours[0], np.ones(12), rtol=1e-6)
-    np.testing.assert_allclose(ours[1:], np.repeat(PEAKS[1:, None], 12, axis=1), rtol=1e-4)
+def expected_of_group(mixture, leaf, forward, of_loss):
+    """Gradients of a leaf and its mixture, and the log-prior of both, by the exact prior."""
+
+    def log_prior(leaf, mixture):
+        return exact.sum_log_prob(mixture, [leaf]) + hyper_log_prob(mixture, HYPER)
+
+    value, (to_leaf, to_mixture) = jax.value_and_grad(log_prior, argnums=(0, 1))(leaf, mixture)
+    to_mixture = jax.tree.map(lambda x: -TAU / SIZE * x, to_mixture)
+    if forward is hard:
+        means = exact.assigned_means(mixture, leaf)
+        sums = jnp.stack([of_loss[means == mean].sum() for mean in mixture.means])
+        to_mixture = to_mixture._replace(means=to_mixture.means + sums)
+    return of_loss - TAU / SIZE * to_leaf, to_mixture, value
 
 
+@pytest.mark.parametrize("nodes", [4096, {"weights": 4096, "other": 4096}, None])
 @pytest.mark.parametrize("forward", [soft, hard])
-def test_each_leaf_is_under_its_own_mixture_or_none(forward, mixture):
-    """What two mixtures do to two leaves is what each does to its own; the third moves freely."""
+def test_each_leaf_has_its_own_mixture_or_none(forward, nodes, mixture):
+    """Two mixtures act on two leaves as each acts on its own; the third leaf has no prior."""
     other = mixture._replace(means=mixture.means + 0.05, log_precisions=mixture.log_precisions + 1)
-    mixtures = {"weights": mixture, "other": other}
     given = params() | {"free": jnp.float32([0.1, 0.2])}
+    net = take_apart(given, rules=[("b", "other"), ("free", None)])
+    mixtures = {"weights": mixture, "other": other}
+    state = init(net, mixtures, RECORDER, jax.random.key(0))
+    step = step_of(net=net, loss=loss_with_free, forward=forward, nodes=nodes)
+    state, info = step(state, BATCH)
+    by_params, by_mixtures = recorded(state, net)
 
-    def loss(params, batch):
-        return loss_fn(params, batch) + jnp.sum(params["free"])
-
-    labels = {"b": "other", "w": "weights", "free": None}
-    labels = [labels[name] for name in sorted(given)]
-    for nodes in (4096, {"weights": 4096, "other": 4096}, None):
-        step = make_step(
-            loss,
-            RECORDER,
-            forward=forward,
-            tau=TAU,
-            train_size=SIZE,
-            hyper=HYPER,
-            nodes=nodes,
-            labels=labels,
+    means = {"w": assigned(mixture, given["w"]), "b": assigned(other, given["b"])}
+    of_loss = jax.grad(loss_with_free)(given if forward is soft else given | means, BATCH)
+    total = 0.0
+    for group, name in (("weights", "w"), ("other", "b")):
+        to_leaf, to_mixture, value = expected_of_group(
+            mixtures[group], given[name], forward, of_loss[name]
         )
-        state = init(given, mixtures, RECORDER, jax.random.key(0))
-        (to_params, to_mixtures), info = _recorded(step, state)
-        means = {"w": assigned(mixture, given["w"]), "b": assigned(other, given["b"])}
-        at = forward(given, lambda means=means: given | means)
-        of_loss = jax.grad(loss)(at, BATCH)
-        total = 0.0
-        for name, leaf in (("weights", "w"), ("other", "b")):
-            prior = jax.grad(
-                lambda w, m: exact.sum_log_prob(m, [w]) + hyper_log_prob(m, HYPER), argnums=(0, 1)
-            )
-            to_leaf, to_mixture = prior(given[leaf], mixtures[name])
-            expected = of_loss[leaf] - TAU / SIZE * to_leaf
-            assert_close(to_params[leaf], expected, rtol=2e-3, atol=1e-3)
-            expected = jax.tree.map(lambda x: -TAU / SIZE * x, to_mixture)
-            if forward is hard:
-                sums = [of_loss[leaf][at[leaf] == mean].sum() for mean in mixtures[name].means]
-                expected = expected._replace(means=expected.means + jnp.stack(sums))
-            assert_close(to_mixtures[name], expected, rtol=2e-3, atol=1e-3)
-            total += exact.sum_log_prob(mixtures[name], [given[leaf]])
-            total += hyper_log_prob(mixtures[name], HYPER)
-        np.testing.assert_array_equal(to_params["free"], [1, 1])
-        np.testing.assert_allclose(info.log_prior, total, rtol=1e-5)
+        assert_close(by_params[name], to_leaf, rtol=2e-3, atol=1e-3)
+        assert_close(by_mixtures[group], to_mixture, rtol=2e-3, atol=1e-3)
+        total += value
+    np.testing.assert_array_equal(by_params["free"], [1, 1])
+    np.testing.assert_allclose(info.log_prior, total, rtol=1e-5)
 
 
-def test_what_the_loss_carries(mixture):
+def test_each_grid_has_the_nodes_asked_for(mixture_of):
+    """Few nodes are too few for narrow components, in the group that has few."""
+    narrow = mixture_of(MEANS, [0.02] * 3, SHARES)
+    net = take_apart(params(), rules=[("b", "other")])
+
+    def by_prior(nodes):
+        state = init(net, {"weights": narrow, "other": narrow}, RECORDER, jax.random.key(0))
+        step = step_of(net=net, loss=lambda *_: 0.0, nodes=nodes)
+        return recorded(step(state, BATCH)[0], net)[0]
+
+    exact_gradients = by_prior(None)
+
+    def errors(nodes):
+        return jax.tree.map(
+            lambda ours, expected: np.linalg.norm(ours - expected) / np.linalg.norm(expected),
+            by_prior(nodes),
+            exact_gradients,
+        )
+
+    few, many = errors(16), errors(2048)
+    assert min(few.values()) > 100 * max(many.values())
+    assert max(many.values()) < 1e-4
+    mixed = errors({"weights": 16, "other": 2048})
+    assert mixed["w"] == pytest.approx(few["w"], rel=1e-3)
+    assert mixed["b"] < 1e-4
+
+
+def test_aux_is_carried_from_step_to_step(mixture):
     def loss(params, aux, batch):
         return loss_fn(params, batch) * aux["scale"], {"scale": aux["scale"] + 1}
 
-    aux = {"scale": jnp.float32(2)}
-    state = init(params(), {"weights": mixture}, RECORDER, jax.random.key(0), aux=aux)
-    state, info = step_of(loss=loss)(state, BATCH)
+    net = take_apart(params(), {"scale": jnp.float32(2)})
+    state = init(net, {"weights": mixture}, RECORDER, jax.random.key(0))
+    step = step_of(net=net, loss=loss)
     _, plain = step_of()(start(mixture), BATCH)
-    np.testing.assert_allclose(info.loss, 2 * plain.loss, rtol=1e-6)
-    assert state.aux == {"scale": 3}
-
-
-def _recorded(step, state):
-    state, info = step(state, BATCH)
-    return state.opt_state, info
+    for scale in (2, 3):
+        state, info = step(state, BATCH)
+        np.testing.assert_allclose(info.loss, scale * plain.loss, rtol=1e-6)
+    assert net.rebuild(state.params.weights, state.aux)[1] == {"scale": 4}

@@ -1,52 +1,23 @@
-"""A search: its front, its budget, its workers, and what happens when they die."""
+"""A search: its front, its number of trials, which trials it stops, and its arguments."""
 
 import json
-import os
-import signal
-import subprocess
 import sys
-import time
-from dataclasses import fields, replace
+from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
-from postgres import INITDB, server
-from search_worker import BASE, error, find, run
+from search_worker import BASE, error, find, finished, run
 
 import swsjax
-from swsjax import Config, Rates
+from swsjax import Config
+from swsjax.errors import CheckpointError, ConfigError, RetrainingError
 from swsjax.sws.study import MARGIN, is_hopeless
 
 optuna = pytest.importorskip("optuna")
-
-WORKER = Path(__file__).parent / "search_worker.py"
-
-
-def start(storage, trials, *slow):
-    return subprocess.Popen(
-        [sys.executable, WORKER, str(storage), str(trials), *slow],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=WORKER.parent,
-    )
-
-
-def end(*workers):
-    """Wait for workers; none has failed, and none has printed anything to stderr."""
-    for worker in workers:
-        _, said = worker.communicate(timeout=300)
-        assert (worker.returncode, said) == (0, "")
-
-
-def states(front):
-    return len(front.points) + len(front.beaten) + front.pruned
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +29,7 @@ def storage(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def front(storage):
-    return find(storage, 8)  # nothing is left to do
+    return find(storage, 8)  # runs nothing: the study is complete
 
 
 def test_no_point_of_the_front_is_beaten(front):
@@ -93,7 +64,7 @@ def test_the_first_trial_is_the_base(front):
 
 def test_front_as_json_and_table(front):
     content = json.loads(json.dumps(front.to_dict()))
-    assert content["pruned"] == front.pruned
+    assert content["stopped"] == front.stopped
     for written, point in zip(content["front"], front.points, strict=True):
         assert Config.from_dict(written.pop("config")) == point.config
         assert written == {
@@ -101,17 +72,17 @@ def test_front_as_json_and_table(front):
         }  # fmt: skip
     header, *rows, empty, summary = str(front).splitlines()
     assert header.split() == [
-        *("trial", "bytes", "error", "tau", "pi_zero", "components", "precisions", "kept")
+        *("trial", "bytes", "error", "tau", "pi_zero", "components", "precisions", "keep")
     ]
     assert [int(row.split()[0]) for row in rows] == [point.trial for point in front.points]
     assert empty == ""
-    assert summary == f"{8 - front.pruned} trials completed, {front.pruned} pruned"
+    assert summary == f"{8 - front.stopped} trials completed, {front.stopped} stopped"
 
 
-def test_the_same_seed_makes_the_same_search_however_often_it_is_interrupted(tmp_path, front):
+def test_same_seed_same_search_however_often_it_is_interrupted(tmp_path, front):
     for trials in (1, 3, 8):
         again = find(tmp_path / "search.journal", trials)
-        assert states(again) == trials
+        assert finished(again) == trials
     assert again == front
     assert (
         find(tmp_path / "other.journal", 2, seed=1).to_dict()
@@ -119,12 +90,12 @@ def test_the_same_seed_makes_the_same_search_however_often_it_is_interrupted(tmp
     )
 
 
-def test_studies_in_one_storage_are_apart(tmp_path):
-    assert states(find(tmp_path / "search.journal", 2, name="one")) == 2
-    assert states(find(tmp_path / "search.journal", 1, name="another")) == 1
+def test_studies_in_one_storage_are_independent(tmp_path):
+    assert finished(find(tmp_path / "search.journal", 2, name="one")) == 2
+    assert finished(find(tmp_path / "search.journal", 1, name="another")) == 1
 
 
-def test_a_space_of_ones_own(tmp_path):
+def test_custom_space(tmp_path):
     def space(trial, base):
         return replace(base, merge_threshold=trial.suggest_float("merge", 0.1, 1.0))
 
@@ -133,7 +104,7 @@ def test_a_space_of_ones_own(tmp_path):
     assert len(thresholds) == 3
 
 
-def test_aux_goes_to_evaluate(tmp_path):
+def test_aux_is_passed_to_evaluate(tmp_path):
     def with_aux(config, *, evaluate, callback):
         return run(config, evaluate=error)._replace(aux={"scale": 2.0})
 
@@ -149,11 +120,11 @@ def test_aux_goes_to_evaluate(tmp_path):
 @pytest.mark.parametrize(
     ("broken", "reason"),
     [
-        (swsjax.RetrainingError("every weight is zero"), "every weight is zero"),
+        (RetrainingError("every weight is zero"), "every weight is zero"),
         (None, "the error is nan"),
     ],
 )
-def test_a_trial_without_a_net_counts_as_pruned_and_says_why(tmp_path, broken, reason):
+def test_trial_without_a_net_counts_as_stopped_and_records_why(tmp_path, broken, reason):
     def breaking(config, *, evaluate, callback):
         if broken is not None:
             raise broken
@@ -161,17 +132,17 @@ def test_a_trial_without_a_net_counts_as_pruned_and_says_why(tmp_path, broken, r
 
     storage = tmp_path / "search.journal"
     front = find(storage, 2, compress=breaking, evaluate=lambda params: np.nan)
-    assert (front.points, front.beaten, front.pruned) == ((), (), 2)
+    assert (front.points, front.beaten, front.stopped) == ((), (), 2)
     backend = optuna.storages.journal.JournalFileBackend(str(storage))
     study = optuna.load_study(study_name="swsjax", storage=optuna.storages.JournalStorage(backend))
-    assert [trial.user_attrs["pruned"] for trial in study.trials] == [reason, reason]
+    assert [trial.user_attrs["stopped"] for trial in study.trials] == [reason, reason]
 
 
-def test_a_hopeless_trial_is_stopped_half_way_through_the_hard_stage(tmp_path):
+def test_hopeless_trial_is_stopped_half_way_through_the_hard_stage(tmp_path):
     seen = []
 
     def space(trial, base):
-        return replace(base, components=1000, tau=1e-9)  # hardly smaller than it was
+        return replace(base, components=1000, tau=1e-9)  # nearly as large as the net itself
 
     def worse(params):
         return error(params) + (1.0 if seen and seen[-1][0] else 0.01)
@@ -181,97 +152,77 @@ def test_a_hopeless_trial_is_stopped_half_way_through_the_hard_stage(tmp_path):
         2,
         evaluate=worse,
         space=space,
-        callback=lambda trial, progress: seen.append((trial, progress.epoch)),
+        callback=lambda trial, epoch: seen.append((trial, epoch.epoch)),
     )
-    assert (len(front.points), front.pruned) == (1, 1)
+    assert (len(front.points), front.stopped) == (1, 1)
     assert seen == [(0, 1), (0, 2), (0, 3), (1, 1), (1, 2)]
 
 
-def test_a_net_that_only_guesses_is_stopped_half_way(tmp_path):
+def test_net_that_only_guesses_is_stopped_half_way(tmp_path):
     seen, storage = [], tmp_path / "search.journal"
 
     def space(trial, base):
-        return replace(base, tau=100.0)  # nothing is left
+        return replace(base, tau=100.0)  # every weight becomes zero
 
-    def watch(trial, progress):
-        seen.append((trial, progress.epoch))
+    def watch(trial, epoch):
+        seen.append((trial, epoch.epoch))
 
     front = find(storage, 2, max_error=0.5, space=space, callback=watch)
     assert [point.trial for point in front.points] == [0]
-    assert (front.beaten, front.pruned) == ((), 1)
+    assert (front.beaten, front.stopped) == ((), 1)
     assert seen == [(0, 1), (0, 2), (0, 3), (1, 1), (1, 2)]
     assert all(point.error <= 0.5 for point in front.points)
-    # Without the limit it is the smallest.
+    # Without the limit it is on the front, as the smallest net.
     front = find(tmp_path / "other.journal", 2, space=space)
     assert [point.trial for point in front.points] == [1, 0]
 
 
-def test_a_net_that_guesses_at_the_end_is_not_on_the_front(tmp_path):
+def test_net_that_guesses_at_the_end_is_not_on_the_front(tmp_path):
     def unwatched(config, *, evaluate, callback):
         return run(config, evaluate=evaluate)
 
     front = find(tmp_path / "search.journal", 1, compress=unwatched, max_error=1e-9)
-    assert (front.points, front.beaten, front.pruned) == ((), (), 1)
+    assert (front.points, front.beaten, front.stopped) == ((), (), 1)
 
 
-def test_bytes_half_way_count_what_pruning_will_leave(tmp_path):
-    """The trial that is stopped above is not, if it is to be pruned to a hundredth."""
-    base = replace(BASE, prune_epochs=1, kept=1.0)
+def test_bytes_half_way_are_those_after_pruning(tmp_path):
+    """The trial that was stopped above is not, if pruning keeps a hundredth."""
+    base = replace(BASE, prune_epochs=1, keep=1.0)
 
     def space(trial, base):
-        return replace(base, components=1000, tau=1e-9, kept=0.01)
+        return replace(base, components=1000, tau=1e-9, keep=0.01)
 
     def worse(params):
         return error(params) + 0.01 * len(np.unique(params["w"]))
 
-    assert find(tmp_path / "one", 2, base=base, evaluate=worse, space=space).pruned == 0
-    assert find(tmp_path / "two", 2, evaluate=worse, space=space).pruned == 1
+    assert find(tmp_path / "one", 2, base=base, evaluate=worse, space=space).stopped == 0
+    assert find(tmp_path / "two", 2, evaluate=worse, space=space).stopped == 1
 
 
-@given(
-    mark=st.tuples(st.floats(0, 1), st.floats(1, 1e6)),
-    others=st.lists(st.tuples(st.floats(0, 1), st.floats(1, 1e6)), max_size=5),
-)
-def test_hopeless_only_where_beaten_in_both_by_the_margin(mark, others):
-    expected = [
-        (error, size)
-        for error, size in others
-        if mark[0] > MARGIN * error and mark[1] > MARGIN * size
-    ]
-    assert is_hopeless(mark, others) == bool(expected)
+FACTORS = st.floats(0.1, 10.0)
+MARK = st.tuples(st.floats(1e-3, 1), st.floats(1, 1e6))
+
+
+def times(mark, factors):
+    return mark[0] * factors[0], mark[1] * factors[1]
+
+
+@example((0.5, 100.0), (1.4, 1.6))
+@example((0.5, 100.0), (1.6, 1.4))
+@example((0.5, 100.0), (1.6, 1.6))
+@given(MARK, st.tuples(FACTORS, FACTORS))
+def test_hopeless_only_if_another_is_better_in_both_by_the_margin(mark, factors):
+    is_worse = min(factors) > MARGIN * (1 + 1e-9)
+    is_near = not is_worse and min(factors) >= MARGIN * (1 - 1e-9)
+    if not is_near:  # there, rounding decides
+        assert is_hopeless(times(mark, factors), [mark]) == is_worse
+
+
+@given(MARK, st.lists(MARK, max_size=5), st.lists(MARK, max_size=5))
+def test_hopeless_if_any_of_the_others_is_better(mark, some, more):
+    assert not is_hopeless(mark, [])
+    assert is_hopeless(mark, some + more) == (is_hopeless(mark, some) or is_hopeless(mark, more))
     assert not is_hopeless(mark, [mark])
-
-
-def test_workers_share_the_budget_of_a_file(tmp_path):
-    storage = tmp_path / "search.journal"
-    end(*(start(storage, 9) for _ in range(3)))
-    front = find(storage, 9)
-    assert 9 <= states(front) <= 11  # each worker ends the trial that it is at
-    numbers = [point.trial for point in [*front.points, *front.beaten]]
-    assert len(set(numbers)) == len(numbers)
-
-
-def killed_in_a_trial(storage, trials):
-    """Kill one worker within a trial, while another goes on; the killed one's trial."""
-    worker = start(storage, trials, "slow")
-    for _ in range(4):  # three epochs a trial: it is in its second
-        number = int(worker.stdout.readline())
-    other = start(storage, trials)
-    worker.send_signal(signal.SIGKILL)
-    worker.communicate()
-    assert worker.returncode == -signal.SIGKILL
-    end(other)
-    return number
-
-
-@pytest.mark.skipif(os.name != "posix", reason="sends a POSIX signal")
-def test_a_killed_worker_costs_its_trial_only(tmp_path):
-    storage = tmp_path / "search.journal"
-    lost = killed_in_a_trial(storage, 4)
-    front = find(storage, 4)
-    assert states(front) == 4
-    assert lost not in [point.trial for point in [*front.points, *front.beaten]]
-    assert states(find(storage, 5)) == 5
 
 
 def test_search_with_compress(tmp_path):
@@ -291,85 +242,11 @@ def test_search_with_compress(tmp_path):
         base=base,
         evaluate=lambda params: loss_fn(params, data),
     )
-    assert states(front) == 2
+    assert finished(front) == 2
     point = front.points[0]
     again = real(point.config)
     assert len(swsjax.dumps(again.params)) == point.file_bytes
     assert float(loss_fn(again.params, data)) == point.error
-
-
-@pytest.fixture(scope="module")
-def database():
-    if INITDB is None:
-        pytest.skip("PostgreSQL is not installed (no initdb found)")
-    with server() as url:
-        yield url
-
-
-def test_two_workers_on_postgresql(database):
-    end(start(database, 6), start(database, 6))  # on an empty database, both at once
-    front = find(database, 6)
-    assert 6 <= states(front) <= 7
-
-
-def test_a_killed_worker_on_postgresql(database):
-    """Its heart beats no longer, so another worker fails its trial."""
-    before = states(find(database, 1))
-    lost = killed_in_a_trial(database, before + 4)
-    front = find(database, before + 4)
-    assert states(front) == before + 4
-    assert lost not in [point.trial for point in [*front.points, *front.beaten]]
-    time.sleep(3)
-    end(start(database, before + 5))
-    storage = optuna.storages.RDBStorage(database)
-    study = optuna.load_study(study_name="swsjax", storage=storage)
-    assert study.trials[lost].state == optuna.trial.TrialState.FAIL
-    storage.remove_session()
-    storage.engine.dispose()
-
-
-@pytest.mark.parametrize(
-    "config",
-    [
-        Config(),
-        BASE,
-        Config(tau=jnp.float32(0.1), kept=np.float64(0.3), hard_rates=Rates(weights=1e-5)),
-        Config(hyper_priors=swsjax.HyperPriors(pi_zero=swsjax.Beta(3.0, 2.0)), method="exact"),
-    ],
-)
-def test_a_config_survives_json(config):
-    assert Config.from_dict(json.loads(json.dumps(config.to_dict()))) == config
-    assert list(config.to_dict()) == [field.name for field in fields(Config)]
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ([1], "settings of Config must be a dictionary, got [1]"),
-        ({"soft_rates": 3}, "settings of Rates must be a dictionary, got 3"),
-        (
-            {"hard_rates": {"weight": 1e-3}},
-            "Rates has no setting 'weight'; it has 'weights', 'means', 'precisions', 'mixing', "
-            "'warmup_epochs', 'final', 'epsilon'",
-        ),
-        (
-            {"hyper_priors": {"precision": {"shape": 1.0}}},
-            "Gamma needs shape and rate, got {'shape': 1.0}",
-        ),
-        ({"kept": 2}, "kept must be over 0 and at most 1, got 2"),
-    ],
-)
-def test_settings_that_are_none(settings, message):
-    with pytest.raises(swsjax.ConfigError) as raised:
-        Config.from_dict(settings)
-    assert str(raised.value) == message
-
-
-def test_settings_that_cannot_be_written_down():
-    schedule = optax.constant_schedule(0.1)
-    with pytest.raises(swsjax.ConfigError) as raised:
-        Config(tau=schedule).to_dict()
-    assert str(raised.value) == f"tau must be a number to be written down, got {schedule!r}"
 
 
 @pytest.mark.parametrize(
@@ -380,24 +257,30 @@ def test_settings_that_cannot_be_written_down():
         ({"callback": 3}, "callback must be a function, got a int"),
         ({"space": lambda trial, base: None}, "space must return a Config, got a NoneType"),
         ({"base": 0.1}, "base must be a Config, got a float"),
-        ({"trials": 0}, "trials must be a number of at least 1, got 0"),
+        ({"trials": 0}, "trials must be an integer of at least 1, got 0"),
         ({"max_error": 0}, "max_error must be a number greater than 0, got 0"),
         ({"max_error": "5 %"}, "max_error must be a number greater than 0, got '5 %'"),
-        ({"seed": -1}, "seed must be a number of at least 0, got -1"),
+        ({"seed": -1}, "the seed of a study must be at least 0, got -1"),
         (
             {"base": replace(BASE, tau=None)},
-            "space_around samples tau around the base's, so that must be a number, got None; the "
-            "default of compress is 1.1e-06 for each training example",
+            "space_around samples tau around that of the base, which must be a number, got None; "
+            "the default of compress is 1.1e-06 per training example",
         ),
     ],
 )
-def test_arguments_of_another_kind(tmp_path, arguments, message):
-    with pytest.raises(swsjax.ConfigError) as raised:
+def test_invalid_arguments(tmp_path, arguments, message):
+    with pytest.raises(ConfigError) as raised:
         find(tmp_path / "search.journal", **{"trials": 1} | arguments)
     assert str(raised.value) == message
 
 
-def test_a_storage_that_is_none(tmp_path):
+def test_a_file_in_place_of_a_study():
+    with pytest.raises(ConfigError) as raised:
+        swsjax.search(run, BASE, evaluate=error, study="search.journal")
+    assert str(raised.value) == "study must be a Study, got a str"
+
+
+def test_invalid_storage(tmp_path):
     with pytest.raises(TypeError) as raised:
         find(3, 1)
     assert (
@@ -406,9 +289,9 @@ def test_a_storage_that_is_none(tmp_path):
     )
 
 
-def test_a_database_that_is_not_there():
+def test_missing_database():
     pytest.importorskip("psycopg")
-    with pytest.raises(swsjax.ConfigError) as raised:
+    with pytest.raises(ConfigError) as raised:
         find("postgresql+psycopg://me:secret@127.0.0.1:1/none", 1)
     message = str(raised.value)
     assert message.startswith(
@@ -417,11 +300,12 @@ def test_a_database_that_is_not_there():
     assert "secret" not in message
 
 
-def test_a_study_that_began_with_other_settings(storage):
-    with pytest.raises(swsjax.CheckpointError) as raised:
-        find(storage, 1, base=replace(BASE, kept=0.5))
+def test_study_that_started_from_other_settings(storage):
+    with pytest.raises(CheckpointError) as raised:
+        find(storage, 1, base=replace(BASE, keep=0.5))
     assert str(raised.value) == (
-        "the study 'swsjax' in this storage began with other settings; give another name or storage"
+        "the study 'swsjax' in this storage started from other settings; choose a different name "
+        "or storage"
     )
 
 
@@ -429,4 +313,4 @@ def test_missing_optuna_names_the_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "optuna", None)
     with pytest.raises(ImportError) as raised:
         find(tmp_path / "search.journal", 1)
-    assert str(raised.value) == "a search needs optuna: pip install 'swsjax[search]'"
+    assert str(raised.value) == "search needs optuna: pip install 'swsjax[search]'"

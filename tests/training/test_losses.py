@@ -15,6 +15,7 @@ from swsjax.training.losses import (
     error_rate,
     logits_of,
     output_matching,
+    with_aux,
     with_teacher,
 )
 
@@ -46,39 +47,42 @@ def test_cross_entropy():
     np.testing.assert_allclose(gradient, INPUTS.T @ surprise / 7, rtol=1e-10)
 
 
-@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("teacher_weight", [0.0, 0.3, 1.0])
 @pytest.mark.parametrize("temperature", [1.0, 3.0])
-def test_distillation(share, temperature):
-    loss = distillation(apply, share=share, temperature=temperature)
+def test_distillation(teacher_weight, temperature):
+    loss = distillation(apply, teacher_weight=teacher_weight, temperature=temperature)
     value, _ = value_and_gradient(loss)
     teacher = special.softmax(TEACHER / temperature, axis=-1)
     student = special.softmax(INPUTS @ PARAMS / temperature, axis=-1)
     divergence = special.rel_entr(teacher, student).sum(axis=-1).mean()
-    expected = (1 - share) * manual_cross_entropy() + share * temperature**2 * divergence
+    expected = (1 - teacher_weight) * manual_cross_entropy()
+    expected += teacher_weight * temperature**2 * divergence
     np.testing.assert_allclose(value, expected, rtol=1e-12)
 
 
 def test_distillation_defaults():
-    expected = value_and_gradient(distillation(apply, share=0.5, temperature=3.0))
+    expected = value_and_gradient(distillation(apply, teacher_weight=0.5, temperature=3.0))
     np.testing.assert_array_equal(value_and_gradient(distillation(apply))[1], expected[1])
 
 
 def test_without_a_teacher_it_is_cross_entropy():
-    ours = value_and_gradient(distillation(apply, share=0.0))
+    ours = value_and_gradient(distillation(apply, teacher_weight=0.0))
     for x, y in zip(ours, value_and_gradient(cross_entropy(apply)), strict=True):
         np.testing.assert_allclose(x, y, rtol=1e-12)
 
 
-def test_nothing_to_learn_from_oneself():
-    batch = BATCH | {"teacher": INPUTS @ PARAMS + RNG.normal(size=(7, 1))}  # a shift says the same
-    value, gradient = value_and_gradient(distillation(apply, share=1.0), batch=batch)
+def test_distillation_from_the_net_itself_is_zero():
+    batch = BATCH | {
+        "teacher": INPUTS @ PARAMS + RNG.normal(size=(7, 1))
+    }  # a shift changes nothing
+    value, gradient = value_and_gradient(distillation(apply, teacher_weight=1.0), batch=batch)
     np.testing.assert_allclose(value, 0, atol=1e-12)
     np.testing.assert_allclose(gradient, 0, atol=1e-12)
 
 
 def test_gradient_keeps_its_scale_at_high_temperature():
-    """It tends to that of half the mean squared difference of centred logits, per class."""
-    _, gradient = value_and_gradient(distillation(apply, share=1.0, temperature=1e4))
+    """Its limit is that of half the mean squared difference of centred logits, per class."""
+    _, gradient = value_and_gradient(distillation(apply, teacher_weight=1.0, temperature=1e4))
     difference = INPUTS @ PARAMS - TEACHER
     difference -= difference.mean(axis=-1, keepdims=True)
     np.testing.assert_allclose(gradient, INPUTS.T @ difference / 4 / 7, rtol=1e-2)
@@ -87,8 +91,8 @@ def test_gradient_keeps_its_scale_at_high_temperature():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"share": -0.1}, "share must lie in [0, 1], got -0.1"),
-        ({"share": 1.5}, "share must lie in [0, 1], got 1.5"),
+        ({"teacher_weight": -0.1}, "teacher_weight must lie in [0, 1], got -0.1"),
+        ({"teacher_weight": 1.5}, "teacher_weight must lie in [0, 1], got 1.5"),
         ({"temperature": 0.5}, "temperature must be at least 1, got 0.5"),
         ({"temperature": float("nan")}, "temperature must be at least 1, got nan"),
     ],
@@ -117,9 +121,9 @@ def squares(params, batch):
 
 
 @pytest.mark.parametrize("make", [distillation, output_matching])
-def test_mixed_with_a_loss_of_the_callers(make):
-    value, _ = value_and_gradient(make(apply, share=0.3, loss=squares))
-    alone, _ = value_and_gradient(make(apply, share=1.0))
+def test_mixed_with_another_loss(make):
+    value, _ = value_and_gradient(make(apply, teacher_weight=0.3, loss=squares))
+    alone, _ = value_and_gradient(make(apply, teacher_weight=1.0))
     np.testing.assert_allclose(
         value, 0.7 * np.sum(PARAMS**2) * INPUTS.mean() + 0.3 * float(alone), rtol=1e-9
     )
@@ -128,21 +132,24 @@ def test_mixed_with_a_loss_of_the_callers(make):
 @pytest.mark.parametrize("make", [distillation, output_matching])
 def test_the_teacher_alone_needs_no_labels(make):
     batch = {"inputs": INPUTS, "teacher": TEACHER}
-    loss = make(apply, share=1.0)
+    loss = make(apply, teacher_weight=1.0)
     assert value_and_gradient(loss, batch=batch)[0] == value_and_gradient(loss)[0]
     with pytest.raises(KeyError):
-        value_and_gradient(make(apply, share=0.9), batch=batch)
+        value_and_gradient(make(apply, teacher_weight=0.9), batch=batch)
 
 
-@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
-def test_output_matching(share):
+@pytest.mark.parametrize("teacher_weight", [0.0, 0.3, 1.0])
+def test_output_matching(teacher_weight):
     targets = RNG.normal(size=TEACHER.shape)
     batch = BATCH | {"targets": targets}
-    value, gradient = value_and_gradient(output_matching(apply, share=share), batch=batch)
+    value, gradient = value_and_gradient(
+        output_matching(apply, teacher_weight=teacher_weight), batch=batch
+    )
     outputs = INPUTS @ PARAMS
-    expected = (1 - share) * (outputs - targets) ** 2 + share * (outputs - TEACHER) ** 2
+    other_weight = 1 - teacher_weight
+    expected = other_weight * (outputs - targets) ** 2 + teacher_weight * (outputs - TEACHER) ** 2
     np.testing.assert_allclose(value, expected.mean(), rtol=1e-12)
-    pull = 2 * (outputs - (1 - share) * targets - share * TEACHER) / outputs.size
+    pull = 2 * (outputs - other_weight * targets - teacher_weight * TEACHER) / outputs.size
     np.testing.assert_allclose(gradient, INPUTS.T @ pull, rtol=1e-10)
 
 
@@ -150,3 +157,17 @@ def test_with_teacher():
     data = with_teacher({"inputs": jnp.asarray(INPUTS), "labels": LABELS}, apply, PARAMS)
     np.testing.assert_allclose(data["teacher"], INPUTS @ PARAMS, atol=1e-4)
     assert data["labels"] is LABELS
+
+
+@pytest.mark.parametrize("make", [cross_entropy, distillation])
+def test_a_loss_of_a_net_that_carries_state(make):
+    def apply_with_aux(params, seen, inputs):
+        return apply(params, inputs), seen + len(inputs)
+
+    def with_state(params, batch):
+        return with_aux(make, apply_with_aux)(params, 3, batch)
+
+    ours = value_and_gradient(lambda params, batch: with_state(params, batch)[0])
+    for x, y in zip(ours, value_and_gradient(make(apply)), strict=True):
+        np.testing.assert_array_equal(x, y)
+    assert with_state(PARAMS, BATCH)[1] == 10

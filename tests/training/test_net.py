@@ -1,4 +1,4 @@
-"""Every kind of net, taken apart and put together, and through a retraining."""
+"""Every kind of net, taken apart, rebuilt, and through a retraining."""
 
 import re
 
@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from flax import linen, nnx
 
-from swsjax.sws.compression import compress
-from swsjax.sws.config import Config
 from swsjax.errors import ConfigError
 from swsjax.file.files import load, save
-from swsjax.training.net import take_apart
+from swsjax.sws.compression import compress
+from swsjax.sws.config import Config
 from swsjax.sws.quantizing import codebook
-from swsjax.sws.step import Rates
-from swsjax.training.selection import FROZEN
+from swsjax.sws.rates import LearningRates
+from swsjax.training.net import Weights, named_weights, take_apart
+from swsjax.training.selection import FROZEN, select
 
 RNG = np.random.default_rng(0)
 DATA = {"x": np.float32(RNG.normal(size=(200, 4))), "y": np.float32(RNG.normal(size=(200, 3)))}
@@ -27,8 +27,8 @@ QUICK = Config(
     soft_epochs=1,
     hard_epochs=1,
     prune_epochs=2,
-    kept=0.9,
-    soft_rates=Rates(weights=1e-2),
+    keep=0.9,
+    soft_learning_rates=LearningRates(weights=1e-2),
     batch_size=50,
     least_steps=1,
 )
@@ -56,7 +56,7 @@ def squared(outputs, batch):
     return jnp.mean((outputs - batch["y"]) ** 2)
 
 
-def same(first, second):
+def assert_same(first, second):
     assert jax.tree.structure(first) == jax.tree.structure(second)
     for x, y in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True):
         np.testing.assert_array_equal(x, y)
@@ -68,7 +68,7 @@ def levels_of(mixture, dtype):
     return {0.0, *means.astype(np.float32).tolist()}
 
 
-def test_nnx_module_is_passed_as_it_is():
+def test_an_nnx_module_is_passed_as_it_is():
     net = Module(nnx.Rngs(0))
     before = jax.tree.map(np.array, nnx.to_pure_dict(nnx.state(net, (nnx.Param, nnx.BatchStat))))
     seen = []
@@ -84,16 +84,16 @@ def test_nnx_module_is_passed_as_it_is():
     )
     assert isinstance(result.params, Module)
     assert isinstance(seen[-1], Module)
-    # The caller's stays as it was.
+    # The caller's module is not changed.
     now = nnx.to_pure_dict(nnx.state(net, (nnx.Param, nnx.BatchStat)))
-    same(now, before)
+    assert_same(now, before)
     assert int(net.drop.rngs.count[...]) == 0
-    # Weights are few values; statistics and counters are those of the last step, as they came.
+    # Weights share few values; statistics and counters are those of the last step, unchanged.
     values = codebook(nnx.to_pure_dict(nnx.state(result.params, nnx.Param)))
     assert set(values.tolist()) <= levels_of(result.mixtures["weights"], jnp.float32)
     assert np.abs(result.params.norm.mean[...]).min() > 0
     assert int(result.params.drop.rngs.count[...]) == STEPS
-    same(
+    assert_same(
         nnx.to_pure_dict(nnx.state(result.retrained, nnx.BatchStat)),
         nnx.to_pure_dict(nnx.state(result.params, nnx.BatchStat)),
     )
@@ -181,13 +181,13 @@ def test_keys_numbers_and_empty_leaves():
         outputs = (batch["x"] + net["factor"] * noise) @ net["w"] * net["scale"]
         return squared(outputs, batch) + net["empty"].sum()
 
-    made = compress(net, loss, DATA, QUICK).params
-    assert made["key"] == net["key"]
-    assert made["factor"] is net["factor"]
-    assert made["empty"].shape == (0, 3)
-    assert made["scale"].shape == ()
-    values = codebook({"scale": made["scale"], "w": made["w"]})
-    assert made["scale"] in values
+    result = compress(net, loss, DATA, QUICK).params
+    assert result["key"] == net["key"]
+    assert result["factor"] is net["factor"]
+    assert result["empty"].shape == (0, 3)
+    assert result["scale"].shape == ()
+    values = codebook({"scale": result["scale"], "w": result["w"]})
+    assert result["scale"] in values
     assert len(values) <= 5
 
 
@@ -228,37 +228,74 @@ def test_leaves_of_every_kind():
         assert made["scale"].dtype == jnp.float32
 
 
-def test_several_mixtures_and_leaves_left_out():
+def test_several_groups_and_leaves_left_out():
     net = mixed_net()
     result = compress(net, mixed_loss, DATA, QUICK, rules=RULES)
     assert set(result.mixtures) == {"weights", "scales"}
     for leaf, name in (("half", "weights"), ("scale", "scales")):
         values = np.unique(np.asarray(result.params[leaf], np.float32)).tolist()
         assert set(values) <= levels_of(result.mixtures[name], net[leaf].dtype)
-    # Left out of compression, but trained.
+    # Trained, but not compressed.
     np.testing.assert_array_equal(result.params["left"], result.retrained["left"])
     assert not np.isin(result.params["left"], net["left"]).any()
 
 
-def test_pruning_does_not_hold_what_is_left_out():
+def test_pruning_does_not_hold_leaves_left_out_of_compression():
     net = mixed_net() | {"left": jnp.zeros(3)}
     result = compress(net, mixed_loss, DATA, QUICK, rules=RULES)
     assert np.all(np.asarray(result.params["left"]) != 0)
 
 
-def test_put_together_is_what_was_taken_apart():
+def test_groups_are_in_the_order_of_the_leaves():
+    net = {"a": np.ones(1), "b": np.ones(2), "c": np.ones(3), "d": np.ones(4)}
+    weights = take_apart(net, rules=[("b", None), ("c", "c"), ("?", "others")]).weights
+    assert list(weights.groups) == ["others", "c"]
+    sizes = {name: [leaf.size for leaf in leaves] for name, leaves in weights.groups.items()}
+    assert sizes == {"others": [1, 4], "c": [3]}
+    assert [leaf.size for leaf in weights.free] == [2]
+
+
+def test_a_rebuilt_net_is_the_one_taken_apart():
     net = mixed_net()
     parts = take_apart(net, {"key": jnp.ones(2)}, RULES)
-    whole, aux = parts.whole(parts.params, parts.carried)
-    assert jax.tree.structure(whole) == jax.tree.structure(net)
-    same(aux, {"key": jnp.ones(2)})
+    rebuilt, aux = parts.rebuild(parts.weights, parts.carried)
+    assert jax.tree.structure(rebuilt) == jax.tree.structure(net)
+    assert_same(aux, {"key": jnp.ones(2)})
     for name, leaf in net.items():
-        assert whole[name] is leaf or np.array_equal(whole[name], leaf)
-    assert len(parts.labels) == len(jax.tree.leaves(parts.params)) == 3
-    assert set(parts.labels) == {"weights", None, "scales"}
+        assert rebuilt[name] is leaf or np.array_equal(rebuilt[name], leaf)
+    assert parts.selection == select(net, RULES)
+    expected = Weights({"weights": [net["half"]], "scales": [net["scale"]]}, [net["left"]])
+    assert_same(parts.weights, expected)
+
+
+def test_a_net_is_rebuilt_of_other_weights():
+    net = mixed_net()
+    parts = take_apart(net, rules=RULES)
+    rebuilt, _ = parts.rebuild(jax.tree.map(lambda x: 2 * x, parts.weights), parts.carried)
+    for name in ("half", "scale", "left"):
+        np.testing.assert_array_equal(rebuilt[name], 2 * net[name])
+    np.testing.assert_array_equal(rebuilt["frozen"], net["frozen"])
+
+
+def test_the_loss_of_the_parts_is_that_of_the_net():
+    net = mixed_net()
+    parts = take_apart(net, rules=RULES)
+    value, carried = parts.loss(mixed_loss)(parts.weights, parts.carried, DATA)
+    assert value == mixed_loss(net, DATA)
+    assert carried is parts.carried
+
+
+def test_arrays_by_name():
+    net = mixed_net()
+    trained = named_weights(net, select(net, RULES))
+    assert list(trained) == ["half", "left", "scale"]
+    assert named_weights(net, select(net, RULES), "scales") == {"scale": net["scale"]}
+    module = nnx.Linear(2, 3, rngs=nnx.Rngs(0))
+    of_module = named_weights(module, select(module, [("bias", None)]), "weights")
+    assert_same(of_module, {"kernel": module.kernel[...]})
 
 
 def test_aux_with_a_module():
-    message = "aux is given with an NNX module, which carries its own variables; put it into one"
+    message = "aux is passed with an NNX module, which carries its own variables; store it in one"
     with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
         take_apart(Module(nnx.Rngs(0)), {})

@@ -1,81 +1,17 @@
-"""One epoch sees what it should; pretraining against NumPy and on digits."""
+"""Pretraining against NumPy, and as `train` with AdamW."""
 
+import re
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
-from flax import nnx
 
-from swsjax.lab.task import build, pretrain_classifier
-from swsjax.lab.data import load_digits
 from swsjax.errors import ConfigError
-from swsjax.training.loop import PretrainConfig, TrainState, epoch, pretrain
-
-INDICES = {"index": np.arange(12), "twice": 2 * np.arange(12)}
-
-
-def record(state, batch):
-    """Append the batch to the record in ``params``; ``opt_state`` counts the batches."""
-    aligned = jnp.all(batch["twice"] == 2 * batch["index"])
-    seen = state.params.at[state.opt_state].set(jnp.where(aligned, batch["index"], -1))
-    return TrainState(seen, state.opt_state + 1, state.key), batch["index"].mean()
-
-
-def start(seed, steps=4, batch_size=3):
-    unseen = jnp.full((steps, batch_size), -1)
-    return TrainState(unseen, jnp.zeros((), jnp.int32), jax.random.key(seed))
-
-
-def order(seed=0, epochs=1, size=12, steps=4, batch_size=3):
-    """What was seen in each epoch, and the mean infos."""
-    data = jax.tree.map(lambda x: jnp.asarray(x[:size]), INDICES)
-    state, orders, infos = start(seed, steps, batch_size), [], []
-    for _ in range(epochs):
-        state, info = epoch(record, state, data, batch_size=batch_size)
-        orders.append(np.asarray(state.params).ravel().tolist())
-        infos.append(info)
-        state = state._replace(opt_state=jnp.zeros((), jnp.int32))
-    return orders, infos
-
-
-def test_every_example_once_in_each_epoch():
-    orders, infos = order(epochs=3)
-    assert [sorted(seen) for seen in orders] == [list(range(12))] * 3
-    assert len({tuple(seen) for seen in orders}) == 3
-    assert list(range(12)) not in orders
-    np.testing.assert_allclose(infos, 5.5)
-
-
-def test_order_depends_on_the_key_only():
-    assert order(seed=1, epochs=2) == order(seed=1, epochs=2)
-    assert order(seed=1)[0] != order(seed=2)[0]
-
-
-def test_incomplete_batch_is_left_out_and_is_another_one_each_time():
-    orders, _ = order(epochs=20, size=11, steps=3)
-    assert all(len(set(seen)) == 9 and min(seen) >= 0 for seen in orders)
-    assert set().union(*orders) == set(range(11))
-
-
-def test_state_is_donated():
-    state = start(0)
-    epoch(record, state, jax.tree.map(jnp.asarray, INDICES), batch_size=3)
-    assert state.params.is_deleted()
-
-
-def test_epochs_compile_once():
-    traces = []
-
-    def step(state, batch):
-        traces.append(batch["index"].shape)
-        return record(state, batch)
-
-    state = start(0)
-    for _ in range(3):
-        state, _ = epoch(step, state, INDICES, batch_size=3)
-    assert traces == [(3,)]
+from swsjax.training.loop import train
+from swsjax.training.pretraining import PretrainConfig, pretrain
 
 
 def squared(params, batch):
@@ -95,34 +31,59 @@ def adamw(x, target, steps, rate, decay):
 
 def test_pretraining_is_adamw_with_a_half_cosine():
     config = PretrainConfig(epochs=5, learning_rate=0.3, weight_decay=0.1, batch_size=4)
-    reports = []
-    data = np.array([1.0, 1.0, 3.0, 3.0] * 2, np.float32)  # 2 batches an epoch
-    trained = pretrain(jnp.asarray(8.0), squared, np.full(8, 2.0), config, callback=reports.append)
-    np.testing.assert_allclose(trained, adamw(8.0, 2.0, 10, 0.3, 0.1), rtol=1e-4)
-    assert [report[:2] for report in reports] == [(done, 5) for done in range(1, 6)]
-    first_two = [8.0, adamw(8.0, 2.0, 10, 0.3, 0.1)]
-    assert reports[0].loss < 0.5 * (first_two[0] - 2) ** 2
-    still = pretrain(
-        jnp.asarray(8.0),
-        squared,
-        data,
-        PretrainConfig(epochs=1, learning_rate=0.0, batch_size=8),
-        callback=reports.append,
-    )
-    assert still == 8
-    np.testing.assert_allclose(reports[-1].loss, 0.5 * np.mean((data - 8) ** 2), rtol=1e-6)
+    trained = pretrain(jnp.asarray(8.0), squared, np.full(8, 2.0), config)  # 2 steps per epoch
+    np.testing.assert_allclose(trained.params, adamw(8.0, 2.0, 10, 0.3, 0.1), rtol=1e-4)
 
 
-def test_seed_decides_the_order():
+def test_the_loss_of_an_epoch_is_the_mean_of_its_steps():
+    data = np.array([1.0, 1.0, 3.0, 3.0] * 2, np.float32)
+    config = PretrainConfig(epochs=3, learning_rate=0.0, batch_size=4)
+    trained = pretrain(jnp.asarray(8.0), squared, data, config)
+    assert trained.params == 8
+    assert [(epoch.stage, epoch.epoch, epoch.epochs) for epoch in trained.history] == [
+        ("train", 1, 3),
+        ("train", 2, 3),
+        ("train", 3, 3),
+    ]
+    losses = [epoch.loss for epoch in trained.history]
+    np.testing.assert_allclose(losses, 0.5 * np.mean((data - 8) ** 2), rtol=1e-6)
+
+
+def carrying_loss(params, aux, batch):
+    noise = 0.1 * jax.random.normal(jax.random.fold_in(jax.random.key(0), aux["steps"]))
+    error = batch["x"] @ params["w"] + params["b"] + noise - batch["y"]
+    return jnp.mean(error**2), {"steps": aux["steps"] + 1}
+
+
+def test_pretraining_is_train_with_adamw_to_the_last_bit():
+    rng = np.random.default_rng(0)
+    data = {"x": np.float32(rng.normal(size=(50, 4))), "y": np.float32(rng.normal(size=(50, 3)))}
+    params = {"w": np.float32(rng.normal(size=(4, 3))), "b": np.zeros(3, np.float32)}
+    aux = {"steps": jnp.zeros((), jnp.int32)}
+    config = PretrainConfig(
+        epochs=4, learning_rate=0.02, weight_decay=0.3, batch_size=8, seed=5
+    )  # 6 steps per epoch
+    seen = []
+    ours = pretrain(params, carrying_loss, data, config, aux=aux, callback=seen.append)
+    optimizer = optax.adamw(optax.cosine_decay_schedule(0.02, 24), weight_decay=0.3)
+    theirs = train(params, carrying_loss, data, optimizer, epochs=4, batch_size=8, seed=5, aux=aux)
+    assert ours.history == theirs.history == seen
+    assert jax.tree.structure(ours) == jax.tree.structure(theirs)
+    for x, y in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
+        np.testing.assert_array_equal(x, y, strict=True)
+    assert ours.aux["steps"] == 24
+
+
+def test_the_seed_decides_the_order():
     data = np.random.default_rng(0).normal(size=32).astype(np.float32)
     params = {"jax": jnp.asarray(8.0), "numpy": np.zeros(2, np.float32)}
 
     def loss(params, batch):
         return squared(params["jax"], batch) + jnp.sum((params["numpy"] - batch[0]) ** 2)
 
-    train = partial(pretrain, params, loss, data)
+    run = partial(pretrain, params, loss, data)
     first, again, other = (
-        train(PretrainConfig(epochs=2, learning_rate=0.1, batch_size=4, seed=seed))
+        run(PretrainConfig(epochs=2, learning_rate=0.1, batch_size=4, seed=seed)).params
         for seed in (0, 0, 1)
     )
     assert jax.tree.map(jnp.array_equal, first, again) == {"jax": True, "numpy": True}
@@ -132,40 +93,18 @@ def test_seed_decides_the_order():
     np.testing.assert_array_equal(params["numpy"], 0)
 
 
-class Small(nnx.Module):
-    def __init__(self, image_shape, classes, *, rngs):
-        self.fc1 = nnx.Linear(64, 32, rngs=rngs)
-        self.fc2 = nnx.Linear(32, classes, rngs=rngs)
-
-    def __call__(self, images):
-        return self.fc2(nnx.relu(self.fc1(images.reshape(len(images), -1))))
-
-
-def test_digits_are_learned():
-    digits = load_digits()
-    untrained = build(Small, digits)
-    losses = []
-    trained = pretrain_classifier(
-        untrained,
-        digits,
-        PretrainConfig(epochs=25, learning_rate=5e-3, batch_size=64),
-        callback=lambda progress: losses.append(progress.loss),
-    )
-    assert untrained.error(digits.validation) > 0.5
-    assert trained.error(digits.validation) < 0.1
-    assert losses[-1] < 0.2 < 1 < losses[0]
-
-
 @pytest.mark.parametrize(
-    ("config", "message"),
+    ("settings", "message"),
     [
         ({"epochs": 0}, "epochs must be at least 1, got 0"),
+        ({"learning_rate": -1.0}, "learning_rate must be finite and not negative, got -1.0"),
+        ({"weight_decay": np.inf}, "weight_decay must be finite and not negative, got inf"),
         (
             {"batch_size": 9},
-            "data hold 8 examples, fewer than a batch of 9; set batch_size in the config",
+            "data hold 8 examples, fewer than a batch of 9; set a smaller batch_size",
         ),
     ],
 )
-def test_what_cannot_be_trained_says_so(config, message):
-    with pytest.raises(ConfigError, match=f"^{message}$"):
-        pretrain(jnp.zeros(()), lambda p, b: p * b.sum(), jnp.ones(8), PretrainConfig(**config))
+def test_settings_out_of_range(settings, message):
+    with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
+        pretrain(jnp.zeros(()), squared, jnp.ones(8), PretrainConfig(**settings))

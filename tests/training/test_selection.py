@@ -1,16 +1,15 @@
-"""Rules over leaves: their order, the table, and every error."""
+"""Rules over the leaves of a net: their order, the table, and every error message."""
 
 import re
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 from flax import nnx
 
 from swsjax.errors import ConfigError
-from swsjax.training.selection import FROZEN, by_mixture, is_weight, select
+from swsjax.training.selection import FROZEN, select
 
 NET = {
     "conv": {"bias": jnp.ones(2), "kernel": jnp.ones((3, 3, 1, 2), jnp.bfloat16)},
@@ -19,12 +18,12 @@ NET = {
 }
 
 
-def labels(rules=(), net=NET):
-    return {leaf.path: leaf.label for leaf in select(net, rules).leaves}
+def groups(rules=(), net=NET):
+    return {leaf.name: leaf.group for leaf in select(net, rules).leaves}
 
 
-def test_without_rules_one_mixture_is_over_all_weights():
-    assert labels() == {
+def test_without_rules_all_weights_are_in_one_group():
+    assert groups() == {
         "conv/bias": "weights",
         "conv/kernel": "weights",
         "dense/0/bias": "weights",
@@ -35,26 +34,26 @@ def test_without_rules_one_mixture_is_over_all_weights():
 
 def test_the_first_rule_that_matches_decides():
     rules = [("*/bias", None), ("conv/*", "convolutions"), ("dense/?/k*", FROZEN)]
-    assert labels(rules) == {
+    assert groups(rules) == {
         "conv/bias": None,
         "conv/kernel": "convolutions",
         "dense/0/bias": None,
         "dense/0/kernel": FROZEN,
         "steps": FROZEN,
     }
-    with_another_order = [("conv/*", "convolutions"), ("*/bias", None)]
-    assert labels(with_another_order)["conv/bias"] == "convolutions"
+    other_order = [("conv/*", "convolutions"), ("*/bias", None)]
+    assert groups(other_order)["conv/bias"] == "convolutions"
 
 
-def test_what_is_no_weight_stays_frozen_whatever_a_rule_says():
-    assert labels([("*", "all")])["steps"] is FROZEN
+def test_leaves_that_are_not_weights_are_frozen_whatever_a_rule_says():
+    assert groups([("*", "all")])["steps"] is FROZEN
 
 
-def test_paths_of_modules():
+def test_names_of_leaves_in_modules():
     module = eqx.nn.MLP(2, 1, 3, 1, key=jax.random.key(0))
-    assert labels(net=module)["layers/0/weight"] == "weights"
-    state = nnx.to_pure_dict(nnx.state(nnx.Linear(2, 3, rngs=nnx.Rngs(0)), nnx.Param))
-    assert list(labels(net={"fc": state})) == ["fc/bias", "fc/kernel"]
+    assert groups(net=module)["layers/0/weight"] == "weights"
+    module = nnx.BatchNorm(2, rngs=nnx.Rngs(0))  # its statistics are not parameters
+    assert groups([("bias", None)], module) == {"bias": None, "scale": "weights"}
 
 
 def test_the_table():
@@ -63,10 +62,9 @@ def test_the_table():
         [
             "leaf            type      shape    weights  what happens",
             "conv/bias       float32   2              2  trained, not compressed",
-            "conv/kernel     bfloat16  3x3x1x2       18  compressed under the mixture "
-            "'convolutions'",
+            "conv/kernel     bfloat16  3x3x1x2       18  compressed, in the group 'convolutions'",
             "dense/0/bias    float32   4              4  frozen",
-            "dense/0/kernel  float32   8x4           32  compressed under the mixture 'weights'",
+            "dense/0/kernel  float32   8x4           32  compressed, in the group 'weights'",
             "steps           int32     -              1  frozen",
         ]
     )
@@ -74,8 +72,8 @@ def test_the_table():
 
 NEAR = "did you mean one of"
 NOTHING = (
-    "params hold no weights to compress; expected a pytree of floating arrays, of which the rules "
-    "leave some under a mixture, got "
+    "params hold no weights to compress; expected a pytree of floating arrays, some of which the "
+    "rules leave in a group, got "
 )
 
 
@@ -90,22 +88,22 @@ NOTHING = (
         ),
         (
             [("conv/*", "a"), ("conv/bias", None)],
-            "rule 'conv/bias' decides nothing: earlier rules match all that it matches; put it "
-            "before them or leave it out",
+            "rule 'conv/bias' decides nothing: earlier rules match everything it matches; move "
+            "it before them or leave it out",
         ),
         (
             [("conv/*", 3)],
-            "rule 'conv/*' maps to 3; expected a mixture's name, None or FROZEN",
+            "rule 'conv/*' maps to 3; expected the name of a group, None or FROZEN",
         ),
         (
             [("conv/*", "")],
-            "rule 'conv/*' maps to ''; expected a mixture's name, None or FROZEN",
+            "rule 'conv/*' maps to ''; expected the name of a group, None or FROZEN",
         ),
         ([("*", None)], NOTHING),
         ([("*", FROZEN)], NOTHING),
     ],
 )
-def test_rules_that_are_wrong(rules, message):
+def test_wrong_rules(rules, message):
     with pytest.raises(ConfigError, match=f"^{re.escape(message)}"):
         select(NET, rules)
 
@@ -114,30 +112,3 @@ def test_rules_that_are_wrong(rules, message):
 def test_nothing_to_compress(net):
     with pytest.raises(ConfigError, match=f"^{re.escape(NOTHING)}"):
         select(net)
-
-
-@pytest.mark.parametrize(
-    ("leaf", "expected"),
-    [
-        (np.float64(1), True),
-        (np.ones(2), True),
-        (jnp.ones(2, jnp.float16), True),
-        (np.arange(2), False),
-        (jnp.ones(2, bool), False),
-        (jnp.ones(2, jnp.complex64), False),
-        (jax.random.key(0), False),
-        (1.0, False),
-        ("text", False),
-        (jax.nn.relu, False),
-    ],
-)
-def test_what_a_weight_is(leaf, expected):
-    assert is_weight(leaf) == expected
-
-
-def test_leaves_by_mixture():
-    leaves = [np.ones(1), np.ones(2), np.ones(3), np.ones(4)]
-    groups = by_mixture(leaves, ["b", None, "a", "b"])
-    assert list(groups) == ["b", "a"]
-    assert [x.size for x in groups["b"]] == [1, 4]
-    assert [x.size for x in groups["a"]] == [3]

@@ -1,10 +1,10 @@
-"""Train two small nets with PyTorch and write what test_interchange.py reads.
+"""Train two small nets with PyTorch and write what test_torch_nets.py reads.
 
-    pip install torch==2.13.0 && python tests/data/make_torch_fixture.py
+    pip install torch==2.13.0 && python tests/file/data/make_torch_fixture.py
 
 Each net is written as PyTorch users write it, ``save_file(net.state_dict(), ...)``, once in
 float32 and the multilayer perceptron also in bfloat16; ``torch-logits.npz`` holds 16 test images
-and what each net makes of them.
+and the logits of each net.
 """
 
 from collections import OrderedDict
@@ -15,22 +15,8 @@ import numpy as np
 FOLDER = Path(__file__).parent
 
 
-def main():
-    # Imported here, so that pytest may look for doctests in this file without PyTorch.
-    import torch
-    from safetensors.torch import save_file
-    from sklearn.datasets import load_digits
-    from torch import nn
-
-    torch.manual_seed(0)
-    torch.set_num_threads(1)
-    digits = load_digits()
-    images = torch.tensor(digits.images / 16, dtype=torch.float32)
-    labels = torch.tensor(digits.target)
-    train, test = slice(None, 1500), slice(1500, None)
-    few = images[test][:16]
-
-    mlp = nn.Sequential(
+def perceptron(nn):
+    return nn.Sequential(
         OrderedDict(
             flatten=nn.Flatten(),
             fc1=nn.Linear(64, 48),
@@ -40,8 +26,11 @@ def main():
             fc3=nn.Linear(32, 10),
         )
     )
-    # What is flattened has 8 channels of 2 x 3 pixels: no two axes are alike.
-    convnet = nn.Sequential(
+
+
+def convnet(nn):
+    """The flattened array has 8 channels of 2 x 3 pixels: no two axes are alike."""
+    return nn.Sequential(
         OrderedDict(
             channel=nn.Unflatten(1, (1, 8)),
             conv1=nn.Conv2d(1, 6, 3, padding=1),
@@ -57,6 +46,23 @@ def main():
             fc2=nn.Linear(24, 10),
         )
     )
+
+
+def main():
+    # Imported here, so that pytest can collect doctests in this file without PyTorch.
+    import torch
+    from safetensors.torch import save_file
+    from sklearn.datasets import load_digits
+    from torch import nn
+
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    digits = load_digits()
+    images = torch.tensor(digits.images / 16, dtype=torch.float32)
+    labels = torch.tensor(digits.target)
+    train, test = slice(None, 1500), slice(1500, None)
+    few = images[test][:16]
+    nets = {"mlp": perceptron(nn), "convnet": convnet(nn)}
 
     def fit(net):
         optimizer = torch.optim.Adam(net.parameters(), 2e-3)
@@ -74,11 +80,12 @@ def main():
         with torch.no_grad():
             return net(few).numpy()
 
-    fit(mlp)
-    fit(convnet)
-    save_file(mlp.state_dict(), FOLDER / "torch-mlp.safetensors")
-    save_file(convnet.state_dict(), FOLDER / "torch-convnet.safetensors")
-    arrays = {"images": few.numpy(), "mlp": logits(mlp), "convnet": logits(convnet)}
+    arrays = {"images": few.numpy()}
+    for name, net in nets.items():
+        fit(net)
+        save_file(net.state_dict(), FOLDER / f"torch-{name}.safetensors")
+        arrays[name] = logits(net)
+    mlp = nets["mlp"]
     halved = {name: weight.bfloat16() for name, weight in mlp.state_dict().items()}
     save_file(halved, FOLDER / "torch-mlp-bfloat16.safetensors")
     mlp.load_state_dict(halved)

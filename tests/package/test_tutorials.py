@@ -1,0 +1,84 @@
+"""Every tutorial runs, with a few steps where the page has thousands.
+
+``python -m sphinx docs`` runs the pages in full.
+"""
+
+import os
+import re
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+
+import matplotlib.pyplot as plt
+import pytest
+
+import swsjax
+from swsjax import lab
+from swsjax.sws import recipes
+
+TUTORIALS = Path(__file__).parents[2] / "docs" / "tutorials"
+PAGES = sorted(path.stem for path in TUTORIALS.glob("*.md"))
+TRIALS = {"trials": 2}
+
+
+def cells(page):
+    return re.findall(r"^```\{code-cell\} python3\n(.*?)^```", page, flags=re.MULTILINE | re.DOTALL)
+
+
+def short(config):
+    """One epoch of a few steps per stage, with settings under which the weights gather soon."""
+    config = config or swsjax.Config()
+    epochs = ("soft_epochs", "hard_epochs", "prune_epochs")
+    once = {name: min(getattr(config, name), 1) for name in epochs}
+    return replace(config, **once, least_steps=1, initial_std=0.02, tolerance=1.0)
+
+
+def shorten(monkeypatch):
+    """Replace everything that takes minutes on the pages by something that takes seconds."""
+    of_a_tree, search, of_a_task = swsjax.compress, swsjax.search, recipes.compress_task
+    pretrain, all_of_mnist = lab.pretrain_task, lab.load_mnist
+
+    def compress(params, loss, data, config=None, **given):
+        return of_a_tree(params, loss, data, short(config), **given)
+
+    def compress_task(task, net, recipe, **given):
+        return of_a_task(task, net, recipe._replace(config=short(recipe.config)), **given)
+
+    def pretrain_task(task, config):
+        return pretrain(task, replace(config, epochs=1))
+
+    def load_mnist():
+        mnist = all_of_mnist()
+        return mnist._replace(train=lab.Split(*(array[:3200] for array in mnist.train)))
+
+    monkeypatch.setattr(swsjax, "compress", compress)
+    monkeypatch.setattr(swsjax, "search", lambda *given, **named: search(*given, **named | TRIALS))
+    monkeypatch.setattr(recipes, "compress_task", compress_task)
+    monkeypatch.setattr(lab, "pretrain_task", pretrain_task)
+    monkeypatch.setattr(lab, "load_mnist", load_mnist)
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_tutorial_runs(name, tmp_path, capsys, monkeypatch):
+    if name == "lenet_300_100" and "SWSJAX_DATA" not in os.environ:
+        pytest.skip("SWSJAX_DATA does not say where MNIST is")
+    if name != "prior":  # a thousand weights, and a run that must fail
+        shorten(monkeypatch)
+    # Replaces what shows figures in a notebook.
+    shown = []
+    display = ModuleType("IPython.display")
+    display.Image, display.display = bytes, shown.append
+    monkeypatch.setitem(sys.modules, "IPython.display", display)
+    monkeypatch.setattr(plt, "show", lambda: shown.append(plt.gcf()))
+    monkeypatch.chdir(tmp_path)
+
+    page = (TUTORIALS / f"{name}.md").read_text()
+    names = {"__name__": "__main__"}
+    for cell in cells(page):
+        exec(compile(cell, f"{name}.md", "exec"), names)
+        figures = len(re.findall(r"plt\.show\(\)|^display\(", cell, flags=re.MULTILINE))
+        assert len(shown) == figures
+        assert figures or capsys.readouterr().out
+        shown.clear()
+    plt.close("all")

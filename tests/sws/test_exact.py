@@ -1,0 +1,34 @@
+"""The exact prior, evaluated in blocks, against the density of every weight."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from swsjax.sws import exact
+from swsjax.sws.prior import assign, component_means, log_prob
+
+RNG = np.random.default_rng(0)
+WEIGHTS = jnp.asarray(RNG.uniform(-1.5, 1.5, 300).astype(np.float32))
+
+
+def test_exact_sum_is_the_density_of_every_weight(mixture_of):
+    """Over more than one block, the last one not full, and a leaf without weights."""
+    mixture = jax.tree.map(jnp.float32, mixture_of([-0.4, 0.5], [0.1] * 3, [0.8, 0.1, 0.1]))
+    leaves = [jnp.float32(RNG.normal(0, 0.5, (123, 45))), jnp.zeros((0, 3)), jnp.asarray(0.3)]
+    ours = jax.value_and_grad(exact.sum_log_prob, argnums=(0, 1))(mixture, leaves)
+    expected = jax.value_and_grad(
+        lambda m, leaves: sum(log_prob(m, leaf).sum() for leaf in leaves), argnums=(0, 1)
+    )(mixture, leaves)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=1e-4), ours, expected
+    )
+
+
+def test_exact_assignment_and_its_gradients(mixture_of):
+    mixture = jax.tree.map(jnp.float32, mixture_of([-0.8, 0.6], [0.1, 0.2, 0.2], [7, 1, 1]))
+    (ours,), backward = jax.vjp(exact.straight_through, mixture, [WEIGHTS])
+    np.testing.assert_array_equal(ours, component_means(mixture)[assign(mixture, WEIGHTS)])
+    by_mixture, (by_weights,) = backward([jnp.ones_like(WEIGHTS)])
+    np.testing.assert_array_equal(by_weights, 1)
+    counts = [(ours == mean).sum() for mean in mixture.means]
+    np.testing.assert_array_equal(by_mixture.means, counts)

@@ -135,7 +135,7 @@ def search_table() -> str:
         for point in sorted(content["front"] + first, key=lambda point: point["file_bytes"])
     ]
     header = ["trial", "validation error", "bytes", "`tau`", "`pi_zero`", "`components`"]
-    header += ["`soft_rates.precisions`", "`kept`"]
+    header += ["`soft_learning_rates.precisions`", "`keep`"]
     completed, stopped = len(content["front"] + content["beaten"]), content["stopped"]
     files = {
         f"trial {content['chosen']['trial']}": content["chosen"]["report"],

@@ -18,7 +18,7 @@ from swsjax.sws.prior import GaussianMixture, init_mixture
 from swsjax.sws.quantizing import non_zeros, quantize_groups
 from swsjax.sws.record import read_details
 from swsjax.sws.stages import Run, Stages, run_stages, three_stages
-from swsjax.training.epochs import caches_cleared, epoch
+from swsjax.training.epochs import caches_cleared, compiled_loop, indexed_step
 from swsjax.training.history import Epoch, Log, error_of
 from swsjax.training.loop import feed_of
 from swsjax.training.losses import Loss, LossWithAux
@@ -151,7 +151,7 @@ def compress(
     identity = digest(str(config), str(rules), net.weights, net.carried, mixtures, feed.size)
     with (
         nullcontext() if resume is None else opened(resume, identity) as folder,
-        caches_cleared(epoch, one_step),
+        caches_cleared(compiled_loop, indexed_step, one_step),
     ):
         log = Log.opened(folder, callback, read_details)
         planned = stages(config, losses[0], losses[1], feed)

@@ -1,9 +1,10 @@
-"""One pass over data on the device as one compiled loop, and the state it carries."""
+"""One pass over data on the device, and the state it carries from step to step."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, NamedTuple, Protocol, Self, TypeVar
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import jax
 import jax.numpy as jnp
@@ -19,9 +20,11 @@ __all__ = [
     "Step",
     "TrainState",
     "caches_cleared",
+    "compiled_loop",
     "copied",
     "epoch",
     "gradient_step",
+    "indexed_step",
 ]
 
 
@@ -45,19 +48,6 @@ Step = Callable[[TrainState, Any], tuple[TrainState, Any]]
 Objective = Callable[[Params, TrainState, Any], tuple[Array, tuple[Any, Any]]]
 """From params, the state before the step and a batch to the value that is minimised, what the step
 reports, and the auxiliary state after it."""
-
-
-class _Keyed(Protocol):
-    """A NamedTuple with a random key."""
-
-    @property
-    def key(self) -> Array: ...
-
-    def _replace(self, **changes: Any) -> Self: ...
-
-
-StateT = TypeVar("StateT", bound=_Keyed)
-InfoT = TypeVar("InfoT")
 
 
 def gradient_step(objective: Objective, optimizer: optax.GradientTransformation) -> Step:
@@ -110,22 +100,25 @@ def copied(tree: Any) -> Any:
     return jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), tree)
 
 
-@partial(jax.jit, static_argnames=("step", "batch_size", "mesh"), donate_argnames="state")
 def epoch(
-    step: Callable[[StateT, Any], tuple[StateT, InfoT]],
-    state: StateT,
+    step: Step,
+    state: TrainState,
     data: Any,
     *,
     batch_size: int,
     mesh: Mesh | None = None,
-) -> tuple[StateT, InfoT]:
-    """Run one pass over the data in random order, as one compiled loop.
+) -> tuple[TrainState, Any]:
+    """Run one pass over the data in random order.
+
+    The pass is one compiled loop; but on a processor, a step with a convolution is compiled alone
+    and called from a loop on the host: XLA's CPU backend runs convolutions inside a compiled loop
+    about ten times more slowly.
 
     Args:
         step: from state and batch to state and info. Pass the same function object in every epoch;
             a different one compiles again.
-        state: a NamedTuple with the random key of the order under ``key``. Its buffers are
-            donated: it cannot be used afterwards.
+        state: of the training; its key decides the order. Its buffers are donated: it cannot be
+            used afterwards.
         data: pytree of arrays with the N examples along the first axis. The incomplete last batch
             is left out; as the order is random, it differs from epoch to epoch.
         batch_size: examples per step, at most N.
@@ -140,17 +133,104 @@ def epoch(
     >>> state.params
     Array(15., dtype=float32)
     """
-    size = len(jax.tree.leaves(data)[0])
-    steps = size // batch_size
-    key, shuffle = jax.random.split(state.key)
-    order = jax.random.permutation(shuffle, size)[: steps * batch_size].reshape(steps, batch_size)
+    given: dict[str, Any] = {"batch_size": batch_size, "mesh": mesh}
+    if _on_processors(state) and _has_convolution(step, state, data, given):
+        return _host_loop(step, state, data, **given)
+    return compiled_loop(step, state, data, **given)
 
-    def body(state: StateT, indices: Array) -> tuple[StateT, InfoT]:
+
+@partial(jax.jit, static_argnames=("step", "batch_size", "mesh"), donate_argnames="state")
+def compiled_loop(
+    step: Step,
+    state: TrainState,
+    data: Any,
+    *,
+    batch_size: int,
+    mesh: Mesh | None = None,
+) -> tuple[TrainState, Any]:
+    """Run ``epoch`` as one compiled loop.
+
+    >>> step = lambda state, batch: (state._replace(params=state.params + batch.sum()), batch[0])
+    >>> state = TrainState(jnp.zeros(()), (), 0, jax.random.key(0))
+    >>> print(compiled_loop(step, state, jnp.arange(6.0), batch_size=2)[0].params)
+    15.0
+    """
+    key, order = _shuffled(state.key, data, batch_size)
+
+    def body(state: TrainState, indices: Array) -> tuple[TrainState, Any]:
         indices = shard_batch(indices, mesh)
         return step(state, jax.tree.map(lambda array: array[indices], data))
 
     state, infos = jax.lax.scan(body, state._replace(key=key), order)
     return state, jax.tree.map(partial(jnp.mean, axis=0), infos)
+
+
+def _host_loop(
+    step: Step,
+    state: TrainState,
+    data: Any,
+    *,
+    batch_size: int,
+    mesh: Mesh | None,
+) -> tuple[TrainState, Any]:
+    """Run ``epoch`` as a loop on the host over one compiled step."""
+    key, order = _shuffled(state.key, data, batch_size)
+    state, infos = state._replace(key=key), []
+    for indices in order:
+        state, info = indexed_step(step, state, data, indices, mesh=mesh)
+        infos.append(info)
+    return state, jax.tree.map(lambda *xs: jnp.mean(jnp.stack(xs), axis=0), *infos)
+
+
+@partial(jax.jit, static_argnames=("step", "mesh"), donate_argnames="state")
+def indexed_step(
+    step: Step,
+    state: TrainState,
+    data: Any,
+    indices: Array,
+    *,
+    mesh: Mesh | None = None,
+) -> tuple[TrainState, Any]:
+    """Run one step, on the examples with these indices.
+
+    >>> step = lambda state, batch: (state._replace(params=state.params + batch.sum()), batch[0])
+    >>> state = TrainState(jnp.zeros(()), (), 0, jax.random.key(0))
+    >>> state, info = indexed_step(step, state, jnp.arange(6.0), jnp.array([4, 2]))
+    >>> print(state.params, info)
+    6.0 4.0
+    """
+    indices = shard_batch(indices, mesh)
+    return step(state, jax.tree.map(lambda array: array[indices], data))
+
+
+@partial(jax.jit, static_argnames=("batch_size",))
+def _shuffled(key: Array, data: Any, batch_size: int) -> tuple[Array, Array]:
+    """The next key, and the indices of each batch, (steps, batch_size)."""
+    size = len(jax.tree.leaves(data)[0])
+    steps = size // batch_size
+    key, shuffle = jax.random.split(key)
+    order = jax.random.permutation(shuffle, size)[: steps * batch_size]
+    return key, order.reshape(steps, batch_size)
+
+
+_CONVOLUTIONS: WeakKeyDictionary[Step, bool] = WeakKeyDictionary()
+"""Whether a step has a convolution, for steps that were traced."""
+
+
+def _has_convolution(step: Step, state: TrainState, data: Any, given: dict[str, Any]) -> bool:
+    if step not in _CONVOLUTIONS:
+        traced = compiled_loop.trace(step, state, data, **given)  # a call then uses this trace
+        _CONVOLUTIONS[step] = "conv_general_dilated[" in str(traced.jaxpr)
+    return _CONVOLUTIONS[step]
+
+
+def _on_processors(state: Any) -> bool:
+    return all(
+        device.platform == "cpu"
+        for leaf in jax.tree.leaves(state)
+        if isinstance(leaf, jax.Array)
+        for device in leaf.devices()
+    )
 
 
 @contextmanager

@@ -23,9 +23,11 @@ from swsjax.training.epochs import (
     Step,
     TrainState,
     caches_cleared,
+    compiled_loop,
     copied,
     epoch,
     gradient_step,
+    indexed_step,
 )
 from swsjax.training.history import Epoch, Log, error_of
 from swsjax.training.losses import Loss, LossWithAux
@@ -205,8 +207,10 @@ def train(
     _check_types(loss_fn, optimizer, epochs)
     feed = feed_of(data, batch_size, mesh=mesh)
     step = _step(loss_fn, optimizer, project)
-    params = shard_weights(copied(params), feed.mesh)
-    aux = replicate(copied(aux), feed.mesh)
+    params, aux = copied((params, aux))
+    # Before the arrays are divided: afterwards a process may not have all of them.
+    identity = "" if resume is None else digest(params, aux, feed.size, epochs, batch_size, seed)
+    params, aux = shard_weights(params, feed.mesh), replicate(aux, feed.mesh)
     opt_state = copied(optimizer.init(params))
     key = jax.random.key(seed)
     start = settle(TrainState(params, opt_state, jnp.zeros((), jnp.int32), key, aux), feed.mesh)
@@ -228,10 +232,9 @@ def train(
             error = error_of(evaluate, *gather(net, feed.mesh))
         return Epoch("train", number + 1, epochs, loss.item(), error)
 
-    identity = (params, aux, feed.size, epochs, batch_size, seed)
     with (
-        nullcontext() if resume is None else opened(resume, digest(*identity)) as folder,
-        caches_cleared(epoch, one_step),
+        nullcontext() if resume is None else opened(resume, identity) as folder,
+        caches_cleared(compiled_loop, indexed_step, one_step),
     ):
         log = Log.opened(folder, callback)
         done = len(log.history)

@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from swsjax.training.epochs import TrainState, epoch, gradient_step
+from swsjax.training.epochs import TrainState, compiled_loop, epoch, gradient_step
 
 INDICES = {"index": np.arange(12), "twice": 2 * np.arange(12)}
 
@@ -71,6 +71,52 @@ def test_epochs_compile_once():
     for _ in range(3):
         state, _ = epoch(step, state, INDICES, batch_size=3)
     assert traces == [(3,)]
+
+
+def convolution(state, batch):
+    """A gradient step of a kernel of 3 x 3."""
+
+    def loss(kernel):
+        outputs = jax.lax.conv(batch["images"], kernel, (1, 1), "SAME")
+        return jnp.mean((outputs - batch["targets"]) ** 2)
+
+    value, gradient = jax.value_and_grad(loss)(state.params)
+    return state._replace(params=state.params - 0.1 * gradient), value
+
+
+def images():
+    rng = np.random.default_rng(0)
+    shapes = {"images": (10, 2, 6, 6), "targets": (10, 3, 6, 6)}
+    return {name: jnp.float32(rng.normal(size=shape)) for name, shape in shapes.items()}
+
+
+def kernel():
+    return TrainState(jnp.zeros((3, 2, 3, 3)), (), jnp.zeros((), jnp.int32), jax.random.key(0))
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="a matter of processors")
+def test_convolutions_are_not_compiled_into_a_loop_on_processors():
+    steps = {
+        "convolution": lambda *given: convolution(*given),
+        "none": lambda *given: record(*given),
+    }
+    before = compiled_loop._cache_size()
+    epoch(steps["convolution"], kernel(), images(), batch_size=3)
+    assert compiled_loop._cache_size() == before
+    epoch(steps["none"], start(0), jax.tree.map(jnp.asarray, INDICES), batch_size=3)
+    assert compiled_loop._cache_size() == before + 1
+
+
+def test_convolutions_give_the_same_in_either_loop():
+    """The same examples in the same order, the same state and mean."""
+    ours, expected = (
+        run(convolution, kernel(), images(), batch_size=3) for run in (epoch, compiled_loop)
+    )
+    np.testing.assert_array_equal(*(jax.random.key_data(run[0].key) for run in (ours, expected)))
+    np.testing.assert_allclose(ours[0].params, expected[0].params, rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(ours[1], expected[1], rtol=1e-5)
+    again = epoch(convolution, kernel(), images(), batch_size=3)
+    np.testing.assert_array_equal(ours[0].params, again[0].params)
 
 
 @pytest.mark.parametrize("optimizer", [optax.adam(0.1), optax.lbfgs(memory_size=2)])

@@ -18,7 +18,7 @@ from swsjax.sws.prior import GaussianMixture, init_mixture
 from swsjax.sws.quantizing import non_zeros, quantize_groups
 from swsjax.sws.record import read_details
 from swsjax.sws.stages import Run, Stages, run_stages, three_stages
-from swsjax.training.epochs import caches_cleared, compiled_loop, indexed_step
+from swsjax.training.epochs import TrainState, caches_cleared, compiled_loop, indexed_step
 from swsjax.training.history import Epoch, Log, error_of
 from swsjax.training.loop import feed_of
 from swsjax.training.losses import Loss, LossWithAux
@@ -26,10 +26,15 @@ from swsjax.training.net import Net, Weights, take_apart
 from swsjax.training.resume import digest, opened
 from swsjax.training.selection import Rules, Selection
 from swsjax.training.sharding import gather
+from swsjax.training.statistics import estimator
 from swsjax.training.stream import Stream, one_step
 from swsjax.trees import form_of, is_number
 
 __all__ = ["Result", "compress"]
+
+
+_LAST_STATISTICS = 500
+"""Batches for the statistics of the quantised net: enough for a momentum of 0.99."""
 
 
 class Result(NamedTuple):
@@ -46,7 +51,8 @@ class Result(NamedTuple):
     selection: Selection
     """What was done with each leaf."""
     aux: Any = None
-    """What the loss carried from step to step, at the end."""
+    """What the loss carried from step to step, at the end. Statistics are those of the quantised
+    net."""
 
 
 def compress(
@@ -157,22 +163,21 @@ def compress(
         planned = stages(config, losses[0], losses[1], feed)
         run = Run(net, feed, config, planned, None if evaluate is None else error, log)
         state = run_stages(run, mixtures)
-    return _result(net, state, log.history, config, feed.mesh)
+        return _result(run, state, losses[1])
 
 
-def _result(
-    net: Net, state: Any, history: list[Epoch], config: Config, mesh: Mesh | None
-) -> Result:
-    mixtures = state.params.mixtures
-    retrained, carried = gather((state.params.weights, state.aux), mesh)
+def _result(run: Run, state: TrainState, loss_fn: LossWithAux) -> Result:
+    net, feed, mixtures = run.net, run.feed, state.params.mixtures
+    retrained, carried = gather((state.params.weights, state.aux), feed.mesh)
     quantised = quantize_groups(mixtures, retrained)
     if non_zeros(quantised.groups) == 0:
         raise RetrainingError(
-            f"every weight is zero after quantisation: {why_zero(mixtures, config)}"
+            f"every weight is zero after quantisation: {why_zero(mixtures, run.config)}"
         )
-    compressed, aux = net.rebuild(quantised, carried)
     before, _ = net.rebuild(retrained, carried)
-    return Result(compressed, before, mixtures, history, net.selection, aux)
+    estimate = estimator(loss_fn, feed, steps=_LAST_STATISTICS)
+    compressed, aux = net.rebuild(quantised, estimate(quantised, carried))
+    return Result(compressed, before, mixtures, run.log.history, net.selection, aux)
 
 
 def _check_types(config: Any, start: Any, loss_fn: Any) -> None:

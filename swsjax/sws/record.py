@@ -37,14 +37,14 @@ class Details(NamedTuple):
 def figures_of(
     state: TrainState,
     mesh: Mesh | None = None,
-    error: Callable[[Weights, Any], float] | None = None,
+    error: Callable[[Weights, Any], float | None] = lambda weights, carried: None,
 ) -> dict[str, Any]:
     """Measure the net as if it were quantised now: fields of ``Epoch``, details included.
 
     Args:
         state: its params are the ``Joint`` of weights and mixtures.
         mesh: devices that hold it.
-        error: of quantised weights and the carried part.
+        error: of quantised weights and the carried part; None if it is not measured.
 
     >>> from swsjax.sws import LearningRates, init, init_mixture
     >>> from swsjax.training import take_apart
@@ -68,7 +68,7 @@ def figures_of(
         mixtures=mixtures,
     )
     return {
-        "error": None if error is None else error(quantised, carried),
+        "error": error(quantised, carried),
         "non_zeros": non_zeros(groups),
         "bound_bytes": sum(bound.total for bound in entropy_bound(arrays)) / 8,
         "details": details,

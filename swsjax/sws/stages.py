@@ -31,6 +31,7 @@ from swsjax.training.losses import LossWithAux
 from swsjax.training.net import Net, Weights
 from swsjax.training.selection import Selection
 from swsjax.training.sharding import gather, replicate, settle, shard_weights
+from swsjax.training.statistics import estimator
 
 __all__ = ["Run", "Stage", "Stages", "run_stages", "three_stages"]
 
@@ -154,7 +155,8 @@ class Run(NamedTuple):
     stages: list[Stage]
     """In the order in which they run."""
     error: Callable[[Weights, Any], float] | None
-    """Error of quantised weights and the carried part, on validation data."""
+    """Error of quantised weights and the carried part, on validation data. The statistics in the
+    carried part are re-estimated for these weights first."""
     log: Log
     """The history, and the state on disk."""
 
@@ -239,14 +241,25 @@ def _phase(run: Run, stage: Stage, first_nodes: dict[str, int] | None, done: int
         nodes = nodes_at(number)
         return step_on(None if nodes is None else tuple(nodes.items()))
 
+    estimate = estimator(stage.loss_fn, run.feed)
+
+    def error(weights: Weights, carried: Any) -> float | None:
+        return None if run.error is None else run.error(weights, estimate(weights, carried))
+
     def after_epoch(state: TrainState, info: Info, number: int) -> Epoch:
-        return _record(run, stage, state, info, nodes_at(number))
+        figures = figures_of(state, run.feed.mesh, error)
+        return _record(run, stage, state, info, nodes_at(number), figures)
 
     return Phase(stage.epochs, step, stage.before_epoch, after_epoch)
 
 
 def _record(
-    run: Run, stage: Stage, state: TrainState, info: Info, nodes: dict[str, int] | None
+    run: Run,
+    stage: Stage,
+    state: TrainState,
+    info: Info,
+    nodes: dict[str, int] | None,
+    figures: dict[str, Any],
 ) -> Epoch:
     """The record of an epoch, once the checks have passed."""
     joint: Joint = state.params
@@ -261,7 +274,7 @@ def _record(
         epoch=len(run.log.history) + 1,
         epochs=sum(stage.epochs for stage in run.stages),
         loss=info.loss.item(),
-        **figures_of(state, run.feed.mesh, run.error),
+        **figures,
     )
     check_finite(epoch, info, joint)
     for check in stage.checks:

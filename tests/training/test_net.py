@@ -88,15 +88,14 @@ def test_an_nnx_module_is_passed_as_it_is():
     now = nnx.to_pure_dict(nnx.state(net, (nnx.Param, nnx.BatchStat)))
     assert_same(now, before)
     assert int(net.drop.rngs.count[...]) == 0
-    # Weights share few values; statistics and counters are those of the last step, unchanged.
+    # Weights share few values; counters are those of the last step.
     values = codebook(nnx.to_pure_dict(nnx.state(result.params, nnx.Param)))
     assert set(values.tolist()) <= levels_of(result.mixtures["weights"], jnp.float32)
-    assert np.abs(result.params.norm.mean[...]).min() > 0
     assert int(result.params.drop.rngs.count[...]) == STEPS
-    assert_same(
-        nnx.to_pure_dict(nnx.state(result.retrained, nnx.BatchStat)),
-        nnx.to_pure_dict(nnx.state(result.params, nnx.BatchStat)),
-    )
+    # Statistics are those of the quantised net.
+    hidden = DATA["x"] @ result.params.dense.kernel[...] + result.params.dense.bias[...]
+    np.testing.assert_allclose(result.params.norm.mean[...], hidden.mean(axis=0), atol=0.05)
+    np.testing.assert_allclose(result.params.norm.var[...], hidden.var(axis=0), rtol=0.1)
 
 
 def test_linen_variables_with_statistics_and_a_key():

@@ -1,0 +1,79 @@
+"""Running statistics, such as those of BatchNorm, re-estimated for weights that have changed.
+
+The statistics of a net belong to its weights. A net that was quantised has others than the net that
+was trained, and its error can rise by tens of points if it is evaluated with the wrong ones.
+"""
+
+from collections.abc import Callable
+from functools import cache, partial
+from itertools import islice
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from swsjax.training.epochs import TrainState, copied
+from swsjax.training.loop import Feed
+from swsjax.training.losses import LossWithAux
+from swsjax.training.net import Weights
+from swsjax.training.sharding import gather, replicate
+from swsjax.training.stream import Stream
+from swsjax.trees import is_weight
+
+__all__ = ["Estimate", "estimator"]
+
+Estimate = Callable[[Weights, Any], Any]
+"""From the weights and the carried part of a net to that part with statistics of these weights."""
+
+
+def estimator(loss_fn: LossWithAux, feed: Feed, *, steps: int = 100) -> Estimate:
+    """Make the function that re-estimates statistics: the loss in training, without gradients.
+
+    Only floating arrays of the auxiliary state are re-estimated; counters and random keys stay as
+    they are. If it has no floating arrays, nothing is done.
+
+    Args:
+        loss_fn: of weights, carried part and batch, as ``Net.loss`` makes it.
+        feed: the training data.
+        steps: number of batches, drawn at random but the same each time. Running statistics forget
+            the old weights in about 50 batches at a momentum of 0.9, in 500 at 0.99.
+
+    >>> from swsjax.training.loop import feed_of
+    >>> def loss(weights, carried, batch):
+    ...     (mean,), frozen = carried
+    ...     return jnp.zeros(()), ((0.5 * mean + 0.5 * batch.mean(),), frozen)
+    >>> estimate = estimator(loss, feed_of(jnp.full(64, 3.0), 4))
+    >>> (mean,), _ = estimate(Weights({}, []), ((jnp.zeros(()),), ()))
+    >>> print(np.asarray(mean).round(3))
+    3.0
+    """
+    part = cache(partial(_part, feed, steps))  # copies data, and may not be needed
+
+    def step(state: TrainState, batch: Any) -> tuple[TrainState, Any]:
+        _, carried = loss_fn(state.params, state.aux, batch)
+        return state._replace(aux=carried), jnp.zeros(())
+
+    def estimate(weights: Weights, carried: Any) -> Any:
+        if not any(map(is_weight, jax.tree.leaves(carried[0]))):
+            return carried
+        number, key = jnp.zeros((), jnp.int32), jax.random.key(0)
+        start = TrainState(copied(weights), (), number, key, copied(carried))
+        state, _ = part().epoch(step, replicate(start, feed.mesh), 0)
+        found = gather(state.aux, feed.mesh)
+        return jax.tree.map(lambda new, old: new if is_weight(new) else old, found, carried)
+
+    return estimate
+
+
+def _part(feed: Feed, steps: int) -> Feed:
+    """This many batches of the data, in several passes if they are few."""
+    one_pass = min(steps, feed.size // feed.batch_size)
+    size = one_pass * feed.batch_size
+    if isinstance(feed.data, Stream):
+        whole = feed.data
+        data: Any = Stream(size, lambda number: islice(whole.batches(number), one_pass))
+    else:  # at random: examples may be sorted
+        chosen = np.random.default_rng(0).permutation(feed.size)[:size]
+        data = jax.tree.map(lambda array: array[chosen], feed.data)
+    return feed._replace(data=data, size=size, passes=-(-steps // one_pass))

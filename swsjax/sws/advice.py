@@ -12,6 +12,7 @@ from jax import Array
 from swsjax.checks import check_scalar
 from swsjax.errors import ConfigError, RetrainingError, SwsjaxError, SwsjaxWarning
 from swsjax.sws.config import TAU_PER_EXAMPLE, Config
+from swsjax.sws.plateau import zero_kernels
 from swsjax.sws.prior import GaussianMixture, log_prob
 from swsjax.sws.step import Info, Joint
 from swsjax.training.history import Epoch
@@ -249,15 +250,8 @@ def warn_of_lost_arrays(quantised: Weights, selection: Selection) -> None:
 pi_zero, or move such arrays to a group of their own by a rule. Before a normalisation, only the \
 prior acts on the scale of a kernel
     """
-    compressed = [
-        (leaf.name, array)
-        for group, arrays in quantised.groups.items()
-        for leaf, array in zip(
-            (leaf for leaf in selection.leaves if leaf.group == group), arrays, strict=True
-        )
-    ]
-    lost = [name for name, array in compressed if array.ndim > 1 and not jnp.any(array)]
-    if lost and sum(array.size for _, array in compressed) > _TOY:
+    lost = zero_kernels(quantised, selection)
+    if lost and sum(leaf.size for leaf in selection.leaves if isinstance(leaf.group, str)) > _TOY:
         _warn(
             f"every weight of {', '.join(lost)} is zero after the soft stage, so no signal passes "
             "through; lower tau or pi_zero, or move such arrays to a group of their own by a rule. "

@@ -18,6 +18,7 @@ from swsjax.sws.advice import (
 from swsjax.sws.config import TAU_PER_EXAMPLE, Config
 from swsjax.sws.grid import node_count, range_of
 from swsjax.sws.merging import merge
+from swsjax.sws.plateau import check_learning, zero_kernels
 from swsjax.sws.prior import GaussianMixture
 from swsjax.sws.prune import Hold, Score, hold_in_range, prune_epoch, pruning, saliency, zeros_cut
 from swsjax.sws.quantizing import quantize_groups
@@ -31,7 +32,7 @@ from swsjax.training.losses import LossWithAux
 from swsjax.training.net import Net, Weights
 from swsjax.training.selection import Selection
 from swsjax.training.sharding import gather, replicate, settle, shard_weights
-from swsjax.training.statistics import estimator
+from swsjax.training.statistics import estimator, mean_loss
 
 __all__ = ["Run", "Stage", "Stages", "run_stages", "three_stages"]
 
@@ -279,6 +280,14 @@ def _record(
     check_finite(epoch, info, joint)
     for check in stage.checks:
         check(epoch, joint, run.config)
+    check_learning(
+        [*run.log.history, epoch],
+        lambda: mean_loss(stage.loss_fn, run.net.weights, run.net.carried, run.feed),
+        lambda: zero_kernels(
+            gather(quantize_groups(joint.mixtures, joint.weights), run.feed.mesh),
+            run.net.selection,
+        ),
+    )
     if nodes is not None and stage.tau != 0 and error > run.config.tolerance / 10:
         nodes = _refined(joint, nodes, run.config)
     return epoch._replace(details=epoch.details._replace(prior_error=error, nodes=nodes))

@@ -21,7 +21,7 @@ from swsjax.training.sharding import gather, replicate
 from swsjax.training.stream import Stream
 from swsjax.trees import is_weight
 
-__all__ = ["Estimate", "estimator"]
+__all__ = ["Estimate", "estimator", "mean_loss"]
 
 Estimate = Callable[[Weights, Any], Any]
 """From the weights and the carried part of a net to that part with statistics of these weights."""
@@ -57,13 +57,45 @@ def estimator(loss_fn: LossWithAux, feed: Feed, *, steps: int = 100) -> Estimate
     def estimate(weights: Weights, carried: Any) -> Any:
         if not any(map(is_weight, jax.tree.leaves(carried[0]))):
             return carried
-        number, key = jnp.zeros((), jnp.int32), jax.random.key(0)
-        start = TrainState(copied(weights), (), number, key, copied(carried))
+        start = _still(weights, carried)
         state, _ = part().epoch(step, replicate(start, feed.mesh), 0)
         found = gather(state.aux, feed.mesh)
         return jax.tree.map(lambda new, old: new if is_weight(new) else old, found, carried)
 
     return estimate
+
+
+def mean_loss(
+    loss_fn: LossWithAux, weights: Weights, carried: Any, feed: Feed, *, steps: int = 20
+) -> float:
+    """Measure the mean loss of a net on a part of the training data (nats).
+
+    Args:
+        loss_fn: of weights, carried part and batch, as ``Net.loss`` makes it.
+        weights: of the net.
+        carried: the carried part of the net.
+        feed: the training data.
+        steps: number of batches, drawn at random but the same each time.
+
+    >>> from swsjax.training.loop import feed_of
+    >>> loss = lambda weights, carried, batch: (batch.mean(), carried)
+    >>> mean_loss(loss, Weights({}, []), (None, ()), feed_of(jnp.full(64, 3.0), 4))
+    3.0
+    """
+
+    def step(state: TrainState, batch: Any) -> tuple[TrainState, Any]:
+        loss, carried = loss_fn(state.params, state.aux, batch)
+        return state._replace(aux=carried), loss
+
+    start = _still(weights, carried)
+    _, loss = _part(feed, steps).epoch(step, replicate(start, feed.mesh), 0)
+    return loss.item()
+
+
+def _still(weights: Weights, carried: Any) -> TrainState:
+    """The state of a pass that trains nothing."""
+    number, key = jnp.zeros((), jnp.int32), jax.random.key(0)
+    return TrainState(copied(weights), (), number, key, copied(carried))
 
 
 def _part(feed: Feed, steps: int) -> Feed:

@@ -27,7 +27,7 @@ from common.results import RESULTS, RUNS, made_by, write
 from common.rows import pretrained_net
 
 from swsjax import codec, file
-from swsjax.lab import NETS
+from swsjax.sws.recipes import RECIPES
 from swsjax.trees import named_leaves
 
 DENSITIES = (0.1, 0.05, 0.02, 0.01, 0.003)
@@ -54,7 +54,7 @@ def nets() -> Iterator[tuple[str, Any]]:
     """Name and pytree of every row."""
     for path in sorted(RESULTS.glob("*/*-seed0.sws")):
         yield f"{path.parent.name} {path.stem}", file.load(path)
-    for name in NETS:
+    for name in RECIPES:
         net, _ = pretrained_net(name, 0)
         for density in DENSITIES:
             yield f"{name} pruned to {density:.1%}", pruned(net.params, density)

@@ -30,7 +30,7 @@ SEED = 0
 
 
 def main(*nets: str) -> None:
-    for net in nets or NETS:
+    for net in nets or RECIPES:
         for keep in KEEP[net]:
             folder = RESULTS / net / "frontier"
             command = f"lenet_fronts.py {net}"

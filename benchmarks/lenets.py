@@ -14,14 +14,13 @@ import sys
 from common.results import RESULTS
 from common.rows import Row, add_seeds
 
-from swsjax.lab import NETS
 from swsjax.sws.recipes import RECIPES
 
 SEEDS = (0, 1, 2)
 
 
 def main(net: str | None = None, setting: str | None = None) -> None:
-    for name in [net] if net else NETS:
+    for name in [net] if net else RECIPES:
         recipes = RECIPES[name].by_name()
         # Seed by seed: an interrupted run has then done all settings for as many seeds as it could.
         for number in range(1, len(SEEDS) + 1):

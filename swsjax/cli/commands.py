@@ -17,6 +17,7 @@ from swsjax.file.atomic import write_bytes
 from swsjax.file.checkpoint import load_checkpoint, save_checkpoint
 from swsjax.file.files import load, read_metadata, save
 from swsjax.file.safetensors import from_safetensors, safetensors_metadata, to_safetensors
+from swsjax.lab.cifar import load_cifar10
 from swsjax.lab.data import Dataset, load_digits, load_fashion_mnist, load_mnist
 from swsjax.lab.nets import NETS
 from swsjax.lab.task import Task, Variables, classification, pretrain_task
@@ -52,6 +53,7 @@ USELESS = 3.0
 DATASETS: dict[str, Callable[[], Dataset]] = {
     "mnist": load_mnist,
     "fashion-mnist": load_fashion_mnist,
+    "cifar10": load_cifar10,
     "digits": load_digits,
 }
 """Data sets by their names on the command line."""
@@ -159,7 +161,7 @@ def run_search(options: argparse.Namespace) -> None:
         _write_json(folder / f"trial-{point.trial}.json", point.config.to_dict())
     print(front)
     sizes = [(point.file_bytes, point.error) for point in (*front.points, *front.beaten)]
-    others = published.BY_NET[options.model] if options.data == "mnist" else ()
+    others = published.BY_NET.get(options.model, ()) if options.data == "mnist" else ()
     save_pictures(folder, _drawn(lambda: [front_picture(sizes, others)]))
     print(f"\nwrote {folder / 'front.json'}; compress --config {folder}/trial-N.json uses a row")
 
@@ -320,12 +322,12 @@ def _write(path: Path, run: _Run, metadata: dict[str, Any]) -> None:
     print(measured)
 
     def draw() -> list[Picture]:
-        height, width = task.dataset.train.images.shape[1:]
+        shape = task.dataset.train.images.shape[1:]
         return file_pictures(decoded.params, measured) + run_pictures(
             pretrained.params,
             result,
             hyper_priors=run.recipe.config.hyper_priors,
-            image_shape=(height, width),
+            image_shape=(shape[0], shape[1]) if len(shape) == 2 else None,
         )
 
     pictures = _drawn(draw)

@@ -78,7 +78,7 @@ def _add_training(command: Command) -> None:
         commands.run_search, "search", "try many settings: the front of error against bytes"
     )
     for trained in (pretrain, compress, search):
-        trained.add_argument("model", choices=NETS)
+        trained.add_argument("model", choices=NETS if trained is pretrain else RECIPES)
         trained.add_argument("--data", choices=commands.DATASETS, required=True)
         trained.add_argument("--seed", type=int, default=0, help="random seed (%(default)s)")
         trained.add_argument("--out", type=Path, required=True, help="folder to write to")

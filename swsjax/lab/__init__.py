@@ -1,5 +1,6 @@
 """Nets, data sets and tasks to try methods on."""
 
+from swsjax.lab.cifar import load_cifar10
 from swsjax.lab.data import (
     Dataset,
     Split,
@@ -9,6 +10,7 @@ from swsjax.lab.data import (
     load_mnist,
 )
 from swsjax.lab.nets import NETS, KnownNet, LeNet5Caffe, LeNet300100, PooledConv
+from swsjax.lab.residual import ResidualNet, resnet_8, wide_resnet_16_4
 from swsjax.lab.task import Task, Variables, classification, pretrain_task
 
 __all__ = [
@@ -18,13 +20,17 @@ __all__ = [
     "LeNet5Caffe",
     "LeNet300100",
     "PooledConv",
+    "ResidualNet",
     "Split",
     "Task",
     "Variables",
     "classification",
     "data_folder",
+    "load_cifar10",
     "load_digits",
     "load_fashion_mnist",
     "load_mnist",
     "pretrain_task",
+    "resnet_8",
+    "wide_resnet_16_4",
 ]

@@ -18,8 +18,17 @@ from typing import NamedTuple
 import numpy as np
 
 from swsjax.errors import DataError
+from swsjax.lab.downloads import fetch, read_checked
 
-__all__ = ["Dataset", "Split", "data_folder", "load_digits", "load_fashion_mnist", "load_mnist"]
+__all__ = [
+    "Dataset",
+    "Split",
+    "data_folder",
+    "hold_out",
+    "load_digits",
+    "load_fashion_mnist",
+    "load_mnist",
+]
 
 _Folder = str | os.PathLike[str] | None
 _Mirrors = Sequence[str]
@@ -32,7 +41,6 @@ _FASHION_MNIST_MIRRORS = (
     "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
     "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
 )
-_TIMEOUT = 30.0  # seconds that a mirror may stay silent
 _SHAPES: dict[str, _Shape] = {
     "train-images-idx3-ubyte": (60_000, 28, 28),
     "train-labels-idx1-ubyte": (60_000,),
@@ -55,7 +63,10 @@ _FASHION_MNIST = (
 
 
 class Split(NamedTuple):
-    """Images ``uint8 (N, H, W)``, 0 (background) to 255, and their labels ``uint8 (N,)``."""
+    """Images, ``uint8``, and their labels, ``uint8 (N,)``.
+
+    Grey images are (N, H, W), 0 (background) to 255; colour images are (N, H, W, 3).
+    """
 
     images: np.ndarray
     labels: np.ndarray
@@ -144,7 +155,7 @@ def load_digits(*, validation: int = 300) -> Dataset:
         array.setflags(write=False)
     cut = len(labels) - 300
     test = Split(images[cut:], labels[cut:])
-    return _dataset("digits", Split(images[:cut], labels[:cut]), test, validation)
+    return hold_out("digits", Split(images[:cut], labels[:cut]), test, validation)
 
 
 def data_folder(folder: _Folder = None) -> Path:
@@ -158,8 +169,17 @@ def data_folder(folder: _Folder = None) -> Path:
     return Path(chosen or Path(cache, "swsjax")).expanduser()
 
 
-def _dataset(name: str, rest: Split, test: Split, validation: int) -> Dataset:
-    """Split the last `validation` images off the `rest`, which must keep at least one."""
+def hold_out(name: str, rest: Split, test: Split, validation: int) -> Dataset:
+    """Make a data set whose validation split is the last `validation` images of the `rest`.
+
+    Raises:
+        ValueError: `validation` leaves no training image.
+
+    >>> rest = Split(np.zeros((5, 8, 8), np.uint8), np.arange(5, dtype=np.uint8))
+    >>> dataset = hold_out("five", rest, rest, 2)
+    >>> dataset.train.labels.tolist(), dataset.validation.labels.tolist()
+    ([0, 1, 2], [3, 4])
+    """
     cut = len(rest.labels) - operator.index(validation)
     if not 0 < cut <= len(rest.labels):
         raise ValueError(f"validation is {validation}, expected 0 to {len(rest.labels) - 1}")
@@ -173,20 +193,16 @@ def _load(folder: Path, digests: Sequence[str], validation: int, mirrors: _Mirro
         _load_file(folder / name, shape, sha256, mirrors)
         for (name, shape), sha256 in zip(_SHAPES.items(), digests, strict=True)
     ]
-    return _dataset(folder.name, Split(*arrays[:2]), Split(*arrays[2:]), validation)
+    return hold_out(folder.name, Split(*arrays[:2]), Split(*arrays[2:]), validation)
 
 
 def _load_file(plain: Path, shape: _Shape, sha256: str, mirrors: _Mirrors) -> np.ndarray:
     """Read one file, plain before .gz; download a missing one first."""
     path = plain if os.path.exists(plain) else plain.with_name(f"{plain.name}.gz")
     if not os.path.exists(path):
-        _download(path, shape, sha256, mirrors)
-    try:
-        return _read(path, shape, sha256, packed=path != plain)
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}. Make it readable.") from error
-    except ValueError as error:
-        raise DataError(f"{path}: {error}. Delete it and run again to download it.") from error
+        # The sum is that of the data without gzip.
+        fetch(path, mirrors, lambda packed: _read(packed, shape, sha256, packed=True))
+    return read_checked(path, lambda path: _read(path, shape, sha256, packed=path != plain))
 
 
 def _read(path: Path, shape: _Shape, sha256: str, *, packed: bool) -> np.ndarray:
@@ -205,45 +221,3 @@ def _read(path: Path, shape: _Shape, sha256: str, *, packed: bool) -> np.ndarray
     if digest != sha256:
         raise ValueError(f"expected the SHA-256 {sha256} of the IDX data, actual {digest}")
     return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
-
-
-def _download(path: Path, shape: _Shape, sha256: str, mirrors: _Mirrors) -> None:
-    """Download one .gz with pooch from the first mirror that has it undamaged."""
-    if not mirrors:
-        raise _missing(path, "no mirror given")
-    try:
-        import pooch
-        from requests import RequestException
-    except ImportError as error:
-        raise _missing(path, "downloading needs pooch: pip install 'swsjax[data]'") from error
-
-    def download(url: str, temporary: str, _: object) -> None:
-        # Check here because pooch itself can only check the .gz; after a ValueError it retries.
-        pooch.HTTPDownloader(timeout=_TIMEOUT)(url, temporary, None)
-        _read(Path(temporary), shape, sha256, packed=True)
-        os.chmod(temporary, 0o644)  # pooch makes it readable for its owner only
-
-    pooch.get_logger().setLevel("WARNING")  # it would write every step to stderr
-    reasons = []
-    for mirror in mirrors:
-        source = pooch.create(path.parent, mirror, registry={path.name: None}, retry_if_failed=1)
-        try:
-            source.fetch(path.name, downloader=download)
-            return
-        except (RequestException, ValueError) as error:
-            reasons.append(f"{source.get_url(path.name)}: {error}")
-        except OSError as error:
-            reason = error.strerror or "Permission denied"  # which pooch raises as a long text
-            raise DataError(
-                f"{path} cannot be written: {reason}. "
-                "Name a writable folder, as the argument `folder` or in SWSJAX_DATA."
-            ) from error
-    raise _missing(path, "; ".join(reasons))
-
-
-def _missing(path: Path, reason: str) -> DataError:
-    """Say why a missing file cannot be downloaded, and what to do."""
-    return DataError(
-        f"{path} is missing and cannot be downloaded: {reason}. "
-        "Put the file there yourself, or name a folder that has it, as `folder` or in SWSJAX_DATA."
-    )

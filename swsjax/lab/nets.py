@@ -1,4 +1,4 @@
-"""The nets of the paper's tables, in Flax NNX, and the one table of what is known of each.
+"""The LeNets of the paper's tables, in Flax NNX, and the one table of what is known of each net.
 
 Convolution and pooling are written as patches and a matrix product: XLA:CPU runs its convolution
 about ten times slower inside a compiled loop than outside, and a matrix product equally fast in
@@ -16,7 +16,8 @@ from jax import Array
 
 from swsjax.errors import ConfigError
 from swsjax.file.safetensors import Sources, flax_kernel, flax_kernel_after_flatten
-from swsjax.training.pretraining import PretrainConfig
+from swsjax.lab.residual import resnet_8, wide_resnet_16_4
+from swsjax.training.pretraining import PretrainConfig, SgdConfig
 from swsjax.trees import Params, leaf_name
 
 __all__ = [
@@ -68,6 +69,8 @@ class LeNet5Caffe(nnx.Module):
     """
 
     def __init__(self, image_shape: tuple[int, int], classes: int, *, rngs: nnx.Rngs):
+        if len(image_shape) != 2:
+            raise ConfigError(f"LeNet-5 needs grey images (height, width), got {image_shape}")
         height, width = (_pooled(_pooled(side)) for side in image_shape)
         if height < 1 or width < 1:
             raise ConfigError(f"LeNet-5 needs images of at least 16 x 16 pixels, got {image_shape}")
@@ -141,7 +144,7 @@ def _pooled(side: int) -> int:
 Channels = Mapping[str, int]
 """The channels of one hidden layer: the leaves that they run through, each with its axis. Where a
 convolution is flattened into a dense layer, several positions share a channel; the channel is the
-faster index."""
+faster index. Leaves that a tree lacks, such as statistics, are left out of it."""
 
 
 class KnownNet(NamedTuple):
@@ -152,19 +155,21 @@ class KnownNet(NamedTuple):
     model: Callable[..., nnx.Module]
     """From image shape, number of classes and ``rngs`` to the untrained net."""
     pretraining: PretrainConfig
-    """Settings of its pretraining on MNIST."""
+    """Settings of its pretraining, on MNIST or, for residual nets, CIFAR-10."""
     channels: tuple[Channels, ...]
-    """The channels of each hidden layer."""
+    """The channels of each hidden layer whose channels can be reordered alone. Those that a
+    residual net adds up cannot."""
     torch: Sources
     """For ``from_safetensors``: its leaves from the state dict of a PyTorch module with layers of
-    the same names. A convolution is unpadded and followed by a maximum over 2 x 2 windows only."""
+    the same names; empty if there is no such module. A convolution is unpadded and followed by a
+    maximum over 2 x 2 windows only."""
 
 
 def take_channels(params: Params, channels: Channels, index: Array) -> Params:
     """Select or reorder the channels of a hidden layer.
 
     Args:
-        params: nested dictionaries of arrays.
+        params: nested dictionaries of arrays, with or without statistics.
         channels: of the layer.
         index: numbers of the channels to take.
 
@@ -184,6 +189,17 @@ def take_channels(params: Params, channels: Channels, index: Array) -> Params:
     return jax.tree.unflatten(
         structure,
         [taken(leaf, channels[name]) if name in channels else leaf for name, leaf in named],
+    )
+
+
+def _channels_in_blocks(blocks: int) -> tuple[Channels, ...]:
+    """The channels between the two convolutions of each block of a ``ResidualNet``."""
+    norm = ("scale", "bias", "mean", "var")
+    return tuple(
+        {f"{name}conv1/kernel": 3}
+        | {f"{name}bn2/{leaf}": 0 for leaf in norm}
+        | {f"{name}conv2/kernel": 2}
+        for name in (f"g{group}b{block}" for group in range(3) for block in range(blocks))
     )
 
 
@@ -224,6 +240,20 @@ NETS: dict[str, KnownNet] = {
             "fc2/kernel": ("fc2.weight", flax_kernel),
             "fc2/bias": "fc2.bias",
         },
+    ),
+    "resnet-8": KnownNet(
+        title="ResNet-8",
+        model=resnet_8,
+        pretraining=SgdConfig(),
+        channels=_channels_in_blocks(1),
+        torch={},
+    ),
+    "wrn-16-4": KnownNet(
+        title="WRN-16-4",
+        model=wide_resnet_16_4,
+        pretraining=SgdConfig(),
+        channels=_channels_in_blocks(2),
+        torch={},
     ),
 }
 """The one table of nets, by the name on the command line and in the results."""

@@ -141,11 +141,11 @@ def pretrain_task(
     *,
     callback: Callable[[Epoch], None] | None = None,
 ) -> Variables:
-    """Train an untrained net of a task with cross-entropy; see ``pretrain``.
+    """Train an untrained net of a task with the loss of the settings; see ``pretrain``.
 
     Args:
         task: net and data.
-        config: settings; its seed is that of the net, too.
+        config: settings, loss and augmentation; its seed is that of the net, too.
         callback: called with the record of each epoch.
 
     >>> from swsjax.lab import LeNet300100, load_digits
@@ -155,7 +155,15 @@ def pretrain_task(
     True
     """
     net = task.init(config.seed)
-    trained = pretrain(net.params, task.loss(), task.data(), config, aux=net.aux, callback=callback)
+    trained = pretrain(
+        net.params,
+        task.loss(config.loss),
+        task.data(),
+        config,
+        aux=net.aux,
+        augment=config.augment(),
+        callback=callback,
+    )
     return Variables(trained.params, trained.aux)
 
 

@@ -33,10 +33,6 @@ from swsjax.trees import form_of, is_number
 __all__ = ["Result", "compress"]
 
 
-_LAST_STATISTICS = 500
-"""Batches for the statistics of the quantised net: enough for a momentum of 0.99."""
-
-
 class Result(NamedTuple):
     """What ``compress`` returns."""
 
@@ -175,7 +171,7 @@ def _result(run: Run, state: TrainState, loss_fn: LossWithAux) -> Result:
             f"every weight is zero after quantisation: {why_zero(mixtures, run.config)}"
         )
     before, _ = net.rebuild(retrained, carried)
-    estimate = estimator(loss_fn, feed, steps=_LAST_STATISTICS)
+    estimate = estimator(loss_fn, feed)
     compressed, aux = net.rebuild(quantised, estimate(quantised, carried))
     return Result(compressed, before, mixtures, run.log.history, net.selection, aux)
 

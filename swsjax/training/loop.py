@@ -18,6 +18,7 @@ from jax.sharding import Mesh
 
 from swsjax.checks import check_data, check_floating, check_pair, check_scalar
 from swsjax.errors import ConfigError, RetrainingError
+from swsjax.training.augment import Augment
 from swsjax.training.epochs import (
     Objective,
     Step,
@@ -162,6 +163,7 @@ def train(
     batch_size: int = 128,
     seed: int = 0,
     aux: Any = None,
+    augment: Augment | None = None,
     project: Callable[[Params], Params] | None = None,
     before_epoch: Callable[[Params, int], Params] | None = None,
     evaluate: Callable[..., Any] | None = None,
@@ -183,6 +185,8 @@ def train(
         seed: of the order of the examples.
         aux: what the loss carries from step to step and is not trained: batch statistics, random
             keys; a pytree of arrays.
+        augment: ``augment(key, batch) -> batch``, applied to every batch inside the compiled step,
+            such as ``crop_and_flip``. The key is derived from the seed and the number of the step.
         project: applied to params after every step, inside the compiled step.
         before_epoch: ``before_epoch(params, number)``, applied before every epoch, from 0.
         evaluate: error of the net on validation data, ``evaluate(params)``, or with aux
@@ -204,9 +208,9 @@ def train(
     1.0
     """
     check_floating("params", params)
-    _check_types(loss_fn, optimizer, epochs)
+    _check_types(loss_fn, optimizer, epochs, augment)
     feed = feed_of(data, batch_size, mesh=mesh)
-    step = _step(loss_fn, optimizer, project)
+    step = _step(loss_fn, optimizer, project, augment)
     params, aux = copied((params, aux))
     # Before the arrays are divided: afterwards a process may not have all of them.
     identity = "" if resume is None else digest(params, aux, feed.size, epochs, batch_size, seed)
@@ -245,7 +249,7 @@ def train(
     return Trained(params, aux, log.history)
 
 
-def _check_types(loss_fn: Any, optimizer: Any, epochs: Any) -> None:
+def _check_types(loss_fn: Any, optimizer: Any, epochs: Any, augment: Any) -> None:
     """Find arguments of the wrong type, or in the wrong order, before they fail elsewhere."""
     if not callable(loss_fn):
         raise ConfigError(
@@ -259,12 +263,18 @@ def _check_types(loss_fn: Any, optimizer: Any, epochs: Any) -> None:
             f"optimizer must be an optax optimiser, got a {type(optimizer).__name__}; "
             "optax.adam(learning_rate) is one"
         )
+    if augment is not None and not callable(augment):
+        raise ConfigError(
+            "augment must be a function of a key and a batch, got a "
+            f"{type(augment).__name__}; crop_and_flip is one"
+        )
 
 
 def _step(
     loss_fn: Callable[..., Any],
     optimizer: optax.GradientTransformation,
     project: Callable[[Params], Params] | None,
+    augment: Augment | None,
 ) -> Step:
     def without_aux(params: Params, state: TrainState, batch: Any) -> tuple[Array, Any]:
         loss = check_scalar(loss_fn(params, batch))
@@ -276,10 +286,20 @@ def _step(
 
     def step(state: TrainState, batch: Any) -> tuple[TrainState, Array]:
         objective: Objective = without_aux if state.aux is None else with_aux
+        if augment is not None:
+            batch = augment(_augment_key(state), batch)
         state, loss = gradient_step(objective, optimizer)(state, batch)
         return (state if project is None else state._replace(params=project(state.params))), loss
 
     return step
+
+
+def _augment_key(state: TrainState) -> Array:
+    """A key of this step, different from those that the order of the examples is drawn from.
+
+    Those are split from the state's key, which may be the same as folding in 0 and 1.
+    """
+    return jax.random.fold_in(jax.random.fold_in(state.key, 2), state.step)
 
 
 def _stream_size(stream: Stream, batch_size: int) -> int:

@@ -39,8 +39,15 @@ MakeLoss = Callable[[Apply], Loss]
 """From the outputs of a net to a loss of its parameters: ``cross_entropy``, ``distillation``."""
 
 
-def cross_entropy(apply: Apply) -> Loss:
+def cross_entropy(apply: Apply, *, label_smoothing: float = 0.0) -> Loss:
     """Mean cross-entropy of the labels; a batch is ``{"inputs": (B, ...), "labels": (B,)}``.
+
+    Args:
+        apply: the net's logits.
+        label_smoothing: share of each label that is spread evenly over all classes, from 0 to 1.
+
+    Raises:
+        ConfigError: the smoothing is out of its range.
 
     >>> loss = cross_entropy(lambda params, x: x @ params)
     >>> batch = {"inputs": jnp.eye(2), "labels": jnp.array([0, 1])}
@@ -48,8 +55,16 @@ def cross_entropy(apply: Apply) -> Loss:
     1.3863
     """
 
+    if not 0 <= label_smoothing <= 1:
+        raise ConfigError(f"label_smoothing must lie in [0, 1], got {label_smoothing}")
+
     def loss(params: Params, batch: dict[str, Array]) -> Array:
-        return _surprise(apply(params, batch["inputs"]), batch).mean()
+        logits = apply(params, batch["inputs"])
+        surprise = _surprise(logits, batch)
+        if label_smoothing:
+            of_all = -jnp.mean(jax.nn.log_softmax(logits), axis=-1)
+            surprise = (1 - label_smoothing) * surprise + label_smoothing * of_all
+        return surprise.mean()
 
     return loss
 

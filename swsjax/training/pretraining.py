@@ -1,19 +1,22 @@
-"""Pretraining: ``train`` with AdamW, for nets that are not trained yet."""
+"""Pretraining: ``train`` with AdamW or SGD, for nets that are not trained yet."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+import jax
 import optax
 
 from swsjax.checks import check_data, check_numbers
 from swsjax.errors import ConfigError
+from swsjax.training.augment import Augment, crop_and_flip
 from swsjax.training.history import Epoch
 from swsjax.training.loop import Trained, train
-from swsjax.training.losses import Loss, LossWithAux
+from swsjax.training.losses import Apply, Loss, LossWithAux, cross_entropy
 from swsjax.trees import Params
 
-__all__ = ["PretrainConfig", "pretrain"]
+__all__ = ["PretrainConfig", "SgdConfig", "pretrain"]
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,73 @@ class PretrainConfig:
             if not 0 <= value < float("inf"):
                 raise ConfigError(f"{name} must be finite and not negative, got {value}")
 
+    def optimizer(self, steps: int) -> optax.GradientTransformation:
+        """The optimiser of a training of this many steps."""
+        schedule = optax.cosine_decay_schedule(self.learning_rate, steps)
+        return optax.adamw(schedule, weight_decay=self.weight_decay)
+
+    def loss(self, apply: Apply) -> Loss:
+        """The loss of a net's logits, for ``lab.pretrain_task``."""
+        return cross_entropy(apply)
+
+    def augment(self) -> Augment | None:
+        """What changes the images, for ``lab.pretrain_task``."""
+        return None
+
+
+@dataclass(frozen=True)
+class SgdConfig(PretrainConfig):
+    """Settings of ``pretrain`` for residual nets: SGD with Nesterov momentum and one cycle.
+
+    The learning rate rises to ``learning_rate`` in the first 30 % of the steps and falls to nearly
+    zero. ``lab.pretrain_task`` also smooths the labels, and crops and flips the images.
+
+    Raises ``ConfigError`` if a setting is out of its range.
+    """
+
+    epochs: int = 45
+    """Passes through the data."""
+    learning_rate: float = 0.2
+    """At its highest."""
+    weight_decay: float = 5e-4
+    """Times the weight, added to its gradient; kernels only, not biases and BatchNorm's scales."""
+    momentum: float = 0.9
+    """Share of the last update that is added to the next."""
+    label_smoothing: float = 0.05
+    """Share of each label that is spread evenly over all classes."""
+    pad: int = 4
+    """Pixels of zeros around an image that is then cropped to its size."""
+
+    def __post_init__(self) -> None:
+        """Check what can be checked before any time is spent."""
+        super().__post_init__()
+        for name in ("momentum", "label_smoothing"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be in [0, 1), got {getattr(self, name)}")
+        if self.pad < 0:
+            raise ConfigError(f"pad must not be negative, got {self.pad}")
+
+    def optimizer(self, steps: int) -> optax.GradientTransformation:
+        """The optimiser of a training of this many steps."""
+        schedule = optax.cosine_onecycle_schedule(steps, self.learning_rate)
+        return optax.chain(
+            optax.add_decayed_weights(self.weight_decay, mask=_kernels),
+            optax.sgd(schedule, momentum=self.momentum, nesterov=True),
+        )
+
+    def loss(self, apply: Apply) -> Loss:
+        """Cross-entropy of the smoothed labels, for ``lab.pretrain_task``."""
+        return cross_entropy(apply, label_smoothing=self.label_smoothing)
+
+    def augment(self) -> Augment:
+        """Random crops and flips, for ``lab.pretrain_task``."""
+        return partial(crop_and_flip, pad=self.pad)
+
+
+def _kernels(params: Params) -> Any:
+    """Which leaves are kernels: those of two axes or more."""
+    return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
+
 
 def pretrain(
     params: Params,
@@ -53,16 +123,18 @@ def pretrain(
     config: PretrainConfig = PretrainConfig(),
     *,
     aux: Any = None,
+    augment: Augment | None = None,
     callback: Callable[[Epoch], None] | None = None,
 ) -> Trained:
-    """Train a net by AdamW; ``train`` takes any other optimiser.
+    """Train a net with the optimiser of the settings; ``train`` takes any other.
 
     Args:
         params: pytree of floating arrays to start from.
         loss_fn: as for ``train``.
         data: pytree of arrays with the training examples along the first axis.
-        config: settings.
+        config: settings: a ``PretrainConfig`` for AdamW, a ``SgdConfig`` for SGD.
         aux: what the loss carries from step to step, as for ``train``.
+        augment: changes every batch, as for ``train``.
         callback: called with the record of each epoch.
 
     Returns:
@@ -81,15 +153,15 @@ def pretrain(
     if not isinstance(config, PretrainConfig):
         raise ConfigError(f"config must be a PretrainConfig, got a {type(config).__name__}")
     steps = config.epochs * (check_data(data, config.batch_size) // config.batch_size)
-    schedule = optax.cosine_decay_schedule(config.learning_rate, steps)
     return train(
         params,
         loss_fn,
         data,
-        optax.adamw(schedule, weight_decay=config.weight_decay),
+        config.optimizer(steps),
         epochs=config.epochs,
         batch_size=config.batch_size,
         seed=config.seed,
         aux=aux,
+        augment=augment,
         callback=callback,
     )

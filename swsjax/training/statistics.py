@@ -27,7 +27,7 @@ Estimate = Callable[[Weights, Any], Any]
 """From the weights and the carried part of a net to that part with statistics of these weights."""
 
 
-def estimator(loss_fn: LossWithAux, feed: Feed, *, steps: int = 100) -> Estimate:
+def estimator(loss_fn: LossWithAux, feed: Feed, *, steps: int = 200) -> Estimate:
     """Make the function that re-estimates statistics: the loss in training, without gradients.
 
     Only floating arrays of the auxiliary state are re-estimated; counters and random keys stay as

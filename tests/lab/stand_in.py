@@ -1,9 +1,13 @@
-"""A small stand-in for MNIST: its files, and how to compare what is loaded."""
+"""A small stand-in for MNIST and how to compare what is loaded; a local server; messages."""
 
+import contextlib
 import gzip
 import hashlib
+import http.server
 import os
 import re
+import socket
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -96,3 +100,71 @@ def real_mnist():
     if not list((FOLDER / "mnist").glob("t10k-images*")):  # a failed download leaves the folder
         pytest.skip("needs MNIST: set SWSJAX_DATA to the data folder that has mnist/")
     return data.load_mnist(FOLDER, mirrors=())
+
+
+class Server(http.server.ThreadingHTTPServer):
+    """Serves `contents`; adds `missing` to each Content-Length, and lists what is asked for."""
+
+    def __init__(self, contents, missing=0):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.contents, self.missing, self.asked = contents, missing, []
+        self.url = f"http://127.0.0.1:{self.server_port}/"
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        name = self.path.removeprefix("/")
+        self.server.asked.append(name)
+        content = self.server.contents.get(name)
+        if callable(content):
+            content = content()
+        if content is None:
+            self.send_error(404)
+            return
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(content) + self.server.missing))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *args):
+        pass
+
+
+@contextlib.contextmanager
+def serving():
+    """What starts a server of some contents; in the end all of them are stopped."""
+    started = []
+
+    def start(contents, **options):
+        server = Server(contents, **options)
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        started.append((server, thread))
+        return server
+
+    yield start
+    for server, thread in started:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def refused_url():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{probe.getsockname()[1]}/"
+
+
+def cannot(path, reason):
+    """The message about a missing file."""
+    return (
+        f"{path} is missing and cannot be downloaded: {reason}. "
+        "Put the file there yourself, or name a folder that has it, as `folder` or in SWSJAX_DATA."
+    )
+
+
+def unwritable(path, reason):
+    return (
+        f"{path} cannot be written: {reason}. "
+        "Name a writable folder, as the argument `folder` or in SWSJAX_DATA."
+    )

@@ -1,7 +1,6 @@
 """Downloads of the data sets from a real local server."""
 
 import gzip
-import http.server
 import os
 import re
 import shutil
@@ -9,7 +8,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
 
 import pytest
 from stand_in import (
@@ -18,71 +16,30 @@ from stand_in import (
     FIRST,
     FOLDER,
     HTML,
-    LABELS,
     NAME,
     PACKED,
-    PLAIN,
     WRONG_SUM,
     assert_loaded,
     assert_same,
+    cannot,
     raises,
     real_mnist,
+    refused_url,
     replace_mnist,
-    sha256,
+    serving,
+    unwritable,
     write,
 )
 
 from swsjax.errors import DataError
-from swsjax.lab import data
-
-PUT = "Put the file there yourself, or name a folder that has it, as `folder` or in SWSJAX_DATA."
-
-
-class Server(http.server.ThreadingHTTPServer):
-    """Serves `contents`; adds `missing` to each Content-Length, and lists what is asked for."""
-
-    def __init__(self, contents, missing=0):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.contents, self.missing, self.asked = contents, missing, []
-        self.url = f"http://127.0.0.1:{self.server_port}/"
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    def do_GET(self):
-        name = self.path.removeprefix("/")
-        self.server.asked.append(name)
-        content = self.server.contents.get(name)
-        if callable(content):
-            content = content()
-        if content is None:
-            self.send_error(404)
-            return
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(content) + self.server.missing))
-        self.end_headers()
-        self.wfile.write(content)
-
-    def log_message(self, *args):
-        pass
+from swsjax.lab import data, downloads
 
 
 @pytest.fixture
 def serve(monkeypatch):
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    started = []
-
-    def start(contents, **options):
-        server = Server(contents, **options)
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        started.append((server, thread))
-        return server
-
-    yield start
-    for server, thread in started:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    with serving() as start:
+        yield start
 
 
 @pytest.fixture
@@ -105,10 +62,6 @@ def test_mnist_downloaded_is_mnist_from_the_folder(mnist, serve, tmp_path):
     assert sorted(path.name for path in (tmp_path / "mnist").iterdir()) == sorted(names)
 
 
-def cannot(path, reason):
-    return f"{path} is missing and cannot be downloaded: {reason}. {PUT}"
-
-
 def files(folder):
     """The names and contents of the files of MNIST, temporary ones included."""
     return {path.name: path.read_bytes() for path in (folder / "mnist").iterdir()}
@@ -128,8 +81,10 @@ def test_download_puts_the_files_in_place(load, serve, tmp_path):
 def test_a_download_prints_nothing(serve, tmp_path):
     """In a new process, as pooch writes to the stderr of its import."""
     path = tmp_path / NAME
-    arguments = path, (7,), sha256(PLAIN[LABELS]), [serve(PACKED).url]
-    code = f"from pathlib import *; from swsjax.lab import data; data._download(*{arguments})"
+    code = (
+        "from pathlib import *; from swsjax.lab import downloads; "
+        f"downloads.fetch({path!r}, {[serve(PACKED).url]}, Path.read_bytes)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
     assert (done.stdout, done.stderr) == (b"", b"")
     assert path.read_bytes() == PACKED[NAME]
@@ -155,12 +110,6 @@ def test_a_failed_download_is_tried_again(load, serve, tmp_path, bad):
     assert_loaded(load(tmp_path, server.url))
     assert server.asked.count(NAME) == 2
     assert files(tmp_path) == PACKED
-
-
-def refused_url():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"http://127.0.0.1:{probe.getsockname()[1]}/"
 
 
 def test_the_next_mirror_is_tried(load, serve, tmp_path):
@@ -207,19 +156,12 @@ def test_without_pooch(load, tmp_path, monkeypatch):
 
 def test_a_server_that_does_not_answer(load, monkeypatch, tmp_path):
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    monkeypatch.setattr(data, "_TIMEOUT", 0.1)
+    monkeypatch.setattr(downloads, "_TIMEOUT", 0.1)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/"
         with pytest.raises(DataError, match=f"{re.escape(url + FIRST)}: .*Read timed out.*0.1"):
             load(tmp_path, url)
     assert files(tmp_path) == {}
-
-
-def unwritable(folder, reason):
-    return (
-        f"{folder / 'mnist' / FIRST} cannot be written: {reason}. "
-        "Name a writable folder, as the argument `folder` or in SWSJAX_DATA."
-    )
 
 
 @pytest.mark.parametrize("place", ["", "mnist"])
@@ -229,7 +171,7 @@ def test_a_file_in_the_place_of_the_folder(load, serve, tmp_path, place):
     if place:
         folder.mkdir()
     (folder / place).write_bytes(b"a file")
-    with raises(unwritable(folder, "Not a directory")):
+    with raises(unwritable(folder / "mnist" / FIRST, "Not a directory")):
         load(folder, server.url)
     assert server.asked == []  # found out before the download
 
@@ -255,7 +197,7 @@ def test_a_folder_that_cannot_be_written(
         write(tmp_path, {})
     server = serve(PACKED)
     monkeypatch.setattr(module, name, fail)
-    with raises(unwritable(tmp_path, error.strerror)):
+    with raises(unwritable(tmp_path / "mnist" / FIRST, error.strerror)):
         load(tmp_path, server.url)
     assert server.asked == asked
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []

@@ -117,66 +117,108 @@ def test_images_that_are_too_small(shape):
         LeNet5Caffe(shape, 10, rngs=nnx.Rngs(0))
 
 
-def test_all_tables_have_the_same_nets():
-    assert list(NETS) == list(RECIPES) == list(BY_NET)
+@pytest.mark.parametrize("shape", [(32, 32, 3), (28, 28, 1)])
+def test_images_with_channels(shape):
+    message = f"LeNet-5 needs grey images (height, width), got {shape}"
+    with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
+        LeNet5Caffe(shape, 10, rngs=nnx.Rngs(0))
+
+
+def test_the_nets_of_the_papers_have_recipes_and_published_results():
+    assert list(NETS) == ["lenet-300-100", "lenet-5-caffe", "resnet-8", "wrn-16-4"]
+    assert set(RECIPES) <= set(NETS)
+    assert set(BY_NET) <= set(NETS)
+
+
+def merged(params, statistics):
+    return {name: leaves | statistics.get(name, {}) for name, leaves in params.items()}
 
 
 def random_net(name, image_shape):
-    """A net and its parameters, biases included, with large logits."""
-    graph, state = nnx.split(NETS[name].model(image_shape, 10, rngs=nnx.Rngs(0)), nnx.Param)
-    params = jax.tree.map(
-        lambda leaf: leaf + jnp.float32(RNG.normal(0, 0.1, leaf.shape)), nnx.to_pure_dict(state)
+    """A net in evaluation, and the tree of its parameters and statistics, no two channels alike."""
+    module = NETS[name].model(image_shape, 10, rngs=nnx.Rngs(0))
+    module.eval()
+    graph, *states = nnx.split(module, nnx.Param, nnx.BatchStat)
+    params, statistics = (
+        jax.tree.map(
+            lambda leaf: leaf if leaf.ndim > 1 else leaf + RNG.uniform(-0.5, 0.5, leaf.shape),
+            nnx.to_pure_dict(state),
+        )
+        for state in states
     )
-    return jax.jit(lambda params, images: nnx.merge(graph, params)(images)), params
+
+    def part(tree, like):
+        return {name: {key: tree[name][key] for key in leaves} for name, leaves in like.items()}
+
+    def apply(tree, images):
+        return nnx.merge(graph, part(tree, params), part(tree, statistics))(images)
+
+    return jax.jit(apply), merged(params, statistics)
 
 
-def layers_of(channels):
-    """The names of the layer and of the one that follows."""
-    return list(dict.fromkeys(path.split("/")[0] for path in channels))
+def number_of(channels, tree):
+    """How many channels a hidden layer has: the outputs of its first leaf."""
+    path, axis = next(iter(channels.items()))
+    layer, kind = path.split("/")
+    return tree[layer][kind].shape[axis]
 
 
-LAYERS = [(name, layer) for name in NETS for layer in range(len(NETS[name].channels))]
+SHAPES = {
+    "lenet-300-100": [(28, 28), (20, 24)],
+    "lenet-5-caffe": [(28, 28), (20, 24)],
+    "resnet-8": [(16, 16, 3), (12, 9)],
+    "wrn-16-4": [(8, 8, 3)],
+}
+LAYERS = [
+    (name, layer, shape)
+    for name, net in NETS.items()
+    for layer in range(len(net.channels))
+    for shape in SHAPES[name]
+]
 
 
-@pytest.mark.parametrize(("name", "layer"), LAYERS)
-@pytest.mark.parametrize("image_shape", [(28, 28), (20, 24)])
+@pytest.mark.parametrize(("name", "layer", "image_shape"), LAYERS)
 def test_reordered_channels_compute_the_same(name, layer, image_shape):
-    apply, params = random_net(name, image_shape)
+    apply, tree = random_net(name, image_shape)
     images = jnp.float32(RNG.random((4, *image_shape)))
     channels = NETS[name].channels[layer]
-    here, _ = layers_of(channels)
-    bias = params[here]["bias"]
-    order = RNG.permutation(bias.size)
-    moved = take_channels(params, channels, jnp.asarray(order))
-    np.testing.assert_array_equal(moved[here]["bias"], bias[order])
-    logits = apply(params, images)
+    order = RNG.permutation(number_of(channels, tree))
+    moved = take_channels(tree, channels, jnp.asarray(order))
+    logits = apply(tree, images)
     np.testing.assert_allclose(
         apply(moved, images), logits, rtol=1e-4, atol=1e-4 * abs(logits).max()
     )
-    # Every array of the layer must move along.
-    for path in channels:
+    for path, axis in channels.items():
         layer_name, kind = path.split("/")
-        mixed = moved | {layer_name: moved[layer_name] | {kind: params[layer_name][kind]}}
+        before = tree[layer_name][kind]
+        if before.shape[axis] == len(order):  # not flattened into a dense layer
+            np.testing.assert_array_equal(
+                moved[layer_name][kind], np.take(np.asarray(before), order, axis), strict=True
+            )
+        # Every array of the layer must move along.
+        mixed = moved | {layer_name: moved[layer_name] | {kind: before}}
         assert abs(apply(mixed, images) - logits).max() > 0.01 * abs(logits).max()
 
 
-@pytest.mark.parametrize(("name", "layer"), LAYERS)
-def test_removing_channels_is_setting_them_to_zero(name, layer):
-    apply, params = random_net(name, (28, 28))
-    images = jnp.float32(RNG.random((4, 28, 28)))
+@pytest.mark.parametrize(
+    ("name", "layer", "image_shape"), [given for given in LAYERS if given[2] == SHAPES[given[0]][0]]
+)
+def test_removing_channels_is_setting_them_to_zero(name, layer, image_shape):
+    apply, tree = random_net(name, image_shape)
+    images = jnp.float32(RNG.random((4, *image_shape)))
     channels = NETS[name].channels[layer]
-    here, following = layers_of(channels)
-    size = params[here]["bias"].size
+    size = number_of(channels, tree)
     kept = np.sort(RNG.choice(size, size // 3, replace=False))
     removed = np.setdiff1d(np.arange(size), kept)
-    kernel = params[following]["kernel"]
+    path, axis = list(channels.items())[-1]
+    following, _ = path.split("/")
+    kernel = tree[following]["kernel"]
     # Channels are the faster index where a convolution is flattened.
-    axis = channels[f"{following}/kernel"]
     where = [slice(None)] * kernel.ndim
     positions = np.arange(kernel.shape[axis]) % size
     where[axis] = np.isin(positions, removed)
-    zeroed = params | {following: params[following] | {"kernel": kernel.at[tuple(where)].set(0)}}
-    small = take_channels(params, channels, jnp.asarray(kept))
+    zeroed = tree | {following: tree[following] | {"kernel": kernel.at[tuple(where)].set(0)}}
+    small = take_channels(tree, channels, jnp.asarray(kept))
     assert small[following]["kernel"].size == kernel.size // size * len(kept)
     logits = apply(zeroed, images)
     np.testing.assert_allclose(

@@ -1,6 +1,7 @@
 """A task: a net with statistics goes the same way as one without, from training to the file."""
 
 import re
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -10,14 +11,15 @@ from flax import nnx
 
 from swsjax.errors import ConfigError
 from swsjax.file.files import load, save
-from swsjax.lab.data import load_digits
+from swsjax.lab.data import Dataset, Split, load_digits
 from swsjax.lab.nets import LeNet300100
+from swsjax.lab.residual import ResidualNet
 from swsjax.lab.task import Variables, classification, pretrain_task
 from swsjax.sws.config import Config
 from swsjax.sws.quantizing import codebook
 from swsjax.sws.recipes import Recipe, compress_task, errors_of
 from swsjax.training.losses import cross_entropy
-from swsjax.training.pretraining import PretrainConfig
+from swsjax.training.pretraining import PretrainConfig, SgdConfig
 
 
 class Normed(nnx.Module):
@@ -148,6 +150,28 @@ def test_a_net_without_statistics_is_the_tree_of_its_parameters(digits):
     value, aux = task.loss(cross_entropy)(*net, jax.tree.map(lambda x: x[:5], task.data()))
     assert aux == {}
     assert value == pytest.approx(np.log(10), abs=0.5)
+
+
+def tinted(split):
+    """Grey images as colour images: the digit on a coloured ground."""
+    grey = split.images[..., None]
+    return Split(np.maximum(grey, np.array([60, 0, 30], np.uint8)), split.labels)
+
+
+@pytest.mark.parametrize("colours", [True, False])
+def test_a_residual_net_from_training_to_the_file(colours, digits, tmp_path):
+    small = Split(*(array[:600] for array in digits.train))
+    splits = [small, *digits[2:]]
+    dataset = Dataset("digits", *(map(tinted, splits) if colours else splits))
+    task = classification(partial(ResidualNet, widths=(4, 4, 8, 8), blocks=1), dataset)
+    losses, config = [], SgdConfig(epochs=6, batch_size=32, pad=1)
+    trained = pretrain_task(task, config, callback=lambda epoch: losses.append(epoch.loss))
+    assert task.error(trained, dataset.validation) < 0.4  # flips make digits alike
+    assert losses[-1] < 0.7 * losses[0]
+    whole = task.whole(trained)
+    assert sorted(whole["g1b0bn1"]) == ["bias", "mean", "scale", "var"]
+    save(tmp_path / "net.sws", whole)
+    assert_equal(task.parts(load(tmp_path / "net.sws", like=whole)), trained)
 
 
 class Dropping(Normed):

@@ -23,7 +23,7 @@ FILES = [
 
 
 def test_every_recipe_has_results():
-    expected = {(net, setting) for net in NETS for setting in RECIPES[net].by_name()}
+    expected = {(net, setting) for net in RECIPES for setting in RECIPES[net].by_name()}
     assert {(path.parent.name, path.stem) for path in RESULTS} == expected
     assert len(FILES) == 3 * len(expected)
 

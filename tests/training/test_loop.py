@@ -126,6 +126,80 @@ def test_aux_is_carried_from_step_to_step():
     assert aux["sum"] == 0  # the caller's arrays are not donated
 
 
+def noisy(key, batch):
+    """Noise whose size shows how often it was added."""
+    return batch + jax.random.normal(key, batch.shape)
+
+
+@pytest.mark.parametrize("is_stream", [False, True])
+def test_augmentation_changes_every_batch_of_its_own(is_stream):
+    """With data of zero and a rate of 0, aux collects what the loss saw."""
+    data = np.zeros(12, np.float32)
+
+    def loss(params, aux, batch):
+        return squared(params, batch), {"seen": jnp.roll(aux["seen"], 4).at[:4].set(batch)}
+
+    def run(**options):
+        trained = train(
+            jnp.zeros(()),
+            loss,
+            stream_arrays(data, batch_size=4) if is_stream else data,
+            optax.sgd(0.0),
+            epochs=3,
+            batch_size=4,
+            aux={"seen": jnp.zeros(36)},
+            **options,
+        )
+        return np.asarray(trained.aux["seen"])
+
+    assert not run().any()
+    seen = run(augment=noisy)
+    assert len(np.unique(seen)) == 36
+    assert abs(seen.mean()) < 0.8  # five standard errors
+    np.testing.assert_array_equal(run(augment=noisy), seen)
+    assert not np.isin(run(augment=noisy, seed=1), seen).any()
+
+
+def test_augmentation_does_not_change_the_order_of_the_examples():
+    def loss(params, aux, batch):
+        return squared(params, 0.0), jnp.roll(aux, 4).at[:4].set(batch)
+
+    data = np.arange(1, 13, dtype=np.float32)
+    options = {"epochs": 2, "batch_size": 4, "aux": jnp.zeros(24)}
+    plain, negated = (
+        train(jnp.zeros(()), loss, data, optax.sgd(0.0), augment=augment, **options).aux
+        for augment in (None, lambda key, batch: -batch)
+    )
+    np.testing.assert_array_equal(negated, -plain)
+
+
+def test_the_keys_of_augmentation_are_not_those_of_the_order():
+    """A key used twice would make the changes of a batch depend on the order."""
+    keys = []
+
+    def loss(params, aux, batch):
+        return squared(params, batch["x"]), {
+            "keys": jnp.roll(aux["keys"], 1, 0).at[0].set(batch["key"])
+        }
+
+    trained = train(
+        jnp.zeros(()),
+        loss,
+        {"x": np.zeros(16, np.float32)},
+        optax.sgd(0.0),
+        epochs=3,
+        batch_size=4,
+        aux={"keys": jnp.zeros((12, 2), jnp.uint32)},
+        augment=lambda key, batch: batch | {"key": jax.random.key_data(key)},
+    )
+    key = jax.random.key(0)
+    for _ in range(5):
+        key, shuffle = jax.random.split(key)
+        keys += [jax.random.key_data(key).tolist(), jax.random.key_data(shuffle).tolist()]
+    keys += trained.aux["keys"].tolist()
+    assert len({tuple(key) for key in keys}) == 10 + 12
+
+
 def test_projection_follows_every_step():
     """A step of SGD leads from anywhere to 2, the projection back to 1."""
     seen = []
@@ -296,6 +370,17 @@ def test_interrupted_after_an_epoch(tmp_path, whole, number):
     assert_equal(everything(resumed), whole)
 
 
+def test_augmented_training_resumes_as_if_it_had_never_stopped(tmp_path):
+    def augment(key, batch):
+        return batch | {"x": noisy(key, batch["x"])}
+
+    expected = everything(run(augment=augment, epochs=3))
+    with pytest.raises(PowerCutError):
+        run(tmp_path, augment=augment, epochs=3, callback=interrupt_at(2))
+    assert_equal(everything(run(tmp_path, augment=augment, epochs=3)), expected)
+    assert (expected["params"]["w"] != everything(run(epochs=3))["params"]["w"]).any()
+
+
 def test_a_stream_resumes_at_its_next_pass(tmp_path):
     stream = stream_arrays(killed_training.DATA, batch_size=20)
     expected = everything(run(data=stream, epochs=3))
@@ -354,3 +439,9 @@ def test_a_loss_that_is_not_finite():
             callback=history.append,
         )
     assert [epoch.epoch for epoch in history] == [1]
+
+
+def test_an_augmentation_that_is_not_a_function():
+    message = "augment must be a function of a key and a batch, got a bool; crop_and_flip is one"
+    with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
+        train(jnp.zeros(()), squared, np.ones(8), optax.sgd(0.1), epochs=1, augment=True)

@@ -11,7 +11,8 @@ import pytest
 
 from swsjax.errors import ConfigError
 from swsjax.training.loop import train
-from swsjax.training.pretraining import PretrainConfig, pretrain
+from swsjax.training.losses import cross_entropy
+from swsjax.training.pretraining import PretrainConfig, SgdConfig, pretrain
 
 
 def squared(params, batch):
@@ -74,6 +75,75 @@ def test_pretraining_is_train_with_adamw_to_the_last_bit():
     assert ours.aux["steps"] == 24
 
 
+def one_cycle(steps, peak):
+    """Learning rates: half a cosine up from 1/25 of the peak, and half a cosine down."""
+    up = int(0.3 * steps)
+    rising = peak / 25 + (peak - peak / 25) * (1 - np.cos(np.pi * np.arange(up) / up)) / 2
+    falling = peak * (1 + np.cos(np.pi * np.arange(steps - up) / (steps - up))) / 2
+    return np.concatenate([rising, falling])
+
+
+def test_sgd_is_nesterov_with_one_cycle_and_decay_of_kernels():
+    config = SgdConfig(
+        epochs=5, learning_rate=0.1, weight_decay=0.2, batch_size=4, momentum=0.8
+    )  # 2 steps per epoch
+    start = {"kernel": np.full((1, 1), 8.0), "bias": np.full(1, 8.0)}
+
+    def loss(params, batch):
+        return squared(params["kernel"].sum(), batch) + squared(params["bias"].sum(), batch)
+
+    trained = pretrain(start, loss, np.full(8, 2.0), config)
+    for name, decay in (("kernel", 0.2), ("bias", 0.0)):
+        x, trace = 8.0, 0.0
+        for rate in one_cycle(10, 0.1):
+            gradient = x - 2.0 + decay * x
+            trace = gradient + 0.8 * trace
+            x -= rate * (gradient + 0.8 * trace)
+        np.testing.assert_allclose(trained.params[name].item(), x, rtol=1e-4)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 4])
+def test_sgd_of_few_steps(steps):
+    config = SgdConfig(epochs=steps, learning_rate=0.1, batch_size=4)
+    trained = pretrain(jnp.asarray(8.0), squared, np.full(4, 2.0), config)
+    assert 2 < trained.params < 8
+
+
+def test_the_loss_of_sgd_smooths_the_labels():
+    logits = np.random.default_rng(0).normal(size=(6, 5))
+    labels = np.array([0, 4, 2, 2, 1, 3])
+    batch = {"inputs": jnp.asarray(logits), "labels": jnp.asarray(labels)}
+    loss = SgdConfig(label_smoothing=0.2).loss(lambda params, x: x)
+    log_shares = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    targets = 0.8 * np.eye(5)[labels] + 0.2 / 5
+    np.testing.assert_allclose(
+        loss(None, batch), -(targets * log_shares).sum(axis=1).mean(), rtol=1e-5
+    )
+    plain = cross_entropy(lambda params, x: x)
+    assert PretrainConfig().loss(lambda params, x: x)(None, batch) == plain(None, batch)
+    with pytest.raises(ConfigError, match=r"^label_smoothing must lie in \[0, 1\], got 2$"):
+        cross_entropy(lambda params, x: x, label_smoothing=2)
+
+
+def test_pretraining_augments():
+    changed = pretrain(
+        jnp.asarray(8.0),
+        squared,
+        np.full(8, 100.0),
+        SgdConfig(epochs=30, batch_size=4),
+        augment=lambda key, batch: 0 * batch + 3,
+    )
+    np.testing.assert_allclose(changed.params, 3, atol=0.1)
+
+
+def test_the_augmentation_of_sgd_is_cropping_and_flipping():
+    images = jnp.asarray(np.random.default_rng(0).random((32, 6, 6, 3)))
+    assert PretrainConfig().augment() is None
+    changed = SgdConfig(pad=0).augment()(jax.random.key(0), {"inputs": images})["inputs"]
+    np.testing.assert_array_equal(np.sort(changed, axis=2), np.sort(images, axis=2))
+    assert (changed != images).any()
+
+
 def test_the_seed_decides_the_order():
     data = np.random.default_rng(0).normal(size=32).astype(np.float32)
     params = {"jax": jnp.asarray(8.0), "numpy": np.zeros(2, np.float32)}
@@ -106,5 +176,20 @@ def test_the_seed_decides_the_order():
     ],
 )
 def test_settings_out_of_range(settings, message):
+    for kind in (PretrainConfig, SgdConfig):
+        with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
+            pretrain(jnp.zeros(()), squared, jnp.ones(8), kind(**settings))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"momentum": 1.0}, "momentum must be in [0, 1), got 1.0"),
+        ({"label_smoothing": -0.1}, "label_smoothing must be in [0, 1), got -0.1"),
+        ({"pad": -1}, "pad must not be negative, got -1"),
+        ({"pad": 1.5}, "pad must be an integer, got 1.5"),
+    ],
+)
+def test_settings_of_sgd_out_of_range(settings, message):
     with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
-        pretrain(jnp.zeros(()), squared, jnp.ones(8), PretrainConfig(**settings))
+        SgdConfig(**settings)

@@ -64,8 +64,8 @@ FILES = [
         "a file without a model",
         "evaluate net.sws --data digits",
         1,
-        "net.sws does not name its model; expected one of lenet-300-100, lenet-5-caffe in its "
-        "metadata",
+        "net.sws does not name its model; expected one of lenet-300-100, lenet-5-caffe, resnet-8, "
+        "wrn-16-4 in its metadata",
     ),
     Command(
         "a file that is not of the model it names",

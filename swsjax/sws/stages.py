@@ -280,17 +280,22 @@ def _record(
     check_finite(epoch, info, joint)
     for check in stage.checks:
         check(epoch, joint, run.config)
-    check_learning(
-        [*run.log.history, epoch],
-        lambda: mean_loss(stage.loss_fn, run.net.weights, run.net.carried, run.feed),
-        lambda: zero_kernels(
-            gather(quantize_groups(joint.mixtures, joint.weights), run.feed.mesh),
-            run.net.selection,
-        ),
-    )
-    if nodes is not None and stage.tau != 0 and error > run.config.tolerance / 10:
-        nodes = _refined(joint, nodes, run.config)
+    if stage.tau != 0:  # pruning takes weights on purpose, and no prior acts
+        _check_learning(run, stage, joint, epoch)
+        if nodes is not None and error > run.config.tolerance / 10:
+            nodes = _refined(joint, nodes, run.config)
     return epoch._replace(details=epoch.details._replace(prior_error=error, nodes=nodes))
+
+
+def _check_learning(run: Run, stage: Stage, joint: Joint, epoch: Epoch) -> None:
+    def first_loss() -> float:
+        return mean_loss(stage.loss_fn, run.net.weights, run.net.carried, run.feed)
+
+    def lost() -> list[str]:
+        quantised = quantize_groups(joint.mixtures, joint.weights)
+        return zero_kernels(gather(quantised, run.feed.mesh), run.net.selection)
+
+    check_learning([*run.log.history, epoch], first_loss, lost)
 
 
 def _first_nodes(run: Run, joint: Joint) -> dict[str, int] | None:

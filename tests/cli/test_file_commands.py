@@ -1,6 +1,7 @@
 """The demo, and the commands that read and write files, as a user runs them."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +19,11 @@ from swsjax.cli import main
 def demo(tmp_path_factory) -> tuple[Path, subprocess.CompletedProcess]:
     folder = tmp_path_factory.mktemp("demo")
     command = [sys.executable, "-m", "swsjax", "demo", "--out", str(folder)]
-    return folder, subprocess.run(command, capture_output=True, text=True, timeout=300)
+    # Optimised, as it takes thousands of steps.
+    environment = os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "0"}
+    return folder, subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=300
+    )
 
 
 def test_the_demo_writes_file_report_and_figures(demo):

@@ -27,8 +27,7 @@ from swsjax.training.epochs import compiled_loop, copied, gradient_step
 
 ROWS = (  # net, image shape, batch, steps per epoch, repeats
     ("lenet-5-caffe", (28, 28), 128, 10, 7),
-    ("resnet-8", (32, 32, 3), 128, 5, 5),
-    ("wrn-16-4", (32, 32, 3), 128, 2, 3),
+    ("resnet-8", (32, 32, 3), 128, 3, 3),
 )
 SIGMA, TAU = 0.05, 0.05
 

@@ -153,7 +153,7 @@ def _headline(report: Report) -> str:
         "file": f"{report.file_bytes:,} bytes",
         "not zero": _percent(report.non_zeros, report.parameters),
     }
-    errors = _flat_errors(report)
+    errors = report.named_errors
     if errors:
         name, error = errors[-1]
         items[f"error, {name}"] = f"{100 * error:.2f} %"
@@ -178,16 +178,8 @@ def _sizes(report: Report) -> str:
 
 
 def _errors(report: Report) -> str:
-    rows = [(name, f"{100 * error:.2f} %") for name, error in _flat_errors(report)]
+    rows = [(name, f"{100 * error:.2f} %") for name, error in report.named_errors]
     return _table("Errors", ("measured on", "error"), rows) if rows else ""
-
-
-def _flat_errors(report: Report) -> list[tuple[str, float]]:
-    return [
-        (f"{stage} ({split})", error)
-        for stage, by_split in report.errors.items()
-        for split, error in by_split.items()
-    ]
 
 
 def _layers(report: Report) -> str:

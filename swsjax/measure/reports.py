@@ -104,6 +104,15 @@ class Report:
             kind: 8 * self.float32_bytes / size if size else None for kind, size in bits.items()
         }
 
+    @property
+    def named_errors(self) -> list[tuple[str, float]]:
+        """Error rates with their names for people, ``decoded (test)``."""
+        return [
+            (f"{stage} ({split})", error)
+            for stage, by_split in self.errors.items()
+            for split, error in by_split.items()
+        ]
+
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain values, for JSON."""
         return {
@@ -131,11 +140,7 @@ class Report:
         )
         rates = {kind: f"{rate:.1f}x" if rate else "-" for kind, rate in self.rates.items()}
         lines = [_aligned([header, *rows, total]), ""]
-        lines += [
-            f"error {f'{stage} ({split})':<24}{100 * error:8.2f} %"
-            for stage, by_split in self.errors.items()
-            for split, error in by_split.items()
-        ]
+        lines += [f"error {name:<24}{100 * error:8.2f} %" for name, error in self.named_errors]
         lines += [
             f"file                    {self.file_bytes:12,} bytes {rates['file']:>9}",
             f"Han format              {self.han_bits / 8:12,.0f} bytes {rates['han']:>9}",

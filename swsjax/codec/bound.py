@@ -1,16 +1,18 @@
 """Entropy bound of a code that treats positions and values as i.i.d. within each leaf."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from swsjax.codec.bits import bits_of, levels_of
+from swsjax.codec.units import WITH_UNITS, divided, find_units
 
 __all__ = ["EntropyBound", "entropy_bound"]
 
 _MAX_LEVELS = 2**16
+_UNIT_BITS = 32.0
 
 
 class EntropyBound(NamedTuple):
@@ -37,7 +39,9 @@ def entropy_bound(arrays: Iterable[np.ndarray]) -> list[EntropyBound]:
     For a leaf of N weights, n of them non-zero with empirical level frequencies f_k:
     ``positions = N * H2(n / N)`` with H2 the binary entropy, ``values = -n * sum_k f_k log2 f_k``,
     and ``codebook = 8 * itemsize`` for every level that no earlier leaf of the same element
-    width used. This is a shared codebook, never larger than separate ones.
+    width used. This is a shared codebook, never larger than separate ones. Leaves that are a unit
+    times levels of one codebook (:func:`swsjax.codec.units.find_units`) are charged 32 bits each
+    for the unit, and only the levels of the codebook, if that is smaller.
 
     Args:
         arrays: NumPy arrays, one per leaf.
@@ -52,30 +56,54 @@ def entropy_bound(arrays: Iterable[np.ndarray]) -> list[EntropyBound]:
         >>> round(bound.positions, 2), bound.values, bound.codebook
         (10.79, 0.0, 32.0)
     """
+    leaves = [_measure(bits_of(array)) for array in arrays]
+    candidates = {
+        i: leaf.levels
+        for i, leaf in enumerate(leaves)
+        if leaf.bits.dtype == WITH_UNITS and leaf.levels is not None and leaf.levels.size
+    }
+    units = find_units(list(candidates.values()))
+    plain = _charge(leaves, {})
+    if not units:
+        return plain
+    scaled = _charge(leaves, dict(zip(candidates, units, strict=True)))
+    return min(plain, scaled, key=lambda bounds: sum(bound.total for bound in bounds))
+
+
+class _Leaf(NamedTuple):
+    """A leaf, its levels if there are few, and its bound without its codebook."""
+
+    bits: np.ndarray
+    levels: np.ndarray | None
+    bound: EntropyBound
+
+
+def _measure(bits: np.ndarray) -> _Leaf:
+    levels = levels_of(bits, _MAX_LEVELS)
+    if levels is None:
+        return _Leaf(bits, None, EntropyBound())
+    nonzero = bits[bits != 0]
+    counts = np.bincount(np.searchsorted(levels, nonzero), minlength=levels.size)
+    positions = _entropy_bits([nonzero.size, bits.size - nonzero.size])
+    return _Leaf(bits, levels, EntropyBound(positions, _entropy_bits(counts.tolist())))
+
+
+def _charge(leaves: Sequence[_Leaf], units: Mapping[int, int]) -> list[EntropyBound]:
+    """Add the codebooks to the bounds; ``units`` are the units of leaves by index, if any."""
     seen: dict[int, np.ndarray] = {}
     out = []
-    for array in arrays:
-        bits = bits_of(array)
-        width = bits.dtype.itemsize
-        raw = EntropyBound(raw=8.0 * width * bits.size)
-        levels = levels_of(bits, _MAX_LEVELS)
-        if levels is None:
-            out.append(raw)
-            continue
-        known = seen.get(width, levels[:0])
-        union = np.union1d(known, levels)
-        nonzero = bits[bits != 0]
-        counts = np.bincount(np.searchsorted(levels, nonzero), minlength=levels.size)
-        bound = EntropyBound(
-            _entropy_bits([nonzero.size, bits.size - nonzero.size]),
-            _entropy_bits(counts.tolist()),
-            8.0 * width * (union.size - known.size),
-        )
-        if bound.total < raw.total:
-            seen[width] = union
-            out.append(bound)
-        else:
-            out.append(raw)
+    for i, leaf in enumerate(leaves):
+        width = leaf.bits.dtype.itemsize
+        best = EntropyBound(raw=8.0 * width * leaf.bits.size)
+        if leaf.levels is not None:
+            levels = divided(leaf.levels, units[i]) if i in units else leaf.levels
+            known = seen.get(width, levels[:0])
+            union = np.union1d(known, levels)
+            codebook = 8.0 * width * (union.size - known.size) + _UNIT_BITS * (i in units)
+            bound = leaf.bound._replace(codebook=codebook)
+            if bound.total < best.total:
+                seen[width], best = union, bound
+        out.append(best)
     return out
 
 

@@ -27,6 +27,7 @@ __all__ = ["ENCODINGS", "MAX_BYTES", "Contents", "leaf_bits", "pack", "read_meta
 
 MAGIC = b"sws"
 VERSION = 1
+_WITH_UNITS = 2  # version of the files with units, which are smaller with them
 MAX_BYTES = 2**32
 """Default limit on the total size in bytes of the arrays of a file."""
 ENCODINGS = ("entropy", "han", "han-huffman")
@@ -100,13 +101,14 @@ def pack(
     shapes = [pattern_shape(DTYPES[spec.dtype], spec.shape) for spec in specs]
     raw = b""
     if encoding == "entropy":
-        body, raw, _ = encode_entropy(shapes, bits)
+        body, raw, _, has_units = encode_entropy(shapes, bits)
         if raw:
             flags |= _HAS_RAW
             head += varint(len(body))
     else:
-        body = encode_han(shapes, bits, huffman=encoding == "han-huffman")
-    parts = [MAGIC, bytes([VERSION, flags]), head, body, raw]
+        body, has_units = encode_han(shapes, bits, huffman=encoding == "han-huffman")
+    version = _WITH_UNITS if has_units else VERSION
+    parts = [MAGIC, bytes([version, flags]), head, body, raw]
     checksum = 0
     for part in parts:
         checksum = zlib.crc32(part, checksum)
@@ -148,6 +150,7 @@ def unpack(data: bytes, max_bytes: int = MAX_BYTES) -> Contents:
         array([0., 1.], dtype=float32)
     """
     reader, encoding, has_raw, metadata = _open(data)
+    has_units = data[len(MAGIC)] == _WITH_UNITS
     specs = read_specs(reader, max_bytes)
     shapes = [pattern_shape(DTYPES[spec.dtype], spec.shape) for spec in specs]
     dtypes = [pattern_dtype(spec.dtype) for spec in specs]
@@ -157,9 +160,9 @@ def unpack(data: bytes, max_bytes: int = MAX_BYTES) -> Contents:
     if encoding == "entropy":
         raw = reader.take(reader.remaining, "raw values")
         names = [spec.path for spec in specs]
-        bits = decode_entropy(body, raw, shapes, dtypes, names, start)
+        bits = decode_entropy(body, raw, shapes, dtypes, names, start, has_units)
     else:
-        bits = decode_han(body, shapes, dtypes, encoding == "han-huffman", start)
+        bits = decode_han(body, shapes, dtypes, encoding == "han-huffman", start, has_units)
     for spec, leaf in zip(specs, bits, strict=True):
         if spec.dtype == "bool" and leaf.max(initial=0) > 1:
             raise FormatError(f"leaf {spec.path} is bool but has the value {leaf.max()}")
@@ -188,9 +191,10 @@ def _open(data: bytes) -> tuple[ByteReader, str, bool, dict[str, Any]]:
         raise FormatError(
             f"file has {len(data)} bytes, expected at least {smallest}: it is cut off"
         )
-    if data[len(MAGIC)] != VERSION:
+    if data[len(MAGIC)] not in (VERSION, _WITH_UNITS):
         raise FormatError(
-            f"format version {data[len(MAGIC)]} at byte {len(MAGIC)}; this package reads {VERSION}"
+            f"format version {data[len(MAGIC)]} at byte {len(MAGIC)}; this package reads "
+            f"{VERSION} and {_WITH_UNITS}"
         )
     stop = len(data) - _CHECKSUM_BYTES
     stored, computed = int.from_bytes(data[stop:], "big"), zlib.crc32(data[:stop])

@@ -10,7 +10,7 @@ References:
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -19,12 +19,13 @@ import numpy.typing as npt
 from swsjax.codec.bits import BitReader, BitWriter, bits_of, levels_of
 from swsjax.codec.csr import Layout, Nonzeros, read_matrix, write_layout
 from swsjax.codec.header import Shape, matrix_shape, pattern_shape
+from swsjax.codec.units import ONE, WITH_UNITS, checked_unit, divided, find_units, multiplied
 from swsjax.errors import FormatError
 
-__all__ = ["HanBits", "decode_han", "encode_han", "han_size"]
+__all__ = ["HanBits", "HanStream", "decode_han", "encode_han", "han_size"]
 
 _RAW, _ROWS, _COLUMNS = 0, 1, 2
-_MODE_BITS, _LEVEL_COUNT_BITS = 2, 16
+_MODE_BITS, _LEVEL_COUNT_BITS, _UNIT_FIELD = 2, 16, 32
 _MAX_LEVELS = 2**_LEVEL_COUNT_BITS - 1
 
 
@@ -33,8 +34,9 @@ class HanBits(NamedTuple):
 
     ``header`` counts fields of fixed size, ``pointers`` the row ends, ``positions`` and ``values``
     the entries that stand for weights, and ``fillers`` the other entries. Each ``codebook`` level
-    is charged to the first leaf that uses it if the codebook is shared. ``raw`` counts the bits of
-    a leaf stored without a codebook.
+    is charged to the first leaf that uses it if the codebook is shared; the unit of a leaf, if
+    leaves have units, counts as ``codebook`` as well. ``raw`` counts the bits of a leaf stored
+    without a codebook.
     """
 
     header: int = 0
@@ -58,6 +60,22 @@ class _Plan(NamedTuple):
     size: HanBits
     levels: np.ndarray  # levels that the leaf uses
     layout: Layout | None = None  # None for a raw leaf
+    unit: int = ONE
+
+
+class _Stream(NamedTuple):
+    """How all leaves will be written."""
+
+    plans: list[_Plan]
+    shared: dict[int, np.ndarray]  # shared codebooks, by element width in bytes
+    has_units: bool = False
+
+
+class HanStream(NamedTuple):
+    """What :func:`encode_han` returns: the stream, and whether its leaves have units."""
+
+    coded: bytes
+    has_units: bool
 
 
 def han_size(arrays: Iterable[np.ndarray], huffman: bool = False) -> list[HanBits]:
@@ -67,8 +85,10 @@ def han_size(arrays: Iterable[np.ndarray], huffman: bool = False) -> list[HanBit
     differences: ``pointers = R * ceil(log2(n + 1))``, ``positions = (n - f) * p``,
     ``values = (n - f) * ceil(log2(L + [f > 0]))``, ``fillers = f * (both)`` and
     ``codebook = L * 8 * itemsize``. p and the orientation are chosen to minimise the size of the
-    leaf. With ``huffman=True``, ``positions`` and ``values`` are the Huffman codes and tables of
-    differences and values, fillers included.
+    leaf. Leaves that are a unit times levels of one codebook
+    (:func:`swsjax.codec.units.find_units`) share that codebook and have 32 bits each for the unit,
+    if that is smaller. With ``huffman=True``, ``positions`` and ``values`` are the Huffman codes
+    and tables of differences and values, fillers included.
 
     Args:
         arrays: NumPy arrays, one per leaf.
@@ -86,10 +106,12 @@ def han_size(arrays: Iterable[np.ndarray], huffman: bool = False) -> list[HanBit
     arrays = list(arrays)
     shapes = [pattern_shape(array.dtype.itemsize, array.shape) for array in arrays]
     bits = [bits_of(array) for array in arrays]
-    return [plan.size for plan in _plan(shapes, bits, huffman)[0]]
+    return [plan.size for plan in _plan(shapes, bits, huffman).plans]
 
 
-def encode_han(shapes: Sequence[Shape], bits: Sequence[np.ndarray], huffman: bool = False) -> bytes:
+def encode_han(
+    shapes: Sequence[Shape], bits: Sequence[np.ndarray], huffman: bool = False
+) -> HanStream:
     """Write leaves as one Han-format stream.
 
     Args:
@@ -98,14 +120,14 @@ def encode_han(shapes: Sequence[Shape], bits: Sequence[np.ndarray], huffman: boo
         huffman: whether to Huffman code differences and values.
 
     Returns:
-        The stream, zero-padded to a whole number of bytes.
+        The stream, zero-padded to a whole number of bytes, and whether its leaves have units.
 
     Example:
-        >>> stream = encode_han([(2, 3)], [np.array([0, 0, 5, 0, 0, 0], np.uint8)])
+        >>> stream, has_units = encode_han([(2, 3)], [np.array([0, 0, 5, 0, 0, 0], np.uint8)])
         >>> decode_han(stream, [(2, 3)], [np.uint8])[0].tolist()
         [0, 0, 5, 0, 0, 0]
     """
-    plans, shared = _plan(shapes, bits, huffman)
+    plans, shared, has_units = _plan(shapes, bits, huffman)
     writer = BitWriter()
     for width in _widths(leaf.dtype for leaf in bits):
         writer.write(width in shared, 1)
@@ -121,8 +143,10 @@ def encode_han(shapes: Sequence[Shape], bits: Sequence[np.ndarray], huffman: boo
         if levels is None:
             levels = plan.levels
             _write_levels(writer, levels, 8 * width)
+        elif has_units and leaf.dtype == WITH_UNITS:
+            writer.write(plan.unit, _UNIT_FIELD)
         write_layout(writer, plan.layout, levels.size, huffman)
-    return writer.getvalue()
+    return HanStream(writer.getvalue(), has_units)
 
 
 def decode_han(
@@ -131,15 +155,17 @@ def decode_han(
     dtypes: Sequence[npt.DTypeLike],
     huffman: bool = False,
     where: int = 0,
+    has_units: bool = False,
 ) -> list[np.ndarray]:
     """Read a Han-format stream.
 
     Args:
-        data: the bytes that :func:`encode_han` returned.
+        data: the stream that :func:`encode_han` returned.
         shapes: shape of every leaf.
         dtypes: unsigned dtype of every leaf's bit patterns.
         huffman: whether the stream is Huffman coded.
         where: file offset of ``data``, for messages.
+        has_units: whether the leaves that share the codebook of 32-bit patterns have units.
 
     Returns:
         The flat bit patterns of every leaf.
@@ -148,7 +174,7 @@ def decode_han(
         FormatError: the stream is damaged.
 
     Example:
-        >>> stream = encode_han([(3,)], [np.array([0, 9, 9], np.uint8)], huffman=True)
+        >>> stream, _ = encode_han([(3,)], [np.array([0, 9, 9], np.uint8)], huffman=True)
         >>> decode_han(stream, [(3,)], ["u1"], huffman=True)
         [array([0, 9, 9], dtype=uint8)]
     """
@@ -169,6 +195,8 @@ def decode_han(
         levels = shared.get(dtype.itemsize)
         if levels is None:
             levels = _read_levels(reader, dtype.itemsize)
+        elif has_units and dtype == WITH_UNITS:
+            levels = multiplied(levels, checked_unit(reader.read_int(_UNIT_FIELD)))
         rows, columns = matrix_shape(shape)
         if mode == _COLUMNS:
             matrix = read_matrix(reader, columns, rows, levels, huffman).T
@@ -185,35 +213,68 @@ def _widths(dtypes: Iterable[np.dtype]) -> list[int]:
     return list(dict.fromkeys(dtype.itemsize for dtype in dtypes))
 
 
-def _plan(
-    shapes: Sequence[Shape], bits: Sequence[np.ndarray], huffman: bool
-) -> tuple[list[_Plan], dict[int, np.ndarray]]:
-    """Plan every leaf with its own codebook and with a shared one; keep the smaller plan."""
+def _plan(shapes: Sequence[Shape], bits: Sequence[np.ndarray], huffman: bool) -> _Stream:
+    """Plan every leaf with its own codebook and with a shared one; keep the smallest plan."""
     plans = [
         _plan_leaf(shape, leaf, levels_of(leaf, _MAX_LEVELS), None, huffman)
         for shape, leaf in zip(shapes, bits, strict=True)
     ]
-    shared = {}
+    shared, has_units = {}, False
     for width in _widths(leaf.dtype for leaf in bits):
-        coded = [
-            i
+        alone = {
+            i: plan
             for i, plan in enumerate(plans)
             if plan.mode != _RAW and bits[i].dtype.itemsize == width
-        ]
-        alone = sum(plans[i].size.total for i in coded)
-        union = np.unique(np.concatenate([plans[i].levels for i in coded])) if coded else None
-        if union is None or union.size > _MAX_LEVELS:
-            continue
-        sharing = {
-            i: _plan_leaf(shapes[i], bits[i], plans[i].levels, union, huffman) for i in coded
         }
-        together = _LEVEL_COUNT_BITS + union.size * 8 * width
-        together += sum(plan.size.total for plan in sharing.values())
-        if together < alone and all(plan.mode != _RAW for plan in sharing.values()):
-            shared[width] = union
-            for i, plan in sharing.items():
-                plans[i] = plan
-    return _charge(plans, bits, shared), shared
+        smallest = sum(plan.size.total for plan in alone.values())
+        found = None
+        if width == WITH_UNITS.itemsize:
+            found = find_units([plan.levels for plan in alone.values()])
+        for units in [None] if found is None else [None, found]:
+            union, sharing = _share(shapes, bits, alone, units, huffman)
+            together = _LEVEL_COUNT_BITS + union.size * 8 * width
+            together += sum(plan.size.total for plan in sharing.values())
+            if sharing and together < smallest:
+                smallest, shared[width], has_units = together, union, units is not None
+                for i, plan in sharing.items():
+                    plans[i] = plan
+    return _Stream(_charge(plans, bits, shared), shared, has_units)
+
+
+def _share(
+    shapes: Sequence[Shape],
+    bits: Sequence[np.ndarray],
+    alone: Mapping[int, _Plan],
+    units: Sequence[int] | None,
+    huffman: bool,
+) -> tuple[np.ndarray, dict[int, _Plan]]:
+    """Plan leaves with a shared codebook.
+
+    Args:
+        shapes, bits: of all leaves.
+        alone: the plans of leaves of one element width with codebooks of their own, by index.
+        units: the unit of each of them, or None for no units.
+        huffman: as in :func:`han_size`.
+
+    Returns:
+        The codebook and the plans; no plans if a shared codebook is impossible.
+    """
+    of_leaf = dict(zip(alone, units or [ONE] * len(alone), strict=True))
+    used = [divided(plan.levels, of_leaf[i]) for i, plan in alone.items()]
+    union = np.unique(np.concatenate(used)) if used else np.zeros(0)
+    if union.size > _MAX_LEVELS:
+        return union, {}
+    out = {}
+    for i, plan in alone.items():
+        book = multiplied(union, of_leaf[i])
+        shared = _plan_leaf(shapes[i], bits[i], plan.levels, book, huffman)
+        if shared.mode == _RAW:
+            return union, {}
+        if units:
+            size = shared.size._replace(codebook=_UNIT_FIELD)
+            shared = shared._replace(unit=of_leaf[i], size=size)
+        out[i] = shared
+    return union, out
 
 
 def _charge(
@@ -232,7 +293,7 @@ def _charge(
             if width not in seen:
                 seen[width] = leaf[:0]
                 header += _LEVEL_COUNT_BITS
-            union = np.union1d(seen[width], plans[i].levels)
+            union = np.union1d(seen[width], divided(plans[i].levels, plans[i].unit))
             codebook = (union.size - seen[width].size) * 8 * width
             seen[width] = union
         size = plans[i].size

@@ -8,7 +8,7 @@ import math
 import zlib
 
 from oracle_han import Bits, han_leaves
-from oracle_models import Codebook, Mixer, Neighbours, RangeDecoder, clip, logit, sign
+from oracle_models import Codebook, Mixer, Neighbours, RangeDecoder, Units, clip, logit, sign
 
 NAMES = """
     bias kernel scale embedding mean var params batch_stats value weight w b query key out
@@ -39,7 +39,9 @@ def decode(data):
     """Return ``(path, type, shape, patterns)`` of every leaf, and the metadata of the file."""
     assert zlib.crc32(data[:-4]) == int.from_bytes(data[-4:], "big")
     reader = Bytes(data[:-4])
-    assert reader.take(4) == b"sws\x01"
+    assert reader.take(3) == b"sws"
+    version = reader.take(1)[0]
+    assert version in (1, 2)
     flags = reader.take(1)[0]
     metadata = json.loads(reader.take(reader.varint())) if flags & 4 else {}
     names, specs, path = NAMES.split(), [], []
@@ -64,21 +66,23 @@ def decode(data):
         ((*shape, 2) if WIDTHS[t] == 16 else shape, min(WIDTHS[t], 8)) for _, t, shape in specs
     ]
     if flags & 3:
-        patterns = han_leaves(Bits(reader.data[reader.at :]), forms, flags & 3 == 2)
+        patterns = han_leaves(Bits(reader.data[reader.at :]), forms, flags & 3 == 2, version == 2)
     else:
         size = reader.varint() if flags & 8 else len(reader.data) - reader.at
         coder = RangeDecoder(reader.take(size))
-        patterns = entropy_leaves(coder, Bytes(reader.data[reader.at :]), forms)
+        patterns = entropy_leaves(coder, Bytes(reader.data[reader.at :]), forms, version == 2)
     return [(*spec, bits) for spec, bits in zip(specs, patterns, strict=True)], metadata
 
 
-def entropy_leaves(coder, raw, forms):
+def entropy_leaves(coder, raw, forms, has_units):
     """Return the patterns of every leaf; forms: its pattern shape and pattern width in bytes."""
     order = sorted(range(len(forms)), key=lambda i: len(forms[i][0]) < 2)
     shared = dict.fromkeys(forms[i][1] for i in order)
     for width in shared:
         if coder.integer(1):
             shared[width] = Codebook(coder, 8 * width)
+            if has_units and width == 4:
+                shared[width].units = Units(coder.integer(5))
     patterns, profiles = [None] * len(forms), []
     for i in order:
         shape, width = forms[i]
@@ -96,6 +100,8 @@ def decode_leaf(coder, raw, shape, width, shared, profiles):
     book = shared
     if kind == 0 and not (shared and coder.integer(1)):
         book = Codebook(coder, 8 * width)
+    elif kind == 0 and book.units:
+        book = book.times(book.units.next(coder))
     rows, columns = (math.prod(shape[:-1]), shape[-1]) if shape else (1, 1)
     transposed, neighbours = rows < columns, None
     if min(rows, columns) > 1:

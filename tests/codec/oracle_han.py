@@ -2,6 +2,8 @@
 
 import math
 
+from oracle_models import product
+
 
 class Bits:
     def __init__(self, data):
@@ -28,7 +30,7 @@ class Bits:
         return out
 
 
-def han_leaves(bits, forms, huffman):
+def han_leaves(bits, forms, huffman, has_units):
     """Return the patterns of every leaf; forms: its pattern shape and pattern width in bytes."""
     shared = {}
     for _, width in forms:
@@ -41,6 +43,9 @@ def han_leaves(bits, forms, huffman):
             out.append([bits.field(8 * width) for _ in range(math.prod(shape))])
         else:
             book = shared[width] if shared[width] is not None else han_codebook(bits, width)
+            if has_units and width == 4 and shared[width] is not None:
+                unit = bits.field(32)
+                book = [product(level, unit) for level in book]
             out.append(han_matrix(bits, shape, book, mode == 2, huffman))
     return out
 

@@ -1,5 +1,8 @@
 """The range decoder and the adaptive models of the entropy encoding, for oracle.py."""
 
+import copy
+import math
+import struct
 from decimal import Decimal, getcontext
 
 getcontext().prec = 30
@@ -123,6 +126,28 @@ class Decider:
         return [bit for _, _, bit in block]
 
 
+def number(pattern):
+    return struct.unpack(">f", struct.pack(">I", pattern))[0]
+
+
+def product(level, unit):
+    """Return the pattern of the product of two float32 patterns."""
+    if not math.isfinite(number(level)):
+        return level
+    return struct.unpack(">I", struct.pack(">f", number(level) * number(unit)))[0]
+
+
+class Units:
+    def __init__(self, zeros):
+        self.zeros, self.unit = zeros, 0x3F800000
+
+    def next(self, coder):
+        """Return the unit of the next leaf."""
+        if coder.integer(1):
+            self.unit = coder.integer(31 - self.zeros) << self.zeros
+        return self.unit
+
+
 class Codebook:
     def __init__(self, coder, width):
         n, t = coder.integer(12), coder.integer(6)
@@ -135,8 +160,15 @@ class Codebook:
         self.count = n
         self.positive = sum(level < 1 << (width - 1) for level in self.levels)
         self.bins = 2**20 // max(self.positive, n - self.positive)
+        self.units = None
         self.sign = Decider(2, [1, 1])
         self.magnitude = Decider(5, [1, 0.4, 0.4, 0.3, 0.4])
+
+    def times(self, unit):
+        """Return the codebook in a unit; it has the same deciders."""
+        book = copy.copy(self)
+        book.levels = [product(level, unit) for level in self.levels]
+        return book
 
     def rank(self, level):
         return level + 1 if level < self.positive else -(level - self.positive + 1)

@@ -34,7 +34,7 @@ def leaf(path=W, kind=0, shape=(1,)):
         (b"", "not an .sws file: it starts with b''"),
         (b"PK\x03\x04abcdef", r"not an .sws file: it starts with b'PK\\x03\\x04', not b'sws'"),
         (b"sws\x01\x00", "file has 5 bytes, expected at least 9: it is cut off"),
-        (sealed(b"\x00", version=2), "format version 2 at byte 3; this package reads 1"),
+        (sealed(b"\x00", version=3), "format version 3 at byte 3; this package reads 1 and 2"),
         (
             sealed(b"\x00")[:-1] + b"\x00",
             "checksum at byte 6 is .*, expected .*: the file is damaged or cut off",

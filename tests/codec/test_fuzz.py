@@ -48,10 +48,16 @@ def corpus():
             ("z",): np.zeros((30, 30), np.float16),
             ("c",): np.ones(9, np.complex128),
         },
+        {
+            ("fc1", "kernel"): sparse(40, 12) * np.float32(1.2351074),
+            ("fc1", "bias"): sparse(12, density=0.5) * np.float32(0.071289062),
+            ("fc2", "kernel"): sparse(12, 9, density=0.7) * np.float32(1.2351074),
+            ("fc3", "kernel"): sparse(9, 5, density=0.7) * np.float32(2.4001465),
+        },
     ]
     return [
         codec.pack(list(net.items()), metadata, encoding)
-        for net, metadata in zip(nets, [{"model": "toy"}, {}, {}], strict=True)
+        for net, metadata in zip(nets, [{"model": "toy"}, {}, {}, {}], strict=True)
         for encoding in codec.ENCODINGS
     ]
 
@@ -117,6 +123,10 @@ def test_damaged_lenets(path):
         assert sum(leaf.nbytes for leaf in contents.bits) <= 8 * LIMIT
 
 
+def test_the_corpus_has_both_versions():
+    assert {data[3] for data in corpus()} == {1, 2}
+
+
 def test_every_truncation_is_rejected():
     for data in corpus():
         for size in range(0, len(data), 7):
@@ -125,9 +135,9 @@ def test_every_truncation_is_rejected():
 
 
 def test_every_flipped_bit_is_rejected():
-    data = corpus()[0]
-    for bit in range(8 * len(data)):
-        damaged = bytearray(data)
-        damaged[bit // 8] ^= 1 << bit % 8
-        with pytest.raises(FormatError):
-            codec.unpack(bytes(damaged))
+    for data in (corpus()[0], corpus()[-3]):
+        for bit in range(8 * len(data)):
+            damaged = bytearray(data)
+            damaged[bit // 8] ^= 1 << bit % 8
+            with pytest.raises(FormatError):
+                codec.unpack(bytes(damaged))

@@ -94,7 +94,24 @@ def mixed():
     return leaves
 
 
-NETS = {"dense": dense, "spatial": spatial, "mixed": mixed}
+def units():
+    """Leaves in units of their own, two in the same unit, and two that take no part."""
+    numbers = Numbers(4)
+    levels = np.float32([-1.75, -1.0, -0.59375, -0.25, 0.375, 0.8125, 1.5])
+    of_leaf = np.float32([40000, 33333, 50001, 64123, 2**15 + 1]) * np.float32(2) ** -18
+    return {
+        ("fc1", "bias"): numbers.sparse((40,), 0.3, levels) * of_leaf[0],
+        ("fc1", "kernel"): numbers.sparse((96, 40), 0.1, levels) * of_leaf[1],
+        ("fc2", "bias"): numbers.sparse((12,), 0.9, levels[2:3]) * of_leaf[2],
+        ("fc2", "kernel"): numbers.sparse((40, 12), 0.3, levels) * of_leaf[3],
+        ("fc3", "kernel"): numbers.sparse((12, 12), 0.5, levels) * of_leaf[3],
+        ("out", "kernel"): numbers.sparse((12, 4), 0.5, levels) * of_leaf[4],
+        ("out", "bias"): numbers.raw((4,), np.float32),
+        ("step",): np.int32(1_000_003),
+    }
+
+
+NETS = {"dense": dense, "spatial": spatial, "mixed": mixed, "units": units}
 CASES = [(name, encoding) for name in NETS for encoding in codec.ENCODINGS]
 
 
@@ -129,6 +146,11 @@ def test_second_decoder_reads_the_golden_file(name, encoding):
     ):
         assert (path, shape) == (spec.path, spec.shape)
         assert patterns == bits.tolist()
+
+
+@pytest.mark.parametrize(("name", "encoding"), CASES)
+def test_only_units_need_version_2(name, encoding):
+    assert packed(name, encoding)[3] == (2 if name == "units" else 1)
 
 
 if __name__ == "__main__":

@@ -75,7 +75,9 @@ class HanStream(NamedTuple):
     """What :func:`encode_han` returns: the stream, and whether its leaves have units."""
 
     coded: bytes
+    """The stream."""
     has_units: bool
+    """Whether its leaves have units."""
 
 
 def han_size(arrays: Iterable[np.ndarray], huffman: bool = False) -> list[HanBits]:

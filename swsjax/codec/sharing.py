@@ -21,7 +21,10 @@ from swsjax.codec.units import (
 
 __all__ = ["CODEBOOK", "DENSE_RAW", "SPARSE_RAW", "ZERO", "Leaf", "Plan", "make_plans"]
 
-CODEBOOK, SPARSE_RAW, DENSE_RAW, ZERO = range(4)
+CODEBOOK = 0
+SPARSE_RAW = 1
+DENSE_RAW = 2
+ZERO = 3
 _BIT_Q16 = 45426  # ln 2 in units of 2**-16
 _UNUSED_LEVEL_BITS = 6
 _CHUNK = 1 << 20
@@ -34,14 +37,23 @@ class Leaf(NamedTuple):
     """A leaf and what the encoder decided about it."""
 
     name: object
+    """Of the leaf, for messages."""
     shape: Shape
+    """Of the leaf, as the header has it."""
     bits: np.ndarray
+    """Its bit patterns."""
     kind: int = ZERO
+    """``CODEBOOK``, ``SPARSE_RAW``, ``DENSE_RAW`` or ``ZERO``."""
     levels: np.ndarray | None = None
-    cost: int = 0  # estimate, in nats * 2**16
-    without_levels: int = 0  # the same with a codebook, excluding its levels
+    """Its distinct bit patterns; None if they are too many for a codebook."""
+    cost: int = 0
+    """Estimate, in nats * 2**16."""
+    without_levels: int = 0
+    """The same with a codebook, excluding its levels."""
     shares: bool = False
+    """Whether it uses the shared codebook."""
     unit: int = ONE
+    """Bit pattern of its unit."""
 
 
 class Plan(NamedTuple):

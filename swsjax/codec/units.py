@@ -25,8 +25,10 @@ __all__ = [
 
 ONE = 0x3F800000
 """Bit pattern of the unit 1.0, that of a leaf without a unit."""
-UNIT_BITS, SHIFT_BITS = 31, 5
-"""Bits of the pattern of a unit, which is positive, and of a number of its trailing zeros."""
+UNIT_BITS = 31
+"""Bits of the pattern of a unit, which is positive."""
+SHIFT_BITS = 5
+"""Bits of a number of trailing zeros of that pattern."""
 WITH_UNITS = np.dtype(np.uint32)
 """The pattern type whose shared codebook may have units."""
 _INFINITY = 0x7F800000

@@ -1,8 +1,9 @@
 """Soft weight-sharing: the mixture prior, retraining under it, quantising, and search."""
 
 from swsjax.sws.compression import Result, compress
-from swsjax.sws.config import TAU_PER_EXAMPLE, Config
+from swsjax.sws.config import ANNEALED, TAU_PER_EXAMPLE, Annealing, Config
 from swsjax.sws.merging import kl_divergence, merge
+from swsjax.sws.plans import three_stages
 from swsjax.sws.prior import (
     Beta,
     Gamma,
@@ -20,12 +21,14 @@ from swsjax.sws.prior import (
 from swsjax.sws.quantizing import codebook, non_zeros, quantize
 from swsjax.sws.rates import LearningRates
 from swsjax.sws.record import Details
-from swsjax.sws.stages import Stage, three_stages
+from swsjax.sws.stages import Stage
 from swsjax.sws.step import Info, Joint, hard, init, make_step, soft
 from swsjax.sws.study import Front, Point, Study, search, space_around
 
 __all__ = [
+    "ANNEALED",
     "TAU_PER_EXAMPLE",
+    "Annealing",
     "Beta",
     "Config",
     "Details",

@@ -14,10 +14,12 @@ from swsjax.errors import ConfigError, RetrainingError
 from swsjax.sws.advice import checked, warn_before, why_zero
 from swsjax.sws.config import Config
 from swsjax.sws.grid import range_of
+from swsjax.sws.plans import Stages, three_stages
 from swsjax.sws.prior import GaussianMixture, init_mixture
 from swsjax.sws.quantizing import non_zeros, quantize_groups
 from swsjax.sws.record import read_details
-from swsjax.sws.stages import Run, Stages, run_stages, three_stages
+from swsjax.sws.stages import Run, run_stages
+from swsjax.sws.units import in_units
 from swsjax.training.epochs import TrainState, caches_cleared, compiled_loop, indexed_step
 from swsjax.training.history import Epoch, Log, error_of
 from swsjax.training.loop import feed_of
@@ -110,10 +112,12 @@ def compress(
     Warns:
         SwsjaxWarning: settings unlikely to work, with others to try.
 
-    Soft weight-sharing (Ullrich, Meeds, Welling, ICLR 2017) with two differences. After the soft
-    stage there is a hard one, in which the net computes with the quantised weights; without it the
-    error rises when the paper quantises. Then there is an optional pruning stage, without a prior,
-    in which the least salient of the remaining weights become zero too, a few in each epoch.
+    Soft weight-sharing (Ullrich, Meeds, Welling, ICLR 2017) with two differences, three with
+    ``ANNEALED``: there the prior acts on weights in units of each array, and the width of its
+    components follows the progress of the soft stage. After the soft stage there is a hard one, in
+    which the net computes with the quantised weights; without it the error rises when the paper
+    quantises. Then there is an optional pruning stage, without a prior, in which the least salient
+    of the remaining weights become zero too, a few in each epoch.
 
     >>> key = jax.random.key(0)
     >>> x = jax.random.normal(key, (512, 4))
@@ -128,7 +132,7 @@ def compress(
     _check_functions(
         prune_loss_fn=prune_loss_fn, stages=stages, evaluate=evaluate, callback=callback
     )
-    net = take_apart(params, aux, rules)
+    net = _taken_apart(params, aux, rules, config)
     feed = feed_of(data, config.batch_size, least_steps=config.least_steps, mesh=mesh)
     losses = tuple(checked(net.loss(loss)) for loss in (loss_fn, prune_loss_fn or loss_fn))
     _check_tau(config)
@@ -139,7 +143,7 @@ def compress(
             for name, leaves in net.weights.groups.items()
         }
     else:
-        net, mixtures = _started(net, start, rules), start.mixtures
+        net, mixtures = _started(net, start, rules, config), start.mixtures
     if not isinstance(data, Stream):
         batch = _batch_of(feed.data, config.batch_size)
         for loss in losses[: 1 if prune_loss_fn is None else 2]:
@@ -223,13 +227,18 @@ def _first_mixture(name: str, leaves: list[Array], config: Config) -> GaussianMi
         high,
         components=config.components,
         pi_zero=config.pi_zero,
-        std=config.initial_std,
+        std=config.initial_std if config.annealing is None else config.annealing.start,
     )
 
 
-def _started(net: Net, start: Result, rules: Rules) -> Net:
+def _taken_apart(params: Any, aux: Any, rules: Rules, config: Config) -> Net:
+    net = take_apart(params, aux, rules)
+    return net if config.annealing is None else in_units(net)
+
+
+def _started(net: Net, start: Result, rules: Rules, config: Config) -> Net:
     """The net as an earlier result left it, checked to be the same net."""
-    started = take_apart(start.retrained, start.aux, rules)
+    started = _taken_apart(start.retrained, start.aux, rules, config)
     expected, actual = _forms(net.selection), _forms(started.selection)
     if expected != actual:
         name, _ = min(expected.items() ^ actual.items())

@@ -5,6 +5,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from numbers import Integral
 from typing import Any, Literal, get_args, get_type_hints
 
+import jax.numpy as jnp
 import optax
 
 from swsjax.checks import check_numbers
@@ -13,11 +14,46 @@ from swsjax.sws.prior import HyperPriors
 from swsjax.sws.rates import LearningRates
 from swsjax.trees import is_number
 
-__all__ = ["TAU_PER_EXAMPLE", "Config"]
+__all__ = ["ANNEALED", "TAU_PER_EXAMPLE", "Annealing", "Config"]
 
 TAU_PER_EXAMPLE = 1.1e-6
 """The default ``tau`` per training example: 0.06 for MNIST. With a constant ``tau``, as in theory,
 the prior would outweigh the loss of a small data set."""
+
+
+@dataclass(frozen=True)
+class Annealing:
+    """One standard deviation that all components share; it falls over the soft stage, then stays.
+
+    In units of each array (see ``sws.units``), and as a function of the share of the stage that is
+    done: from ``start`` to ``end``, in equal ratios. Every boundary between components passes over
+    the weights once, from above. At the end and ``pi_zero=0.999`` the zero component holds what is
+    within 0.35 units. Raises ``ConfigError`` if a width is not positive and finite.
+
+    >>> width = Annealing(start=1.0, end=0.25).width(steps=2)
+    >>> float(width(0)), float(width(1)), float(width(2))
+    (1.0, 0.5, 0.25)
+    """
+
+    start: float = 1.0
+    """Wide enough for components 16 times closer than the largest weight to overlap."""
+    end: float = 0.08
+    """Narrow enough to keep apart all weights that training keeps apart; half or a quarter of it
+    makes no difference on dense nets."""
+
+    def __post_init__(self) -> None:
+        """Check the widths."""
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if not is_number(value) or not 0 < value < float("inf"):
+                raise ConfigError(
+                    f"Annealing.{field.name} must be positive and finite, got {value!r}"
+                )
+
+    def width(self, steps: int) -> optax.Schedule:
+        """Make the schedule of the standard deviation over a number of steps."""
+        ratio = self.end / self.start
+        return lambda step: self.start * ratio ** jnp.minimum(step / max(steps, 1), 1.0)
 
 
 @dataclass(frozen=True)
@@ -38,10 +74,15 @@ class Config:
     """Number of free components at the start; the zero component is not counted."""
     pi_zero: float = 0.999
     """Mixing proportion of the zero component: at the start if it has a hyper-prior, else fixed."""
+    annealing: Annealing | None = None
+    """Widths of the components over the soft stage, with weights in units, see ``ANNEALED``. None:
+    each component has a precision of its own, learned from ``initial_std`` under ``hyper_priors``,
+    and weights are as they are."""
     initial_std: float = 0.25
-    """Standard deviation of every component at the start."""
+    """Standard deviation of every component at the start, if precisions are learned."""
     hyper_priors: HyperPriors = HyperPriors()
-    """They keep the mixture from collapsing onto single weights."""
+    """On learned precisions, and on ``pi_zero``. They keep the mixture from collapsing onto single
+    weights."""
     soft_epochs: int = 30
     """Epochs of the soft stage, in which the net computes with the weights themselves."""
     soft_learning_rates: LearningRates = LearningRates(precisions=7e-4)
@@ -59,7 +100,8 @@ class Config:
     keep: float = 0.6
     """Fraction of the non-zero weights after the hard stage that the pruning stage keeps."""
     merge_threshold: float = 0.5
-    """Symmetric KL divergence (nats) below which two components are merged."""
+    """Symmetric KL divergence (nats) below which two components are merged after a stage, if their
+    precisions are learned."""
     batch_size: int = 128
     """Examples per step."""
     prior: Literal["tabulated", "exact"] = "tabulated"
@@ -83,6 +125,8 @@ class Config:
             raise ConfigError(f"pi_zero must lie strictly between 0 and 1, got {self.pi_zero}")
         if not 0 < self.initial_std < float("inf"):
             raise ConfigError(f"initial_std must be positive and finite, got {self.initial_std}")
+        if not (self.annealing is None or isinstance(self.annealing, Annealing)):
+            raise ConfigError(f"annealing must be an Annealing or None, got {self.annealing!r}")
         if not isinstance(self.hyper_priors, HyperPriors):
             raise ConfigError(f"hyper_priors must be a HyperPriors, got {self.hyper_priors!r}")
         epochs = (self.soft_epochs, self.hard_epochs, self.prune_epochs)
@@ -133,6 +177,20 @@ class Config:
 'precision', 'pi_zero'
         """
         return _made(cls, settings)
+
+
+ANNEALED = Config(
+    annealing=Annealing(),
+    soft_learning_rates=LearningRates(weights=4e-3, free=1e-3, means=1e-3, epsilon=1e-5),
+    hard_learning_rates=LearningRates(
+        weights=4e-3, free=1e-3, means=1e-3, warmup_epochs=1.0, final=0.02, epsilon=1e-5
+    ),
+    prune_learning_rates=LearningRates(
+        weights=4e-3, free=1e-3, means=1e-3, warmup_epochs=0.5, final=0.02, epsilon=1e-5
+    ),
+)
+"""Settings for any net: weights in units of each array, so that nothing depends on how a net stores
+them, and widths that follow the progress of the soft stage. Learning rates are in these units."""
 
 
 def _plain(name: str, value: Any) -> Any:

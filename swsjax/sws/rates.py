@@ -4,11 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import jax
 import optax
 
 from swsjax.checks import check_numbers
 from swsjax.errors import ConfigError
 from swsjax.sws.prior import GaussianMixture
+from swsjax.training.net import Weights
 from swsjax.trees import is_number
 
 __all__ = ["LearningRates"]
@@ -37,6 +39,8 @@ class LearningRates:
     epsilon: float = 1e-8
     """Added to Adam's root mean square for the weights. A larger value calms its first steps, which
     otherwise move every weight by its full learning rate, however small the gradient."""
+    free: float | None = None
+    """Learning rate of the weights that are trained but not compressed; None: as the others."""
 
     def __post_init__(self) -> None:
         """Check what can be checked before any time is spent."""
@@ -46,7 +50,7 @@ class LearningRates:
                 "LearningRates.weights must be a learning rate or an optax optimiser, got "
                 f"{self.weights!r}"
             )
-        for name in ("weights", "means", "precisions", "mixing", "warmup_epochs", "final"):
+        for name in ("weights", "means", "precisions", "mixing", "warmup_epochs", "final", "free"):
             value = getattr(self, name)
             if is_number(value) and not 0 <= value < float("inf"):
                 raise ConfigError(
@@ -76,15 +80,48 @@ class LearningRates:
             of_weights = adam(of_weights, self.epsilon)
         optimizers = {
             "weights": of_weights,
+            "free": of_weights if self.free is None else adam(self.free, self.epsilon),
             "means": adam(self.means),
             "precisions": adam(self.precisions),
             "mixing": adam(self.mixing),
         }
         of_mixture = GaussianMixture._make(["means", "precisions", "mixing", "mixing"])
 
-        def labels(trained: tuple[Any, Mapping[str, GaussianMixture]]) -> tuple[str, Any]:
+        def labels(trained: tuple[Weights, Mapping[str, GaussianMixture]]) -> Any:
+            weights, mixtures = trained
+            labelled = type(weights)._make(["weights", "free"])
             return type(trained)._make(  # type: ignore[attr-defined]
-                ["weights", dict.fromkeys(trained[1], of_mixture)]
+                [labelled, dict.fromkeys(mixtures, of_mixture)]
             )
 
         return optax.multi_transform(optimizers, labels)
+
+
+def continued(state: optax.OptState, before: optax.OptState) -> optax.OptState:
+    """Give the state of an optimiser Adam's moments of another one; schedules start again.
+
+    Args:
+        state: fresh.
+        before: of an optimiser over the same parameters.
+
+    >>> params = {"w": jnp.ones(2)}
+    >>> before = optax.adam(0.1)
+    >>> _, moved = before.update(params, before.init(params))
+    >>> state = optax.chain(optax.adam(0.1), optax.scale(2)).init(params)
+    >>> print(np.asarray(continued(state, moved)[0][0].mu["w"]).round(3))
+    [0.1 0.1]
+    """
+    moments = iter(_adams(before))
+    if len(_adams(state)) != len(_adams(before)):
+        return state
+    return jax.tree.map(
+        lambda node: next(moments) if _is_adam(node) else node, state, is_leaf=_is_adam
+    )
+
+
+def _is_adam(node: Any) -> bool:
+    return isinstance(node, optax.ScaleByAdamState)
+
+
+def _adams(state: optax.OptState) -> list[optax.ScaleByAdamState]:
+    return [node for node in jax.tree.leaves(state, is_leaf=_is_adam) if _is_adam(node)]

@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 from swsjax.codec import entropy_bound
 from swsjax.sws.prior import GaussianMixture
 from swsjax.sws.quantizing import codebook, non_zeros, quantize_groups
+from swsjax.sws.units import Carried
 from swsjax.training.epochs import TrainState
 from swsjax.training.net import Weights
 from swsjax.training.sharding import gather
@@ -59,6 +60,7 @@ def figures_of(
     groups = quantised.groups
     mixtures = jax.tree.map(np.asarray, mixtures)
     arrays = [np.asarray(leaf) for leaf in jax.tree.leaves(quantised)]
+    units = len(jax.tree.leaves(carried.units)) if isinstance(carried, Carried) else 0
     details = Details(
         levels=len(codebook(groups)),
         components=sum(int(np.count_nonzero(codebook(leaves))) for leaves in groups.values()),
@@ -70,7 +72,7 @@ def figures_of(
     return {
         "error": error(quantised, carried),
         "non_zeros": non_zeros(groups),
-        "bound_bytes": sum(bound.total for bound in entropy_bound(arrays)) / 8,
+        "bound_bytes": sum(bound.total for bound in entropy_bound(arrays)) / 8 + 4 * units,
         "details": details,
     }
 

@@ -1,29 +1,22 @@
 """The stages of a retraining: what each of them is, and how they follow one another."""
 
 from collections.abc import Callable
-from functools import cache, partial
+from functools import cache
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from swsjax.sws.advice import (
-    Check,
-    check_finite,
-    check_mixtures,
-    check_some_left,
-    warn_of_lost_arrays,
-)
-from swsjax.sws.config import TAU_PER_EXAMPLE, Config
+from swsjax.sws.advice import Check, check_finite
+from swsjax.sws.config import Config
 from swsjax.sws.grid import node_count, range_of
-from swsjax.sws.merging import merge
 from swsjax.sws.plateau import check_learning, zero_kernels
 from swsjax.sws.prior import GaussianMixture
-from swsjax.sws.prune import Hold, Score, hold_in_range, prune_epoch, pruning, saliency, zeros_cut
 from swsjax.sws.quantizing import quantize_groups
+from swsjax.sws.rates import continued
 from swsjax.sws.record import figures_of
-from swsjax.sws.step import Forward, Info, Joint, hard, init, make_step, soft
+from swsjax.sws.step import Forward, Info, Joint, init, make_step
 from swsjax.sws.table import error_with, refined
 from swsjax.training.epochs import Step, TrainState, copied
 from swsjax.training.history import Epoch, Log
@@ -34,7 +27,7 @@ from swsjax.training.selection import Selection
 from swsjax.training.sharding import gather, replicate, settle, shard_weights
 from swsjax.training.statistics import estimator, mean_loss
 
-__all__ = ["Run", "Stage", "Stages", "run_stages", "three_stages"]
+__all__ = ["Run", "Stage", "run_stages"]
 
 
 def _unchanged(state: Any, *_: Any) -> Any:
@@ -62,86 +55,18 @@ class Stage(NamedTuple):
     """Weight of the prior; at 0 the prior does not act."""
     checks: tuple[Check, ...]
     """Raise after an epoch if the net or the mixtures are lost."""
+    width: optax.Schedule | None = None
+    """Standard deviation that all components share; None: their precisions are learned."""
     begin: Callable[[Joint], Joint] = _unchanged
     """Applied to weights and mixtures before the stage."""
+    continues: bool = False
+    """Whether Adam's moments are those of the stage before."""
     before_epoch: Callable[[TrainState, int], TrainState] = _unchanged
     """Applied before each epoch, with its number in the stage."""
+    end: Callable[[Joint], Joint] = _unchanged
+    """Applied to weights and mixtures after the stage."""
     finish: Callable[[Weights, Selection], None] = _nothing
     """Called after the stage with the net as it would be quantised; may warn."""
-
-
-Stages = Callable[[Config, LossWithAux, LossWithAux, Feed], list[Stage]]
-"""From the settings, the loss, the loss of the pruning stage and the data to the stages."""
-
-
-def three_stages(
-    config: Config,
-    loss_fn: LossWithAux,
-    prune_loss_fn: LossWithAux,
-    feed: Feed,
-    *,
-    score: Score = saliency,
-    hold: Hold = hold_in_range,
-) -> list[Stage]:
-    """Return the stages of ``compress``: soft, hard and prune.
-
-    Args:
-        config: settings.
-        loss_fn: loss of the soft and the hard stage.
-        prune_loss_fn: loss of the pruning stage.
-        feed: the data.
-        score: which weights are pruned: those with the lowest scores.
-        hold: what becomes of the update of compressed weights in the pruning stage.
-
-    >>> from swsjax.training.loop import feed_of
-    >>> feed = feed_of(jnp.zeros(1000), 128)
-    >>> loss = lambda weights, carried, batch: (jnp.zeros(()), carried)
-    >>> [(stage.name, stage.epochs) for stage in three_stages(Config(), loss, loss, feed)]
-    [('soft', 30), ('hard', 20), ('prune', 0)]
-    """
-    tau = TAU_PER_EXAMPLE * feed.size if config.tau is None else config.tau
-    soft_optimizer, hard_optimizer, prune_optimizer = (
-        rates.optimizer(epochs, feed.steps)
-        for rates, epochs in (
-            (config.soft_learning_rates, config.soft_epochs),
-            (config.hard_learning_rates, config.hard_epochs),
-            (config.prune_learning_rates, config.prune_epochs),
-        )
-    )
-    return [
-        Stage(
-            "soft",
-            config.soft_epochs,
-            soft,
-            loss_fn,
-            soft_optimizer,
-            tau,
-            checks=(check_mixtures,),
-            finish=warn_of_lost_arrays,
-        ),
-        Stage(
-            "hard",
-            config.hard_epochs,
-            hard,
-            loss_fn,
-            hard_optimizer,
-            tau,
-            checks=(check_some_left, check_mixtures),
-        ),
-        Stage(
-            "prune",
-            config.prune_epochs,
-            hard,
-            prune_loss_fn,
-            pruning(prune_optimizer, hold),
-            tau=0.0,
-            checks=(check_some_left,),
-            begin=zeros_cut,
-            before_epoch=partial(
-                prune_epoch, epochs=config.prune_epochs, keep=config.keep, score=score
-            ),
-        ),
-    ]
 
 
 class Run(NamedTuple):
@@ -170,9 +95,10 @@ def run_stages(run: Run, mixtures: dict[str, GaussianMixture]) -> TrainState:
         mixtures: the prior over each group at the start.
 
     Returns:
-        The state after the last stage, its mixtures merged.
+        The state after the last stage.
 
     >>> from swsjax.sws import init_mixture
+    >>> from swsjax.sws.plans import three_stages
     >>> from swsjax.training import take_apart
     >>> from swsjax.training.loop import feed_of
     >>> net = take_apart({"w": jnp.array([0.9, 1.1, 0.0])})
@@ -188,7 +114,7 @@ def run_stages(run: Run, mixtures: dict[str, GaussianMixture]) -> TrainState:
     resuming = bool(log.history)
     joint, carried = copied((Joint(run.net.weights, mixtures), run.net.carried))
     keys = jax.random.split(jax.random.key(run.config.seed), len(run.stages))
-    first = 0
+    first, moments = 0, None
     for stage, key in zip(run.stages, keys, strict=True):
         done, first = len(log.history) - first, first + stage.epochs
         if not stage.epochs or done > stage.epochs:
@@ -208,14 +134,13 @@ def run_stages(run: Run, mixtures: dict[str, GaussianMixture]) -> TrainState:
             assert log.resume is not None
             state, nodes = log.resume.restore(state), last.nodes
         else:
+            if stage.continues and moments is not None:
+                state = state._replace(opt_state=continued(state.opt_state, moments))
             nodes = _first_nodes(run, state.params)
         state = run_phase(_phase(run, stage, nodes, done), state, run.feed, log, done)
-        merged = {
-            name: merge(mixture, run.config.merge_threshold)
-            for name, mixture in state.params.mixtures.items()
-        }
-        joint, carried, resuming = state.params._replace(mixtures=merged), state.aux, False
-        quantised = gather(quantize_groups(merged, joint.weights), mesh)
+        joint, carried, resuming = stage.end(state.params), state.aux, False
+        moments = state.opt_state
+        quantised = gather(quantize_groups(joint.mixtures, joint.weights), mesh)
         stage.finish(quantised, run.net.selection)
     return state._replace(params=joint)
 
@@ -232,6 +157,7 @@ def _phase(run: Run, stage: Stage, first_nodes: dict[str, int] | None, done: int
             tau=stage.tau,
             train_size=run.feed.size,
             hyper=run.config.hyper_priors,
+            width=stage.width,
             nodes=None if nodes is None else dict(nodes),
         )
 
@@ -299,15 +225,17 @@ def _check_learning(run: Run, stage: Stage, joint: Joint, epoch: Epoch) -> None:
 
 
 def _first_nodes(run: Run, joint: Joint) -> dict[str, int] | None:
-    """Nodes to start with: enough for the precision that the hyper-prior prefers.
+    """Nodes to start with: enough for the end of the annealing, or what the hyper-prior prefers.
 
-    Single components may become far narrower, but they matter little if they hold few weights; the
-    error that is measured after each epoch decides.
+    With learned precisions single components may become far narrower, but they matter little if
+    they hold few weights; the error that is measured after each epoch decides.
     """
     if run.config.prior == "exact":
         return None
     gamma = run.config.hyper_priors.precision
     sigma = min(run.config.initial_std, (gamma.rate / gamma.shape) ** 0.5)
+    if run.config.annealing is not None:
+        sigma = run.config.annealing.end
     groups = joint.weights.groups
     nodes = {name: node_count(*range_of(leaves), sigma) for name, leaves in groups.items()}
     return _refined(joint, nodes, run.config)

@@ -129,6 +129,7 @@ def make_step(
     tau: float | optax.Schedule,
     train_size: int,
     hyper: HyperPriors,
+    width: optax.Schedule | None = None,
     nodes: Mapping[str, int] | int | None = 2048,
 ) -> Step:
     """Make the function of one step of retraining, from state and batch to state and ``Info``.
@@ -141,6 +142,8 @@ def make_step(
             the steps of the stage.
         train_size: number N of training examples.
         hyper: hyper-priors on the mixtures.
+        width: schedule of the standard deviation that all components share, over the steps of the
+            stage; None: their precisions are learned, under the hyper-priors.
         nodes: nodes of the grid on which the prior is tabulated, see ``node_count``, for all
             mixtures or for each by name; None evaluates it exactly, weight by weight.
 
@@ -162,11 +165,13 @@ def make_step(
     if not callable(forward):
         raise ConfigError(f"forward must be soft or hard, the functions, got {forward!r}")
     prior_weight = None if tau == 0 else tau if callable(tau) else optax.constant_schedule(tau)
+    fixed = [] if hyper.pi_zero else ["zero_logit"]
+    if width is not None:
+        fixed.append("log_precisions")
 
     def objective(joint: Joint, state: TrainState, batch: Any) -> tuple[Array, Any]:
         weights, mixtures = joint
-        if hyper.pi_zero is None:
-            mixtures = {name: _fixed_pi_zero(mixture) for name, mixture in mixtures.items()}
+        mixtures = {name: _without_gradient(mixture, fixed) for name, mixture in mixtures.items()}
         log_prior, assigned = _prior(weights, mixtures, hyper, nodes)
         loss, aux = loss_fn(forward(weights, assigned), state.aux, batch)
         info = Info(check_scalar(loss), log_prior)
@@ -177,14 +182,17 @@ def make_step(
     gradient = gradient_step(objective, optimizer)
 
     def step(before: TrainState, batch: Any) -> tuple[TrainState, Info]:
+        if width is not None:
+            before = _with_width(before, width(before.step))
         state, info = gradient(before, batch)
-        if hyper.pi_zero is None:  # without a gradient, weight decay would still move it
-            mixtures = {
-                name: mixture._replace(zero_logit=before.params.mixtures[name].zero_logit)
-                for name, mixture in state.params.mixtures.items()
-            }
-            state = state._replace(params=state.params._replace(mixtures=mixtures))
-        return state, info
+        # Without a gradient, weight decay would still move them.
+        mixtures = {
+            name: mixture._replace(
+                **{field: getattr(before.params.mixtures[name], field) for field in fixed}
+            )
+            for name, mixture in state.params.mixtures.items()
+        }
+        return state._replace(params=state.params._replace(mixtures=mixtures)), info
 
     return step
 
@@ -224,6 +232,18 @@ def _check_optimizer(optimizer: optax.GradientTransformation) -> None:
         )
 
 
-def _fixed_pi_zero(mixture: GaussianMixture) -> GaussianMixture:
-    """The mixture with the proportion of the zero component not trained."""
-    return mixture._replace(zero_logit=jax.lax.stop_gradient(mixture.zero_logit))
+def _without_gradient(mixture: GaussianMixture, fields: list[str]) -> GaussianMixture:
+    fixed = {field: jax.lax.stop_gradient(getattr(mixture, field)) for field in fields}
+    return mixture._replace(**fixed)
+
+
+def _with_width(state: TrainState, width: Array) -> TrainState:
+    """All components with this standard deviation."""
+    joint: Joint = state.params
+    mixtures = {
+        name: mixture._replace(
+            log_precisions=jnp.full_like(mixture.log_precisions, -2 * jnp.log(width))
+        )
+        for name, mixture in joint.mixtures.items()
+    }
+    return state._replace(params=joint._replace(mixtures=mixtures))

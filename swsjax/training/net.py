@@ -36,8 +36,9 @@ class Net(NamedTuple):
 
     weights: Weights
     """What is trained."""
-    carried: tuple[Any, tuple[Array, ...]]
-    """``(aux, frozen arrays)``: what the loss may change from step to step, and constants."""
+    carried: Any
+    """A tuple of aux, what the loss may change from step to step, and constants: the frozen
+    arrays."""
     selection: Selection
     """What happens to each leaf of the caller's net."""
     rebuild: Callable[[Weights, Any], tuple[Any, Any]]

@@ -17,9 +17,9 @@ from swsjax.errors import ConfigError
 from swsjax.sws import table
 from swsjax.sws.compression import Result
 from swsjax.sws.grid import cells_on, grid_over
+from swsjax.sws.plans import three_stages
 from swsjax.sws.prior import HyperPriors, init_mixture
 from swsjax.sws.rates import LearningRates
-from swsjax.sws.stages import three_stages
 from swsjax.sws.step import init, make_step, soft
 from swsjax.training import epoch, keep_top, stream_epoch, take_apart
 from swsjax.training.sharding import check_mesh, gather, replicate, shard_batch, shard_weights

@@ -128,7 +128,7 @@ def test_unknown_settings_are_named(path, kind):
         (
             {"hard_learning_rates": {"weight": 1e-3}},
             "LearningRates has no setting 'weight'; it has 'weights', 'means', 'precisions', "
-            "'mixing', 'warmup_epochs', 'final', 'epsilon'",
+            "'mixing', 'warmup_epochs', 'final', 'epsilon', 'free'",
         ),
         (
             {"hyper_priors": {"precision": {"shape": 1.0}}},

@@ -14,11 +14,11 @@ from swsjax.sws.compression import compress
 from swsjax.sws.config import Config
 from swsjax.sws.exact import assigned_means
 from swsjax.sws.merging import merge
+from swsjax.sws.plans import three_stages
 from swsjax.sws.prior import Gamma, HyperPriors
 from swsjax.sws.prune import hold_in_range
 from swsjax.sws.quantizing import quantize
 from swsjax.sws.rates import LearningRates
-from swsjax.sws.stages import three_stages
 from swsjax.training.masks import held
 
 PRUNING = {**QUICK, "soft_epochs": 1, "hard_epochs": 1, "prune_epochs": 2, "keep": 0.5}

@@ -1,0 +1,108 @@
+"""The stages of ``compress``, made from its settings."""
+
+from collections.abc import Callable
+from functools import partial
+
+import optax
+
+from swsjax.sws.advice import check_mixtures, check_some_left, warn_of_lost_arrays
+from swsjax.sws.config import TAU_PER_EXAMPLE, Config
+from swsjax.sws.merging import merge
+from swsjax.sws.prune import Hold, Score, hold_in_range, prune_epoch, pruning, saliency, zeros_cut
+from swsjax.sws.stages import Stage
+from swsjax.sws.step import Joint, hard, soft
+from swsjax.sws.units import measured_again
+from swsjax.training.loop import Feed
+from swsjax.training.losses import LossWithAux
+
+__all__ = ["Stages", "three_stages"]
+
+Stages = Callable[[Config, LossWithAux, LossWithAux, Feed], list[Stage]]
+"""From the settings, the loss, the loss of the pruning stage and the data to the stages."""
+
+
+def three_stages(
+    config: Config,
+    loss_fn: LossWithAux,
+    prune_loss_fn: LossWithAux,
+    feed: Feed,
+    *,
+    score: Score = saliency,
+    hold: Hold = hold_in_range,
+) -> list[Stage]:
+    """Return the stages of ``compress``: soft, hard and prune.
+
+    With ``config.annealing``, one width of all components falls over the soft stage, the units are
+    measured again in each of its epochs, and Adam's moments go on into the next stage. Without, the
+    precisions are learned, and components are merged after each stage.
+
+    Args:
+        config: settings.
+        loss_fn: loss of the soft and the hard stage.
+        prune_loss_fn: loss of the pruning stage.
+        feed: the data.
+        score: which weights are pruned: those with the lowest scores.
+        hold: what becomes of the update of compressed weights in the pruning stage.
+
+    >>> from swsjax.training.loop import feed_of
+    >>> feed = feed_of(jnp.zeros(1000), 128)
+    >>> loss = lambda weights, carried, batch: (jnp.zeros(()), carried)
+    >>> [(stage.name, stage.epochs) for stage in three_stages(Config(), loss, loss, feed)]
+    [('soft', 30), ('hard', 20), ('prune', 0)]
+    """
+    tau = TAU_PER_EXAMPLE * feed.size if config.tau is None else config.tau
+    kinds = (config.soft_learning_rates, config.hard_learning_rates, config.prune_learning_rates)
+    epochs = (config.soft_epochs, config.hard_epochs, config.prune_epochs)
+    soft_optimizer, hard_optimizer, prune_optimizer = (
+        rates.optimizer(number, feed.steps) for rates, number in zip(kinds, epochs, strict=True)
+    )
+    annealing = config.annealing
+    stages = [
+        Stage(
+            "soft",
+            config.soft_epochs,
+            soft,
+            loss_fn,
+            soft_optimizer,
+            tau,
+            checks=(check_mixtures,) if annealing is None else (),
+            finish=warn_of_lost_arrays,
+        ),
+        Stage(
+            "hard",
+            config.hard_epochs,
+            hard,
+            loss_fn,
+            hard_optimizer,
+            tau,
+            checks=(check_some_left, check_mixtures) if annealing is None else (check_some_left,),
+        ),
+        Stage(
+            "prune",
+            config.prune_epochs,
+            hard,
+            prune_loss_fn,
+            pruning(prune_optimizer, hold),
+            tau=0.0,
+            checks=(check_some_left,),
+            begin=zeros_cut,
+            before_epoch=partial(
+                prune_epoch, epochs=config.prune_epochs, keep=config.keep, score=score
+            ),
+        ),
+    ]
+    if annealing is None:
+        merging = partial(_merged, threshold=config.merge_threshold)
+        return [stage._replace(end=merging) for stage in stages]
+    soft_stage, *others = stages
+    width = annealing.width(config.soft_epochs * feed.steps)
+    end = optax.constant_schedule(annealing.end)
+    return [
+        soft_stage._replace(width=width, before_epoch=measured_again),
+        *(stage._replace(width=end, continues=True) for stage in others),
+    ]
+
+
+def _merged(joint: Joint, threshold: float) -> Joint:
+    merged = {name: merge(mixture, threshold) for name, mixture in joint.mixtures.items()}
+    return joint._replace(mixtures=merged)

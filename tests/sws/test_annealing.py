@@ -1,0 +1,110 @@
+"""Widths that follow the progress of the soft stage."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from linear_net import DATA, PARAMS, assert_bit_equal, distance, loss_fn
+
+from swsjax.errors import ConfigError
+from swsjax.sws import ANNEALED, Annealing, Config, compress
+from swsjax.sws.rates import continued
+
+SHORT = replace(
+    ANNEALED, components=4, soft_epochs=3, hard_epochs=2, tau=0.01, batch_size=50, least_steps=1
+)
+
+
+def widths(history):
+    return [entry.details.smallest_sigma for entry in history]
+
+
+@pytest.mark.parametrize("batch_size", [25, 100])
+def test_the_width_follows_the_share_of_the_stage_whatever_the_number_of_steps(batch_size):
+    result = compress(PARAMS, loss_fn, DATA, replace(SHORT, batch_size=batch_size))
+    steps = 3 * 500 // batch_size
+    last = [(epoch + 1) * steps // 3 - 1 for epoch in range(3)]  # of each soft epoch
+    expected = [1.0 * 0.08 ** (step / steps) for step in last] + [0.08, 0.08]
+    np.testing.assert_allclose(widths(result.history), expected, rtol=1e-4)
+
+
+def test_all_components_share_the_width():
+    result = compress(PARAMS, loss_fn, DATA, SHORT)
+    for entry in result.history:
+        assert np.ptp(entry.details.mixtures["weights"].log_precisions) == 0
+
+
+def test_a_net_near_its_levels_is_quantised_to_them():
+    result = compress(PARAMS, loss_fn, DATA, replace(SHORT, soft_epochs=10, hard_epochs=10))
+    assert distance(result.params) < 0.05
+    assert len(np.unique(result.params["w"])) == 3
+
+
+def test_no_components_are_merged():
+    result = compress(PARAMS, loss_fn, DATA, SHORT)
+    assert result.mixtures["weights"].means.size == 4
+
+
+def test_a_short_run_goes_on_and_ends_the_same(tmp_path):
+    whole = compress(PARAMS, loss_fn, DATA, SHORT)
+
+    def interrupt(epoch):
+        if epoch.epoch == stop:
+            raise KeyboardInterrupt
+
+    for stop in (2, 3, 4):  # within a stage, at its end, in the next
+        folder = tmp_path / str(stop)
+        with pytest.raises(KeyboardInterrupt):
+            compress(PARAMS, loss_fn, DATA, SHORT, resume=folder, callback=interrupt)
+        resumed = compress(PARAMS, loss_fn, DATA, SHORT, resume=folder)
+        assert_bit_equal(resumed.params, whole.params)
+        assert_bit_equal(resumed.retrained, whole.retrained)
+
+
+def test_pruning_goes_on_from_the_annealed_net():
+    config = replace(SHORT, prune_epochs=4, keep=0.5)
+    result = compress(PARAMS, loss_fn, DATA, config)
+    before = next(e for e in reversed(result.history) if e.stage == "hard").non_zeros
+    assert result.history[-1].non_zeros <= before / 2 + 1
+
+
+def test_widths_may_be_shared_by_mixtures_of_several_groups():
+    params = {"one": PARAMS["w"], "two": 100 * PARAMS["w"]}
+
+    def loss(params, batch):
+        return loss_fn({"w": params["one"]}, batch) + loss_fn({"w": params["two"] / 100}, batch)
+
+    rules = [("one", "a"), ("two", "b")]
+    result = compress(params, loss, DATA, SHORT, rules=rules)
+    assert set(result.mixtures) == {"a", "b"}
+    for mixture in result.mixtures.values():
+        np.testing.assert_allclose(np.exp(-0.5 * mixture.log_precisions), 0.08, rtol=1e-4)
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, np.inf, "wide"])
+def test_widths_out_of_range(value):
+    with pytest.raises(ConfigError) as caught:
+        Annealing(end=value)
+    assert str(caught.value) == f"Annealing.end must be positive and finite, got {value!r}"
+
+
+def test_annealing_of_the_wrong_type():
+    with pytest.raises(ConfigError) as caught:
+        Config(annealing=0.08)
+    assert str(caught.value) == "annealing must be an Annealing or None, got 0.08"
+
+
+def test_settings_as_plain_values():
+    config = replace(ANNEALED, annealing=Annealing(0.3, 0.1))
+    assert Config.from_dict(config.to_dict()) == config
+
+
+def test_moments_of_another_optimiser_are_left():
+    params = {"w": jnp.ones(3)}
+    fresh = optax.sgd(0.1, momentum=0.9).init(params)
+    assert_bit_equal(continued(fresh, optax.adam(0.1).init(params)), fresh)
+    moved = jax.tree.map(jnp.ones_like, optax.adam(0.1).init(params))
+    assert_bit_equal(continued(optax.adam(0.1).init(params), moved), moved)

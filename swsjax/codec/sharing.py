@@ -22,9 +22,13 @@ from swsjax.codec.units import (
 __all__ = ["CODEBOOK", "DENSE_RAW", "SPARSE_RAW", "ZERO", "Leaf", "Plan", "make_plans"]
 
 CODEBOOK = 0
+"""Kind of a leaf that is coded as numbers of its levels."""
 SPARSE_RAW = 1
+"""Kind of a leaf that is coded as bit patterns of its non-zeros."""
 DENSE_RAW = 2
+"""Kind of a leaf that is coded as bit patterns of all entries."""
 ZERO = 3
+"""Kind of a leaf whose bits are all zero."""
 _BIT_Q16 = 45426  # ln 2 in units of 2**-16
 _UNUSED_LEVEL_BITS = 6
 _CHUNK = 1 << 20

@@ -19,6 +19,7 @@ from swsjax.sws.prior import Gamma, HyperPriors
 from swsjax.sws.prune import hold_in_range
 from swsjax.sws.quantizing import quantize
 from swsjax.sws.rates import LearningRates
+from swsjax.sws.step import hard, soft
 from swsjax.training.masks import held
 
 PRUNING = {**QUICK, "soft_epochs": 1, "hard_epochs": 1, "prune_epochs": 2, "keep": 0.5}
@@ -58,7 +59,7 @@ def test_stages_follow_the_settings():
         ("prune", 2),
     ]
     assert [stage.tau for stage in seen] == [0.07, 0.07, 0.0]
-    assert [stage.forward for stage in seen] == [stages.soft, stages.hard, stages.hard]
+    assert [stage.forward for stage in seen] == [soft, hard, hard]
     assert seen[0].loss_fn is seen[1].loss_fn
 
 

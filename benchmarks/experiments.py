@@ -39,8 +39,8 @@ from swsjax.errors import RetrainingError
 from swsjax.lab import Task, Variables
 from swsjax.sws import Beta, Gamma, HyperPriors, Result, codebook, non_zeros, three_stages
 from swsjax.sws.exact import assigned_means
+from swsjax.sws.plans import Stages
 from swsjax.sws.recipes import PRUNE_TEMPERATURE, RECIPES, TEMPERATURE
-from swsjax.sws.stages import Stages
 from swsjax.training import cross_entropy, distillation
 from swsjax.training.losses import LossWithAux
 

@@ -29,7 +29,7 @@ ROWS = (  # net, image shape, batch, steps per epoch, repeats
     ("lenet-5-caffe", (28, 28), 128, 10, 7),
     ("resnet-8", (32, 32, 3), 128, 3, 3),
 )
-SIGMA, TAU = 0.05, 0.05
+SIGMA, TAU = 0.05, 1e-6
 
 
 def main() -> None:
@@ -86,7 +86,6 @@ def by_epochs(task: Task, batch: int) -> list[Run]:
     optimizer = LearningRates().optimizer(100, len(data["labels"]) // batch)
     settings = {
         "tau": TAU,
-        "train_size": len(data["labels"]),
         "hyper": HyperPriors(),
         "nodes": node_count(low, high, SIGMA),
     }

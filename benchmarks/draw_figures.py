@@ -9,18 +9,19 @@ several settings.
 
 import shutil
 import tempfile
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 from common.results import FIGURES
 
-from swsjax import Config, LearningRates, PretrainConfig, cli
+from swsjax import LearningRates, PretrainConfig, cli
 from swsjax.file.atomic import write_bytes
 from swsjax.lab import NETS, Dataset, Split, classification, load_digits, pretrain_task
 from swsjax.measure.plot import save_pictures
 from swsjax.measure.plot.style import column_png
-from swsjax.sws import Beta, Gamma
+from swsjax.sws import LEARNED, Beta, Gamma
 from swsjax.sws.plot import plot_betas, plot_gammas, run_pictures
 from swsjax.sws.recipes import Recipe, compress_task
 
@@ -36,8 +37,9 @@ BETAS = {
 }
 NET = "lenet-5-caffe"
 PRETRAINING = PretrainConfig(epochs=20, batch_size=32)
-CONFIG = Config(
-    tau=0.01,
+CONFIG = replace(
+    LEARNED,
+    tau=0.01 / 1_197,
     pi_zero=0.9,
     soft_epochs=40,
     soft_learning_rates=LearningRates(precisions=4e-3),

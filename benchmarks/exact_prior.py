@@ -17,13 +17,14 @@ from common.rows import mnist, pretrained_net
 
 import swsjax
 from swsjax.lab import Variables
-from swsjax.sws import non_zeros
+from swsjax.sws import LEARNED, non_zeros
 from swsjax.sws.recipes import Recipe, compress_task
 
 NET = "lenet-300-100"
 SEEDS = (0, 1, 2)
 PRIORS = ("exact", "tabulated")
-CONFIG = swsjax.Config(tau=0.06)  # soft and hard stage: in the pruning stage the prior does not act
+# Soft and hard stage: in the pruning stage the prior does not act.
+CONFIG = replace(LEARNED, tau=0.06 / 55_000)
 OUT = RESULTS / f"exact-prior-{NET}.json"
 
 

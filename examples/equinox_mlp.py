@@ -55,9 +55,7 @@ def main(file="equinox_mlp.sws"):
         return float((logits.argmax(axis=1) != labels).mean())
 
     net = train(eqx.nn.MLP(64, 10, width_size=100, depth=2, key=jax.random.key(0)), data)
-    # Gentler than the default: a larger file and a smaller error.
-    tau = 0.3 * swsjax.sws.TAU_PER_EXAMPLE * len(data["labels"])
-    result = swsjax.compress(net, loss, data, swsjax.Config(tau=tau, pi_zero=0.9))
+    result = swsjax.compress(net, loss, data)
 
     # Files hold arrays. The rest of the module is code, which whoever loads the file has.
     arrays, code = eqx.partition(result.params, eqx.is_array)

@@ -3,11 +3,8 @@
     python examples/linen_batchnorm_dropout.py
 
 ``aux`` is any pytree of arrays. The loss receives it after the params and returns it for the next
-step; here it holds the running statistics and the key of the dropout masks.
-
-Before a normalisation, only the prior acts on the scale of a kernel, and once the net fits the
-training data perfectly, the prior can pull a whole layer to zero. Every hidden layer here is
-normalised, so ``tau`` and ``pi_zero`` are smaller than by default.
+step; here it holds the running statistics and the key of the dropout masks. Statistics are
+re-estimated for the compressed net.
 """
 
 import jax
@@ -69,9 +66,7 @@ def main(file="linen.sws"):
     )
     before = error(trained.params, trained.aux["batch_stats"])
 
-    tau = 0.3 * swsjax.sws.TAU_PER_EXAMPLE * len(data["labels"])
-    config = swsjax.Config(tau=tau, pi_zero=0.9)
-    result = swsjax.compress(trained.params, loss, data, config, aux=trained.aux)
+    result = swsjax.compress(trained.params, loss, data, aux=trained.aux)
     small = {"params": result.params, "batch_stats": result.aux["batch_stats"]}
     swsjax.save(file, small)
 

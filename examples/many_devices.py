@@ -42,11 +42,8 @@ def main() -> None:
 
     task = classification(LeNet300100, load_digits())
     pretrained = pretrain_task(task, swsjax.PretrainConfig(epochs=20))
-    # Fewer epochs than by default, so the precisions must move faster.
     config = swsjax.Config(
-        soft_epochs=arguments.epochs,
-        soft_learning_rates=swsjax.LearningRates(precisions=2e-2),
-        hard_epochs=arguments.epochs,
+        tau=1.1e-6, soft_epochs=arguments.epochs, hard_epochs=arguments.epochs, prune_epochs=0
     )
     result = compress_task(task, pretrained, Recipe(config), mesh=mesh)
     net = Variables(result.params, result.aux)

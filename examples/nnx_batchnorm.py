@@ -5,9 +5,8 @@
 The ``nnx.Param`` variables are compressed. All others (here the running statistics of BatchNorm,
 elsewhere dropout's counters) are carried from step to step, as in ordinary training.
 
-The net fits its few training images perfectly, and its labels alone do not hold it against the
-prior. So it is also distilled from itself, in evaluation mode, and ``pi_zero`` is smaller than by
-default.
+The net fits its few training images perfectly, and their labels alone do not hold it against the
+prior. So it is also distilled from itself, in evaluation mode.
 """
 
 import jax.numpy as jnp
@@ -81,8 +80,7 @@ def main(file="nnx.sws"):
     train(net, data)
     before = error(net)
     taught = swsjax.with_teacher(data, predict, net)
-    config = swsjax.Config(pi_zero=0.9)
-    result = swsjax.compress(net, swsjax.distillation(apply), taught, config)  # net is not changed
+    result = swsjax.compress(net, swsjax.distillation(apply), taught)  # net is not changed
 
     # Weights and running statistics together are the net.
     state = nnx.to_pure_dict(nnx.state(result.params))

@@ -4,8 +4,8 @@
 
 ``take_apart`` sorts the weights of your net into groups, ``sws.init`` and ``sws.make_step`` replace
 your optimiser's ``init`` and your step; the batches, the loop and the logging stay yours.
-``swsjax.compress`` does the same and adds the rest: finer tables as the mixture narrows, checks,
-resuming.
+Here the precisions of the mixture are learned, as in the paper. ``swsjax.compress`` adds the rest:
+weights in units of each array, targets, finer tables as the mixture narrows, checks, resuming.
 """
 
 import jax
@@ -63,8 +63,7 @@ def train(params, data, rng):
 
 def retrain(params, mixture, data, rng, *, forward, epochs, precisions):
     """The same loop under the prior."""
-    size = len(data["labels"])
-    steps = size // BATCH_SIZE
+    steps = len(data["labels"]) // BATCH_SIZE
     momentum = optax.sgd(optax.cosine_decay_schedule(0.1, epochs * steps), momentum=0.9)
     rates = swsjax.LearningRates(weights=momentum, precisions=precisions)
     optimizer = rates.optimizer(epochs, steps)  # over the weights and the mixture
@@ -76,8 +75,7 @@ def retrain(params, mixture, data, rng, *, forward, epochs, precisions):
             net.loss(loss),
             optimizer,
             forward=forward,
-            tau=sws.TAU_PER_EXAMPLE * size,
-            train_size=size,
+            tau=1.1e-6,
             hyper=swsjax.HyperPriors(),
         )
     )

@@ -2,8 +2,8 @@
 
     python examples/regression.py
 
-Any mean loss will do. ``tau`` weighs the prior against it as against a cross-entropy in nats, so
-scale the targets until the loss is between about 0.1 and 1: standardise them.
+Any mean loss will do. The prior is weighed against it as against a cross-entropy in nats, so scale
+the targets until the loss is between about 0.1 and 1: standardise them.
 
 There are only 300 patients, and their targets are noisy: a longer training would overfit. So the
 compressed net learns from the outputs of the pretrained one instead.
@@ -64,8 +64,7 @@ def main(file="regression.sws"):
 
     taught = swsjax.with_teacher(data, apply, params)
     matching = swsjax.output_matching(apply, teacher_weight=1.0)
-    # Gentler than the default: a larger file and a smaller error.
-    result = swsjax.compress(params, matching, taught, swsjax.Config(pi_zero=0.9))
+    result = swsjax.compress(params, matching, taught)
     swsjax.save(file, result.params)
 
     decoded = swsjax.load(file, like=result.params)

@@ -45,10 +45,8 @@ def main(file="unlabelled.sws"):
 
     # From here on, only the images are used.
     data = swsjax.with_teacher({"inputs": digits.train.images}, apply, net)
-    # This loss starts at zero, so the prior would dominate it: a smaller tau.
-    tau = 0.3 * swsjax.sws.TAU_PER_EXAMPLE * len(data["inputs"])
     loss = swsjax.distillation(apply, teacher_weight=1.0)
-    result = swsjax.compress(net, loss, data, swsjax.Config(tau=tau, pi_zero=0.9))
+    result = swsjax.compress(net, loss, data)
     state = nnx.state(result.params, nnx.Param)
     swsjax.save(file, state)
 

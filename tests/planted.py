@@ -1,11 +1,13 @@
 """A two-layer net whose weights are near few values, and its retraining."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from swsjax.sws.compression import Result, compress
-from swsjax.sws.config import Config
+from swsjax.sws.config import LEARNED
 from swsjax.sws.rates import LearningRates
 
 RNG = np.random.default_rng(0)
@@ -30,7 +32,8 @@ def retrain(
     soft_epochs, hard_epochs, loss=loss_fn, data=DATA, *, prune_epochs=0, **arguments
 ) -> Result:
     """Retrain in steps of 64 examples, 8 per epoch."""
-    config = Config(
+    config = replace(
+        LEARNED,
         components=4,
         pi_zero=0.9,
         initial_std=0.1,

@@ -3,6 +3,7 @@
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -11,9 +12,9 @@ import jax.numpy as jnp
 import optax
 
 from common.rows import mnist
-from swsjax import Config, HyperPriors, LearningRates, PretrainConfig, compress
+from swsjax import HyperPriors, LearningRates, PretrainConfig, compress
 from swsjax.lab import pretrain_task
-from swsjax.sws import hard, init, init_mixture, make_step, soft
+from swsjax.sws import LEARNED, hard, init, init_mixture, make_step, soft
 from swsjax.sws.grid import node_count
 from swsjax.sws.step import Forward
 from swsjax.sws.table import refined
@@ -27,7 +28,7 @@ COMPONENTS = 17
 """Components of a mixture, the zero component included."""
 SIGMA = 0.02
 """Their standard deviation: the mode of the hyper-prior on the precisions."""
-TAU = 0.06
+TAU = 0.06 / 55_000
 
 Run = Callable[[], Any]
 
@@ -73,13 +74,13 @@ def epochs_of(net: str, images: int, *, soft_epochs: int = 0) -> list[Run]:
     mixture = init_mixture(-0.5, 0.5, components=COMPONENTS - 1, std=SIGMA)
     nodes = node_count(-0.6, 0.6, SIGMA)
     if soft_epochs:
-        config = Config(tau=TAU, soft_epochs=soft_epochs, hard_epochs=0)
+        config = replace(LEARNED, tau=TAU, soft_epochs=soft_epochs, hard_epochs=0)
         result = compress(params, task.loss(), every, config, aux=aux)
         params, mixture, aux = result.retrained, result.mixtures["weights"], result.aux
         nodes = refined(mixture, jax.tree.leaves(params), nodes, config.tolerance / 20)
 
     parts = take_apart(params, aux)
-    loss, size = parts.loss(task.loss()), len(every["labels"])
+    loss = parts.loss(task.loss())
 
     def own() -> Any:  # an epoch donates its state
         return jax.tree.map(jnp.copy, (parts.weights, parts.carried, mixture))
@@ -96,9 +97,7 @@ def epochs_of(net: str, images: int, *, soft_epochs: int = 0) -> list[Run]:
     def under_prior(forward: Forward) -> tuple[Step, TrainState]:
         optimizer = LearningRates().optimizer(100, images // BATCH)
         hyper = HyperPriors()
-        step = make_step(
-            loss, optimizer, forward=forward, tau=TAU, train_size=size, hyper=hyper, nodes=nodes
-        )
+        step = make_step(loss, optimizer, forward=forward, tau=TAU, hyper=hyper, nodes=nodes)
         weights, carried, prior = own()
         net = parts._replace(weights=weights, carried=carried)
         return step, init(net, {"weights": prior}, optimizer, jax.random.key(0))

@@ -28,7 +28,6 @@ from swsjax.measure.reports import Report, report
 from swsjax.sws.compression import Result
 from swsjax.sws.config import Config
 from swsjax.sws.plot import run_pictures
-from swsjax.sws.rates import LearningRates
 from swsjax.sws.recipes import RECIPES, Recipe, compress_task, errors_of, teacher_seeds
 from swsjax.sws.study import Study, search
 from swsjax.training.history import Epoch
@@ -57,20 +56,9 @@ DATASETS: dict[str, Callable[[], Dataset]] = {
     "digits": load_digits,
 }
 """Data sets by their names on the command line."""
-# The digits have 1,197 training images, 37 steps per epoch instead of 390. So there are more epochs
-# and faster precisions, and tau is smaller by the number of examples.
-_DIGITS = Recipe(
-    Config(
-        tau=0.01,
-        soft_epochs=100,
-        soft_learning_rates=LearningRates(precisions=2e-3),
-        hard_epochs=60,
-        hard_learning_rates=LearningRates(
-            precisions=5e-4, warmup_epochs=5.0, final=0.0, epsilon=1e-5
-        ),
-        batch_size=32,
-        least_steps=1,
-    )
+# So that the demo takes less than a minute: an epoch is one pass through the 1,197 images.
+_DEMO = Recipe(
+    Config(tau=5e-6, soft_epochs=60, hard_epochs=40, prune_epochs=0, batch_size=32, least_steps=1)
 )
 
 
@@ -81,9 +69,9 @@ def run_demo(options: argparse.Namespace) -> None:
     with reporter() as show:
         config = PretrainConfig(epochs=60, batch_size=32)
         pretrained = pretrain_task(task, config, callback=show.epoch)
-        result = compress_task(task, pretrained, _DIGITS, callback=show.epoch)
+        result = compress_task(task, pretrained, _DEMO, callback=show.epoch)
     metadata = {"model": "lenet-300-100", "data": "digits"}
-    run = _Run(task, pretrained, result, _DIGITS)
+    run = _Run(task, pretrained, result, _DEMO)
     _write(folder / "demo.sws", run, metadata)
 
 
@@ -107,7 +95,7 @@ def run_pretrain(options: argparse.Namespace) -> None:
 def run_compress(options: argparse.Namespace) -> None:
     """Retrain, quantise and write a net."""
     folder = _writable(options.out)
-    recipe = _recipe(options)
+    recipe, targets = _recipe(options), _targets(options)
     task = _task(options.model, options.data)
     state = folder / "state"  # the same command, run again, resumes from there
     with reporter() as show:
@@ -119,10 +107,17 @@ def run_compress(options: argparse.Namespace) -> None:
             teachers=_teachers(options, task, recipe.teachers, show),
             callback=show.epoch,
             resume=state,
+            **targets,
         )
     metadata = {"model": options.model, "data": options.data}
     run = _Run(task, pretrained, result, recipe)
+    sizes = sorted(options.target_bytes or [], reverse=True)
+    for outcome, size in zip(result.outcomes, sizes, strict=False):
+        net = task.whole(Variables(outcome.params, outcome.aux))
+        save(folder / f"{options.model}-{size}.sws", net, metadata=metadata)
     _write(folder / f"{options.model}.sws", run, metadata)
+    for outcome in result.outcomes:
+        print(outcome)
     shutil.rmtree(state)
 
 
@@ -256,8 +251,15 @@ def _teachers(
 
 def _recipe(options: argparse.Namespace) -> Recipe:
     """The recipe that the options of ``compress`` describe."""
-    recipe = RECIPES[options.model].by_name()[options.setting]
-    source = f"--setting {options.setting}"
+    recipe, source = Recipe(Config()), "the default"
+    if options.setting is not None:
+        if options.model not in RECIPES:
+            raise ConfigError(
+                f"--setting is for {' and '.join(RECIPES)}; without it, every net is compressed "
+                "by the same default"
+            )
+        recipe = RECIPES[options.model].by_name()[options.setting]
+        source = f"--setting {options.setting}"
     if options.config is not None:
         recipe = recipe._replace(config=_config(options.config))
         source = f"--config {options.config}"
@@ -268,6 +270,12 @@ def _recipe(options: argparse.Namespace) -> Recipe:
     given = {name: getattr(options, name) for name in ("keep", "tau")}
     changes = {name: value for name, value in given.items() if value is not None}
     return recipe._replace(config=replace(recipe.config, seed=options.seed, **changes))
+
+
+def _targets(options: argparse.Namespace) -> dict[str, Any]:
+    """The targets that the options of ``compress`` describe."""
+    given = {name: getattr(options, name) for name in ("max_loss", "target_bytes")}
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def _config(path: Path) -> Config:
@@ -322,11 +330,12 @@ def _write(path: Path, run: _Run, metadata: dict[str, Any]) -> None:
     print(measured)
 
     def draw() -> list[Picture]:
+        config = run.recipe.config
         shape = task.dataset.train.images.shape[1:]
         return file_pictures(decoded.params, measured) + run_pictures(
             pretrained.params,
             result,
-            hyper_priors=run.recipe.config.hyper_priors,
+            hyper_priors=config.hyper_priors if config.annealing is None else None,
             image_shape=(shape[0], shape[1]) if len(shape) == 2 else None,
         )
 

@@ -9,6 +9,7 @@ from typing import NoReturn
 from swsjax.cli import commands
 from swsjax.errors import SwsjaxError
 from swsjax.lab.nets import NETS
+from swsjax.sws.config import Config
 from swsjax.sws.recipes import RECIPES
 
 __all__ = ["main"]
@@ -78,7 +79,7 @@ def _add_training(command: Command) -> None:
         commands.run_search, "search", "try many settings: the front of error against bytes"
     )
     for trained in (pretrain, compress, search):
-        trained.add_argument("model", choices=NETS if trained is pretrain else RECIPES)
+        trained.add_argument("model", choices=RECIPES if trained is search else NETS)
         trained.add_argument("--data", choices=commands.DATASETS, required=True)
         trained.add_argument("--seed", type=int, default=0, help="random seed (%(default)s)")
         trained.add_argument("--out", type=Path, required=True, help="folder to write to")
@@ -89,8 +90,9 @@ def _add_training(command: Command) -> None:
         compressing.add_argument(
             "--setting",
             choices=RECIPES["lenet-300-100"].by_name(),
-            default="balanced",
-            help="from a small error to a small file (%(default)s)",
+            default="balanced" if compressing is search else None,
+            help="settings that were chosen for a LeNet, from a small error to a small file "
+            + ("(%(default)s)" if compressing is search else "(default: one for every net)"),
         )
     _add_compress(compress)
     search.add_argument(
@@ -110,6 +112,19 @@ def _add_training(command: Command) -> None:
 
 def _add_compress(compress: argparse.ArgumentParser) -> None:
     compress.add_argument(
+        "--max-loss",
+        type=_share,
+        metavar="SHARE",
+        help="validation error that may be lost, 0.5%% or 0.005: ends at the smallest file within "
+        "(default: half a percent of what training gained)",
+    )
+    compress.add_argument(
+        "--target-bytes",
+        type=_sizes,
+        metavar="BYTES",
+        help="size of the file, 100k or 100000: ends at the best net within; several as 100k,50k",
+    )
+    compress.add_argument(
         "--config",
         type=Path,
         help="JSON file of settings to use instead, such as a trial-N.json written by search",
@@ -118,12 +133,13 @@ def _add_compress(compress: argparse.ArgumentParser) -> None:
         "--keep",
         type=float,
         help="fraction of the weights that pruning keeps: the smaller, the smaller the file and "
-        f"the larger the error; 1 prunes nothing ({_balanced('keep')})",
+        f"the larger the error; 1 prunes nothing ({Config().keep}; {_balanced('keep')})",
     )
     compress.add_argument(
         "--tau",
         type=float,
-        help=f"weight of the prior in the loss ({_balanced('tau')})",
+        help="weight of the prior, for a run without a target (default: found; "
+        f"{_balanced('tau')})",
     )
 
 
@@ -151,5 +167,28 @@ def _add_files(command: Command) -> None:
 def _balanced(name: str) -> str:
     """The values of the balanced recipes."""
     return "balanced: " + ", ".join(
-        f"{getattr(settings.balanced.config, name)} for {net}" for net, settings in RECIPES.items()
+        f"{getattr(settings.balanced.config, name):.3g} for {net}"
+        for net, settings in RECIPES.items()
     )
+
+
+def _share(text: str) -> float:
+    """A share, with or without a percent sign."""
+    try:
+        number = float(text.removesuffix("%"))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected 0.5% or 0.005, got {text!r}") from None
+    return number / 100 if text.endswith("%") else number
+
+
+def _sizes(text: str) -> list[int]:
+    """Numbers of bytes, with k or M, separated by commas."""
+    factors = {"k": 1_000, "M": 1_000_000}
+    try:
+        return [
+            round(float(one.rstrip("kM")) * factors.get(one[-1:], 1)) for one in text.split(",")
+        ]
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"expected 100k, 100000 or several as 100k,50k, got {text!r}"
+        ) from None

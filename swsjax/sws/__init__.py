@@ -1,7 +1,7 @@
 """Soft weight-sharing: the mixture prior, retraining under it, quantising, and search."""
 
 from swsjax.sws.compression import Result, compress
-from swsjax.sws.config import ANNEALED, TAU_PER_EXAMPLE, Annealing, Config
+from swsjax.sws.config import LEARNED, Annealing, Config
 from swsjax.sws.merging import kl_divergence, merge
 from swsjax.sws.plans import three_stages
 from swsjax.sws.prior import (
@@ -24,10 +24,11 @@ from swsjax.sws.record import Details
 from swsjax.sws.stages import Stage
 from swsjax.sws.step import Info, Joint, hard, init, make_step, soft
 from swsjax.sws.study import Front, Point, Study, search, space_around
+from swsjax.sws.targets import Level, Move
+from swsjax.sws.walk import Outcome
 
 __all__ = [
-    "ANNEALED",
-    "TAU_PER_EXAMPLE",
+    "LEARNED",
     "Annealing",
     "Beta",
     "Config",
@@ -39,6 +40,9 @@ __all__ = [
     "Info",
     "Joint",
     "LearningRates",
+    "Level",
+    "Move",
+    "Outcome",
     "Point",
     "Result",
     "Stage",

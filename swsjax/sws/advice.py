@@ -11,7 +11,7 @@ from jax import Array
 
 from swsjax.checks import check_scalar
 from swsjax.errors import ConfigError, RetrainingError, SwsjaxError, SwsjaxWarning
-from swsjax.sws.config import TAU_PER_EXAMPLE, Config
+from swsjax.sws.config import Config
 from swsjax.sws.plateau import zero_kernels
 from swsjax.sws.prior import GaussianMixture, log_prob
 from swsjax.sws.step import Info, Joint
@@ -36,7 +36,8 @@ Check = Callable[[Epoch, Joint, Config], None]
 """Raises ``RetrainingError`` if the net is lost, from the record of an epoch, the weights and
 mixtures after it, and the settings."""
 
-# Times the default tau. LeNets work from a quarter of it to twice; at eight times a small net on
+_USUAL_TAU = 1.1e-6
+# Times the usual tau. LeNets work from a quarter of it to twice; at eight times a small net on
 # digits lost 2 % of error, at 45 times all of it.
 _WEAK, _STRONG = 1 / 30, 20.0
 _FEW_COMPONENTS = 4
@@ -90,35 +91,32 @@ def checked(loss_fn: LossWithAux) -> LossWithAux:
     return loss
 
 
-def warn_before(config: Config, groups: dict[str, list[Array]], train_size: int) -> None:
+def warn_before(config: Config, groups: dict[str, list[Array]]) -> None:
     """Warn of settings that are likely to waste the time of a run.
 
     Args:
         config: settings.
         groups: the weights of each group, by name.
-        train_size: number of training examples.
 
     >>> with warnings.catch_warnings(record=True) as seen:
     ...     warnings.simplefilter("always")
-    ...     warn_before(Config(components=2), {"weights": [jnp.linspace(-1, 1, 5000)]}, 5000)
+    ...     warn_before(Config(components=2), {"weights": [jnp.linspace(-1, 1, 5000)]})
     >>> print(seen[0].message)
     components=2 gives the 5,000 weights of the group 'weights' few values to share; 16 suit most \
 nets
     """
     weights = sum(leaf.size for leaves in groups.values() for leaf in leaves)
     if is_number(config.tau) and weights > _TOY:
-        default = TAU_PER_EXAMPLE * train_size
-        balance, advised = config.tau / default, f"{default:.1g}, the default"
+        balance = config.tau / _USUAL_TAU
         if balance > _STRONG:
             _warn(
-                f"tau={config.tau:g} lets the prior over {weights:,} weights outweigh the loss of "
-                f"{train_size:,} examples; the net may collapse to zero. Try tau={advised}"
+                f"tau={config.tau:g} lets the prior over {weights:,} weights outweigh the loss; "
+                f"the net may collapse to zero. Without tau, a suitable one is found"
             )
         if balance < _WEAK:
             _warn(
-                f"tau={config.tau:g} gives the prior over {weights:,} weights almost no influence "
-                f"compared with the loss of {train_size:,} examples; little will be compressed. "
-                f"Try tau={advised}"
+                f"tau={config.tau:g} gives the prior over {weights:,} weights almost no influence; "
+                "little will be compressed. Without tau, a suitable one is found"
             )
     for name, leaves in groups.items():
         size = sum(leaf.size for leaf in leaves)

@@ -1,8 +1,12 @@
 """From a pretrained net to a quantised one: soft, hard and pruning stage, with merges between."""
 
-from collections.abc import Callable
-from contextlib import nullcontext
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from math import inf
+from numbers import Integral
 from os import PathLike
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -10,25 +14,33 @@ import jax.numpy as jnp
 from jax import Array
 from jax.sharding import Mesh
 
-from swsjax.errors import ConfigError, RetrainingError
-from swsjax.sws.advice import checked, warn_before, why_zero
+from swsjax.checks import path_of
+from swsjax.errors import ConfigError, SwsjaxWarning
+from swsjax.sws.advice import checked, warn_before
 from swsjax.sws.config import Config
 from swsjax.sws.grid import range_of
+from swsjax.sws.job import Job
 from swsjax.sws.plans import Stages, three_stages
 from swsjax.sws.prior import GaussianMixture, init_mixture
-from swsjax.sws.quantizing import non_zeros, quantize_groups
-from swsjax.sws.record import read_details
-from swsjax.sws.stages import Run, run_stages
-from swsjax.sws.units import in_units
+from swsjax.sws.stages import made_once, started
+from swsjax.sws.targets import ANY_SIZE, Level, Move, Targets, chosen, settings_of
+from swsjax.sws.units import Carried, in_units
+from swsjax.sws.walk import (
+    SHARE,
+    TRAINING_SHARE,
+    Outcome,
+    allowed,
+    outcome_text,
+    stored_bytes,
+    walk,
+)
 from swsjax.training.epochs import TrainState, caches_cleared, compiled_loop, indexed_step
-from swsjax.training.history import Epoch, Log, error_of
+from swsjax.training.history import Epoch, error_of
 from swsjax.training.loop import feed_of
 from swsjax.training.losses import Loss, LossWithAux
 from swsjax.training.net import Net, Weights, take_apart
-from swsjax.training.resume import digest, opened
+from swsjax.training.resume import FOLDER, digest
 from swsjax.training.selection import Rules, Selection
-from swsjax.training.sharding import gather
-from swsjax.training.statistics import estimator
 from swsjax.training.stream import Stream, one_step
 from swsjax.trees import form_of, is_number
 
@@ -51,6 +63,14 @@ class Result(NamedTuple):
     aux: Any = None
     """What the loss carried from step to step, at the end. Statistics are those of the quantised
     net."""
+    units: dict[str, list[Array]] | None = None
+    """The unit of each compressed array, by group: the mixtures are over weights in these units.
+    None if precisions are learned."""
+    levels: list[Level] = []  # noqa: RUF012
+    """The nets on the way to the targets, each with its loss and bytes; none with a given tau."""
+    outcomes: list[Outcome] = []  # noqa: RUF012
+    """What was reached, for each of ``target_bytes``, or for ``max_loss``. The last one's net is
+    ``params``."""
 
 
 def compress(
@@ -59,6 +79,8 @@ def compress(
     data: Any,
     config: Config = Config(),
     *,
+    max_loss: float | None = None,
+    target_bytes: int | Sequence[int] | None = None,
     aux: Any = None,
     rules: Rules = (),
     prune_loss_fn: Loss | LossWithAux | None = None,
@@ -79,7 +101,13 @@ def compress(
         data: pytree of arrays with the N training examples along the first axis; a batch is the
             same pytree with ``config.batch_size`` of them. Or a ``Stream``, for data that do not
             fit on the device.
-        config: settings.
+        config: settings. With ``tau``, one run of soft, hard and pruning stage; without, as many
+            runs as the targets take.
+        max_loss: how much may be added to what ``evaluate`` returns for the pretrained net, in its
+            units: 0.005 is half a point of an error rate. The run ends at the smallest file within.
+            By default, half a percent of what training gained, see ``sws.walk.allowed``.
+        target_bytes: size of the file, statistics included, or several. The run ends at the best
+            net within each, and within ``max_loss`` if that is given.
         aux: what the loss carries from step to step and is not trained, such as batch statistics
             and random keys; a pytree of arrays.
         rules: which leaves are compressed, and in which group; ``select(params, rules)`` shows
@@ -93,55 +121,59 @@ def compress(
             optionally ``"model"``, over which the weights are. With several processes
             (``jax.distributed``) each calls this with the same arguments and gets the same result.
         evaluate: error of a net on validation data: ``evaluate(params)``, or with ``aux``
-            ``evaluate(params, aux)``. Called once per epoch with the quantised net, for the
-            history. It decides nothing.
+            ``evaluate(params, aux)``; smaller is better. Called once per epoch with the quantised
+            net, for the history; with the net at the end of each run it decides what is run next.
+            Without it, the run ends at the first net that keeps its loss on the training data.
         callback: called with the record of each epoch.
         resume: folder in which the whole state is written after every epoch. A run that finds its
-            own state there resumes from it, and ends as if it had never stopped.
+            own state there resumes from it, and ends as if it had never stopped. Towards targets,
+            every net on the way is kept there, and other targets go on from them.
 
     Returns:
-        The quantised net, the retrained one, the mixtures, the history, the selection and aux.
+        The quantised net, the retrained one, the mixtures, the history, the selection and aux; the
+        nets on the way, and what was reached.
 
     Raises:
         ConfigError: params or data hold nothing to train on, or something else than they should; a
-            rule decides nothing; the loss is not a scalar.
+            rule decides nothing; the loss is not a scalar; a target with ``tau``, or out of range.
         CheckpointError: the folder holds a different run.
         RetrainingError: the loss or a mixture is no longer finite, a mixture no longer matches
             the weights, or every weight is zero.
 
     Warns:
-        SwsjaxWarning: settings unlikely to work, with others to try.
+        SwsjaxWarning: settings unlikely to work, with others to try; a target was not reached.
 
-    Soft weight-sharing (Ullrich, Meeds, Welling, ICLR 2017) with two differences, three with
-    ``ANNEALED``: there the prior acts on weights in units of each array, and the width of its
-    components follows the progress of the soft stage. After the soft stage there is a hard one, in
-    which the net computes with the quantised weights; without it the error rises when the paper
-    quantises. Then there is an optional pruning stage, without a prior, in which the least salient
-    of the remaining weights become zero too, a few in each epoch.
+    Soft weight-sharing (Ullrich, Meeds, Welling, ICLR 2017) with three differences. The prior acts
+    on weights in units of each array, and the width of its components follows the progress of the
+    soft stage; with ``sws.LEARNED``, as in the paper, precisions are learned, of the weights as
+    they are. After the soft stage there is a hard one, in which the net computes with the quantised
+    weights; without it the error rises when the paper quantises. Then there is an optional pruning
+    stage, without a prior, in which the least salient of the remaining weights become zero too, a
+    few in each epoch.
 
     >>> key = jax.random.key(0)
     >>> x = jax.random.normal(key, (512, 4))
     >>> data = {"x": x, "y": x @ jnp.array([1.0, 1.0, 0.0, -1.0])}
     >>> loss = lambda params, batch: jnp.mean((batch["x"] @ params["w"] - batch["y"]) ** 2)
     >>> params = {"w": jnp.array([0.98, 1.02, 0.01, -1.0])}
-    >>> result = compress(params, loss, data, Config(components=4, soft_epochs=1, hard_epochs=1))
-    >>> print(np.asarray(result.params["w"]).round(1))
-    [ 1.  1.  0. -1.]
+    >>> config = Config(components=4, soft_epochs=2, hard_epochs=1, prune_epochs=0)
+    >>> result = compress(params, loss, data, config)
+    >>> print(np.asarray(result.params["w"]).round(1), result.outcomes[0].reached)
+    [ 1.  1.  0. -1.] True
     """
     _check_types(config, start, loss_fn)
     _check_functions(
         prune_loss_fn=prune_loss_fn, stages=stages, evaluate=evaluate, callback=callback
     )
+    _check_tau(config)
+    wanted = _Wanted(max_loss, _sizes(target_bytes))
+    _check_wanted(wanted, config, start)
     net = _taken_apart(params, aux, rules, config)
     feed = feed_of(data, config.batch_size, least_steps=config.least_steps, mesh=mesh)
     losses = tuple(checked(net.loss(loss)) for loss in (loss_fn, prune_loss_fn or loss_fn))
-    _check_tau(config)
     if start is None:
-        warn_before(config, net.weights.groups, feed.size)
-        mixtures = {
-            name: _first_mixture(name, leaves, config)
-            for name, leaves in net.weights.groups.items()
-        }
+        warn_before(config, net.weights.groups)
+        mixtures = _first_mixtures(net, config)
     else:
         net, mixtures = _started(net, start, rules, config), start.mixtures
     if not isinstance(data, Stream):
@@ -154,30 +186,107 @@ def compress(
         rebuilt, aux_after = net.rebuild(weights, carried)
         return error_of(evaluate, *((rebuilt,) if aux is None else (rebuilt, aux_after)))
 
-    identity = digest(str(config), str(rules), net.weights, net.carried, mixtures, feed.size)
-    with (
-        nullcontext() if resume is None else opened(resume, identity) as folder,
-        caches_cleared(compiled_loop, indexed_step, one_step),
-    ):
-        log = Log.opened(folder, callback, read_details)
-        planned = stages(config, losses[0], losses[1], feed)
-        run = Run(net, feed, config, planned, None if evaluate is None else error, log)
-        state = run_stages(run, mixtures)
-        return _result(run, state, losses[1])
+    identity = digest(str(rules), net.weights, net.carried, mixtures, feed.size)
+    measured = None if evaluate is None else error
+    made = made_once(feed)
+    job = Job(net, feed, losses[0], losses[1], stages, measured, callback, identity, made)
+    with caches_cleared(compiled_loop, indexed_step, one_step):
+        if config.tau is None:
+            return _walked(job, config, wanted, None if resume is None else path_of(resume, FOLDER))
+        state, history = job.run(config, started(net, mixtures), resume)
+        return _result(job, state, history, config)
 
 
-def _result(run: Run, state: TrainState, loss_fn: LossWithAux) -> Result:
-    net, feed, mixtures = run.net, run.feed, state.params.mixtures
-    retrained, carried = gather((state.params.weights, state.aux), feed.mesh)
-    quantised = quantize_groups(mixtures, retrained)
-    if non_zeros(quantised.groups) == 0:
-        raise RetrainingError(
-            f"every weight is zero after quantisation: {why_zero(mixtures, run.config)}"
-        )
-    before, _ = net.rebuild(retrained, carried)
-    estimate = estimator(loss_fn, feed)
-    compressed, aux = net.rebuild(quantised, estimate(quantised, carried))
-    return Result(compressed, before, mixtures, run.log.history, net.selection, aux)
+class _Wanted(NamedTuple):
+    """The targets as they are given."""
+
+    max_loss: float | None
+    sizes: tuple[int, ...]
+
+
+def _walked(job: Job, config: Config, wanted: _Wanted, folder: Path | None) -> Result:
+    """Make level after level, and the result from those that the targets end at."""
+    most: float | None = wanted.max_loss
+    if wanted.sizes and most is None:
+        most = inf
+    share = TRAINING_SHARE if job.error is None else SHARE
+    before, most = allowed(job.loss, job.net, most, share)
+    # Without validation data nothing says how far to go: the first net that keeps its loss.
+    known = job.error is not None or wanted.max_loss is not None or wanted.sizes
+    targets = Targets(before + most, wanted.sizes if known else (ANY_SIZE,))
+
+    def run(
+        number: int, move: Move, start: TrainState | None, done: int
+    ) -> tuple[TrainState, list[Epoch]]:
+        settings = replace(settings_of(move, config), seed=config.seed + number)
+        if start is None:
+            start = started(job.net, _first_mixtures(job.net, settings))
+        of_level = None if folder is None else folder / f"level-{number}-{move.name}"
+        with warnings.catch_warnings():  # of settings; the loss of the level tells
+            warnings.simplefilter("ignore", SwsjaxWarning)
+            return job.run(settings, start, of_level, done)
+
+    def measure(state: TrainState) -> tuple[float, int]:
+        net = job.quantised(state, config)
+        loss = job.loss(net.weights, net.statistics)
+        return loss, stored_bytes(*job.net.rebuild(net.weights, net.statistics))
+
+    found = walk(run, measure, targets, config, weights=_size(job.net))
+    outcomes = []
+    for number, size in zip(chosen(found.levels, targets), wanted.sizes or (None,), strict=True):
+        level, state = found.levels[number], found.states[number]
+        assert state is not None
+        net = job.quantised(state, config)
+        reached, text = outcome_text(found.levels, number, targets, size, before)
+        if not reached:
+            warnings.warn(text, SwsjaxWarning, stacklevel=3)
+        rebuilt = job.net.rebuild(net.weights, net.statistics)
+        outcomes.append(Outcome(*rebuilt, level.loss, level.file_bytes, reached, text))
+    assert state is not None
+    result = _result(job, state, found.history, config)
+    return result._replace(levels=found.levels, outcomes=outcomes)
+
+
+def _result(job: Job, state: TrainState, history: list[Epoch], config: Config) -> Result:
+    net = job.quantised(state, config)
+    before, _ = job.net.rebuild(net.retrained, net.carried)
+    compressed, aux = job.net.rebuild(net.weights, net.statistics)
+    units = net.carried.units if isinstance(net.carried, Carried) else None
+    return Result(compressed, before, state.params.mixtures, history, job.net.selection, aux, units)
+
+
+def _size(net: Net) -> int:
+    return sum(leaf.size for leaves in net.weights.groups.values() for leaf in leaves)
+
+
+def _sizes(target_bytes: Any) -> tuple[int, ...]:
+    """Bytes that are asked for, from large to small."""
+    if target_bytes is None:
+        return ()
+    sizes = [target_bytes] if isinstance(target_bytes, Integral) else target_bytes
+    if isinstance(sizes, str) or not isinstance(sizes, Sequence) or not sizes:
+        raise ConfigError(f"target_bytes must be a number of bytes or several, got {sizes!r}")
+    for size in sizes:
+        if not isinstance(size, Integral) or size < 1:
+            raise ConfigError(f"target_bytes must be positive integers, got {size!r}")
+    return tuple(sorted(map(int, sizes), reverse=True))
+
+
+def _check_wanted(wanted: _Wanted, config: Config, start: Any) -> None:
+    most = wanted.max_loss
+    if not (most is None or (is_number(most) and 0 <= most < inf)):
+        raise ConfigError(f"max_loss must be a number that is not negative, got {most!r}")
+    if config.tau is not None:
+        if most is not None or wanted.sizes:
+            raise ConfigError(
+                f"tau={config.tau!r} decides where a run ends, and so do max_loss and "
+                "target_bytes: pass one of them; with tau=None, a run towards a target finds it"
+            )
+        return
+    if config.annealing is None:
+        raise ConfigError("with learned precisions, annealing=None, set tau; sws.LEARNED does")
+    if start is not None:
+        raise ConfigError("start is for runs with a given tau; set tau in the settings")
 
 
 def _check_types(config: Any, start: Any, loss_fn: Any) -> None:
@@ -213,6 +322,11 @@ def _batch_of(data: Any, batch_size: int) -> Any:
     )
 
 
+def _first_mixtures(net: Net, config: Config) -> dict[str, GaussianMixture]:
+    groups = net.weights.groups
+    return {name: _first_mixture(name, leaves, config) for name, leaves in groups.items()}
+
+
 def _first_mixture(name: str, leaves: list[Array], config: Config) -> GaussianMixture:
     if not any(leaf.size for leaf in leaves):
         raise ConfigError(f"the group {name!r} has no weights: leave its empty leaves out")
@@ -231,14 +345,14 @@ def _first_mixture(name: str, leaves: list[Array], config: Config) -> GaussianMi
     )
 
 
-def _taken_apart(params: Any, aux: Any, rules: Rules, config: Config) -> Net:
+def _taken_apart(params: Any, aux: Any, rules: Rules, config: Config, units: Any = None) -> Net:
     net = take_apart(params, aux, rules)
-    return net if config.annealing is None else in_units(net)
+    return net if config.annealing is None else in_units(net, units)
 
 
 def _started(net: Net, start: Result, rules: Rules, config: Config) -> Net:
     """The net as an earlier result left it, checked to be the same net."""
-    started = _taken_apart(start.retrained, start.aux, rules, config)
+    started = _taken_apart(start.retrained, start.aux, rules, config, start.units)
     expected, actual = _forms(net.selection), _forms(started.selection)
     if expected != actual:
         name, _ = min(expected.items() ^ actual.items())

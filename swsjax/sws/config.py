@@ -14,11 +14,7 @@ from swsjax.sws.prior import HyperPriors
 from swsjax.sws.rates import LearningRates
 from swsjax.trees import is_number
 
-__all__ = ["ANNEALED", "TAU_PER_EXAMPLE", "Annealing", "Config"]
-
-TAU_PER_EXAMPLE = 1.1e-6
-"""The default ``tau`` per training example: 0.06 for MNIST. With a constant ``tau``, as in theory,
-the prior would outweigh the loss of a small data set."""
+__all__ = ["LEARNED", "Annealing", "Config"]
 
 
 @dataclass(frozen=True)
@@ -61,23 +57,25 @@ class Config:
     """Settings of ``compress``; the defaults suit most nets, ``tau`` trades error against size.
 
     A larger ``tau`` gives a smaller file and a larger error. Raises ``ConfigError`` if a setting is
-    out of its range.
+    out of its range. Learning rates are per step, in units of each array.
 
-    >>> Config(tau=0.1).tau
-    0.1
+    >>> Config(tau=2.2e-6).tau
+    2.2e-06
     """
 
     tau: float | optax.Schedule | None = None
-    """Weight of the prior on the loss summed over the training examples, or an optax schedule of it
-    over the steps of each stage; None: ``TAU_PER_EXAMPLE`` times the number of examples."""
+    """Weight of the prior: nats of the mean loss per nat of the prior's density, whose terms are
+    one per weight; or an optax schedule of it over the steps of each stage. The paper's tau is this
+    times the number of training examples: 0.06 for MNIST. None: ``compress`` finds it, from what
+    may be lost."""
     components: int = 16
     """Number of free components at the start; the zero component is not counted."""
     pi_zero: float = 0.999
     """Mixing proportion of the zero component: at the start if it has a hyper-prior, else fixed."""
-    annealing: Annealing | None = None
-    """Widths of the components over the soft stage, with weights in units, see ``ANNEALED``. None:
-    each component has a precision of its own, learned from ``initial_std`` under ``hyper_priors``,
-    and weights are as they are."""
+    annealing: Annealing | None = Annealing()
+    """Widths of the components over the soft stage, with weights in units. None: each component has
+    a precision of its own, learned from ``initial_std`` under ``hyper_priors``, and weights are as
+    they are: the paper's way, see ``LEARNED``."""
     initial_std: float = 0.25
     """Standard deviation of every component at the start, if precisions are learned."""
     hyper_priors: HyperPriors = HyperPriors()
@@ -85,17 +83,21 @@ class Config:
     weights."""
     soft_epochs: int = 30
     """Epochs of the soft stage, in which the net computes with the weights themselves."""
-    soft_learning_rates: LearningRates = LearningRates(precisions=7e-4)
+    soft_learning_rates: LearningRates = LearningRates(
+        weights=4e-3, free=1e-3, means=1e-3, epsilon=1e-5
+    )
     """Learning rates of the soft stage."""
     hard_epochs: int = 20
     """Epochs of the hard stage, in which the net computes with each weight's assigned mean."""
     hard_learning_rates: LearningRates = LearningRates(
-        precisions=5e-4, warmup_epochs=1.0, final=0.0, epsilon=1e-5
+        weights=4e-3, free=1e-3, means=1e-3, warmup_epochs=1.0, final=0.02, epsilon=1e-5
     )
     """Learning rates of the hard stage."""
-    prune_epochs: int = 0
-    """Epochs of the pruning stage, for nets with weights to spare; its first half prunes."""
-    prune_learning_rates: LearningRates = LearningRates(warmup_epochs=0.5, final=0.0, epsilon=1e-5)
+    prune_epochs: int = 24
+    """Epochs of the pruning stage, of which the first half prunes; 0 prunes nothing."""
+    prune_learning_rates: LearningRates = LearningRates(
+        weights=4e-3, free=1e-3, means=1e-3, warmup_epochs=0.5, final=0.02, epsilon=1e-5
+    )
     """Learning rates of the pruning stage."""
     keep: float = 0.6
     """Fraction of the non-zero weights after the hard stage that the pruning stage keeps."""
@@ -179,18 +181,16 @@ class Config:
         return _made(cls, settings)
 
 
-ANNEALED = Config(
-    annealing=Annealing(),
-    soft_learning_rates=LearningRates(weights=4e-3, free=1e-3, means=1e-3, epsilon=1e-5),
-    hard_learning_rates=LearningRates(
-        weights=4e-3, free=1e-3, means=1e-3, warmup_epochs=1.0, final=0.02, epsilon=1e-5
-    ),
-    prune_learning_rates=LearningRates(
-        weights=4e-3, free=1e-3, means=1e-3, warmup_epochs=0.5, final=0.02, epsilon=1e-5
-    ),
+LEARNED = Config(
+    tau=1.1e-6,
+    annealing=None,
+    prune_epochs=0,
+    soft_learning_rates=LearningRates(precisions=7e-4),
+    hard_learning_rates=LearningRates(precisions=5e-4, warmup_epochs=1.0, final=0.0, epsilon=1e-5),
+    prune_learning_rates=LearningRates(warmup_epochs=0.5, final=0.0, epsilon=1e-5),
 )
-"""Settings for any net: weights in units of each array, so that nothing depends on how a net stores
-them, and widths that follow the progress of the soft stage. Learning rates are in these units."""
+"""Settings with which the precisions are learned, as in the paper. They depend on the scale of the
+weights and on the number of steps: they suit nets like the paper's LeNets."""
 
 
 def _plain(name: str, value: Any) -> Any:

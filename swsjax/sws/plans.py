@@ -1,14 +1,15 @@
 """The stages of ``compress``, made from its settings."""
 
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 
 import optax
 
 from swsjax.sws.advice import check_mixtures, check_some_left, warn_of_lost_arrays
-from swsjax.sws.config import TAU_PER_EXAMPLE, Config
+from swsjax.sws.config import Annealing, Config
 from swsjax.sws.merging import merge
 from swsjax.sws.prune import Hold, Score, hold_in_range, prune_epoch, pruning, saliency, zeros_cut
+from swsjax.sws.rates import LearningRates
 from swsjax.sws.stages import Stage
 from swsjax.sws.step import Joint, hard, soft
 from swsjax.sws.units import measured_again
@@ -50,11 +51,10 @@ def three_stages(
     >>> [(stage.name, stage.epochs) for stage in three_stages(Config(), loss, loss, feed)]
     [('soft', 30), ('hard', 20), ('prune', 0)]
     """
-    tau = TAU_PER_EXAMPLE * feed.size if config.tau is None else config.tau
     kinds = (config.soft_learning_rates, config.hard_learning_rates, config.prune_learning_rates)
     epochs = (config.soft_epochs, config.hard_epochs, config.prune_epochs)
     soft_optimizer, hard_optimizer, prune_optimizer = (
-        rates.optimizer(number, feed.steps) for rates, number in zip(kinds, epochs, strict=True)
+        _optimizer(rates, number, feed.steps) for rates, number in zip(kinds, epochs, strict=True)
     )
     annealing = config.annealing
     stages = [
@@ -64,7 +64,7 @@ def three_stages(
             soft,
             loss_fn,
             soft_optimizer,
-            tau,
+            config.tau,
             checks=(check_mixtures,) if annealing is None else (),
             finish=warn_of_lost_arrays,
         ),
@@ -74,7 +74,7 @@ def three_stages(
             hard,
             loss_fn,
             hard_optimizer,
-            tau,
+            config.tau,
             checks=(check_some_left, check_mixtures) if annealing is None else (check_some_left,),
         ),
         Stage(
@@ -82,7 +82,7 @@ def three_stages(
             config.prune_epochs,
             hard,
             prune_loss_fn,
-            pruning(prune_optimizer, hold),
+            _pruning(prune_optimizer, hold),
             tau=0.0,
             checks=(check_some_left,),
             begin=zeros_cut,
@@ -95,12 +95,26 @@ def three_stages(
         merging = partial(_merged, threshold=config.merge_threshold)
         return [stage._replace(end=merging) for stage in stages]
     soft_stage, *others = stages
-    width = annealing.width(config.soft_epochs * feed.steps)
-    end = optax.constant_schedule(annealing.end)
+    width = _width(annealing, config.soft_epochs * feed.steps)
+    end = _width(Annealing(annealing.end, annealing.end), 1)
     return [
-        soft_stage._replace(width=width, before_epoch=measured_again),
+        soft_stage._replace(width=width, before_epoch=measured_again, continues=True),
         *(stage._replace(width=end, continues=True) for stage in others),
     ]
+
+
+# The same settings give the same functions, so that a step made of them is compiled once.
+@lru_cache(maxsize=32)
+def _optimizer(rates: LearningRates, epochs: int, steps: int) -> optax.GradientTransformation:
+    return rates.optimizer(epochs, steps)
+
+
+_pruning = lru_cache(maxsize=32)(pruning)
+
+
+@lru_cache(maxsize=32)
+def _width(annealing: Annealing, steps: int) -> optax.Schedule:
+    return annealing.width(steps)
 
 
 def _merged(joint: Joint, threshold: float) -> Joint:

@@ -25,9 +25,9 @@ from swsjax.training.losses import LossWithAux
 from swsjax.training.net import Net, Weights
 from swsjax.training.selection import Selection
 from swsjax.training.sharding import gather, replicate, settle, shard_weights
-from swsjax.training.statistics import estimator, mean_loss
+from swsjax.training.statistics import Estimate, estimator, mean_loss
 
-__all__ = ["Run", "Stage", "run_stages"]
+__all__ = ["Made", "Run", "Stage", "made_once", "run_stages", "started"]
 
 
 def _unchanged(state: Any, *_: Any) -> Any:
@@ -69,6 +69,15 @@ class Stage(NamedTuple):
     """Called after the stage with the net as it would be quantised; may warn."""
 
 
+class Made(NamedTuple):
+    """Functions that are compiled once for all runs of a ``compress``; see ``made_once``."""
+
+    step: Callable[..., Step]
+    """``make_step``, with nodes as pairs."""
+    estimate: Callable[[LossWithAux], Estimate]
+    """``estimator`` on the data."""
+
+
 class Run(NamedTuple):
     """What the stages of a run have in common."""
 
@@ -85,36 +94,86 @@ class Run(NamedTuple):
     carried part are re-estimated for these weights first."""
     log: Log
     """The history, and the state on disk."""
+    made: Made
+    """Steps and estimates of all runs."""
 
 
-def run_stages(run: Run, mixtures: dict[str, GaussianMixture]) -> TrainState:
+def made_once(feed: Feed) -> Made:
+    """Return makers with a memory: the same arguments give the same function, compiled once.
+
+    Args:
+        feed: the data.
+
+    >>> from swsjax.sws import HyperPriors, LearningRates, soft
+    >>> from swsjax.training.loop import feed_of
+    >>> made, optimizer = made_once(feed_of(jnp.ones(4), 2)), LearningRates().optimizer(1, 1)
+    >>> given = {"forward": soft, "tau": None, "hyper": HyperPriors(), "nodes": (("weights", 64),)}
+    >>> made.step(print, optimizer, **given) is made.step(print, optimizer, **given)
+    True
+    """
+
+    @cache
+    def step(
+        loss_fn: LossWithAux,
+        optimizer: optax.GradientTransformation,
+        *,
+        nodes: tuple[tuple[str, int], ...] | None,
+        **settings: Any,
+    ) -> Step:
+        return make_step(
+            loss_fn, optimizer, nodes=None if nodes is None else dict(nodes), **settings
+        )
+
+    return Made(step, cache(lambda loss_fn: estimator(loss_fn, feed)))
+
+
+def started(net: Net, mixtures: dict[str, GaussianMixture]) -> TrainState:
+    """Return the state of a net before its first stage, for ``run_stages``.
+
+    Args:
+        net: in parts.
+        mixtures: the prior over each group.
+
+    >>> from swsjax.sws import init_mixture
+    >>> from swsjax.training import take_apart
+    >>> net = take_apart({"w": jnp.ones(3)})
+    >>> started(net, {"weights": init_mixture(-1.0, 1.0)}).opt_state
+    ()
+    """
+    zero = jnp.zeros((), jnp.int32)
+    return TrainState(Joint(net.weights, mixtures), (), zero, jax.random.key(0), net.carried)
+
+
+def run_stages(run: Run, start: TrainState) -> TrainState:
     """Run the remaining stages.
 
     Args:
         run: what they have in common.
-        mixtures: the prior over each group at the start.
+        start: weights, mixtures, carried part and Adam's moments at the start.
 
     Returns:
         The state after the last stage.
 
-    >>> from swsjax.sws import init_mixture
+    >>> from dataclasses import replace
+    >>> from swsjax.sws import LEARNED, init_mixture
     >>> from swsjax.sws.plans import three_stages
     >>> from swsjax.training import take_apart
     >>> from swsjax.training.loop import feed_of
     >>> net = take_apart({"w": jnp.array([0.9, 1.1, 0.0])})
     >>> loss = net.loss(lambda params, batch: jnp.mean((params["w"] - batch) ** 2))
-    >>> config = Config(batch_size=2, prior="exact", soft_epochs=1, hard_epochs=0, tau=0.01)
+    >>> config = replace(LEARNED, batch_size=2, prior="exact", soft_epochs=1, hard_epochs=0)
     >>> feed = feed_of(jnp.ones((4, 3)), 2)
-    >>> run = Run(net, feed, config, three_stages(config, loss, loss, feed), None, Log([]))
-    >>> state = run_stages(run, {"weights": init_mixture(-1.0, 1.0)})
+    >>> stages = three_stages(config, loss, loss, feed)
+    >>> run = Run(net, feed, config, stages, None, Log([]), made_once(feed))
+    >>> state = run_stages(run, started(net, {"weights": init_mixture(-1.0, 1.0)}))
     >>> len(run.log.history), run.log.history[0].loss < 1
     (1, True)
     """
     log, mesh = run.log, run.feed.mesh
     resuming = bool(log.history)
-    joint, carried = copied((Joint(run.net.weights, mixtures), run.net.carried))
+    joint, carried, moments = copied((start.params, start.aux, start.opt_state))
     keys = jax.random.split(jax.random.key(run.config.seed), len(run.stages))
-    first, moments = 0, None
+    first = 0
     for stage, key in zip(run.stages, keys, strict=True):
         done, first = len(log.history) - first, first + stage.epochs
         if not stage.epochs or done > stage.epochs:
@@ -130,11 +189,13 @@ def run_stages(run: Run, mixtures: dict[str, GaussianMixture]) -> TrainState:
         state = settle(
             init(net, replicate(joint.mixtures, mesh), stage.optimizer, replicate(key, mesh)), mesh
         )
+        if _is_constant(stage.tau):
+            state = state._replace(given=replicate(jnp.float32(stage.tau), mesh))
         if resuming:
             assert log.resume is not None
             state, nodes = log.resume.restore(state), last.nodes
         else:
-            if stage.continues and moments is not None:
+            if stage.continues:
                 state = state._replace(opt_state=continued(state.opt_state, moments))
             nodes = _first_nodes(run, state.params)
         state = run_phase(_phase(run, stage, nodes, done), state, run.feed, log, done)
@@ -145,20 +206,23 @@ def run_stages(run: Run, mixtures: dict[str, GaussianMixture]) -> TrainState:
     return state._replace(params=joint)
 
 
+def _is_constant(tau: float | optax.Schedule) -> bool:
+    """Whether the state holds the weight of the prior, so that runs can share a step."""
+    return not callable(tau) and tau != 0
+
+
 def _phase(run: Run, stage: Stage, first_nodes: dict[str, int] | None, done: int) -> Phase:
     """The epochs of a stage, of which some are done; the grid is refined in between."""
 
-    @cache  # another step would compile again
     def step_on(nodes: tuple[tuple[str, int], ...] | None) -> Step:
-        return make_step(
+        return run.made.step(
             stage.loss_fn,
             stage.optimizer,
             forward=stage.forward,
-            tau=stage.tau,
-            train_size=run.feed.size,
+            tau=None if _is_constant(stage.tau) else stage.tau,
             hyper=run.config.hyper_priors,
             width=stage.width,
-            nodes=None if nodes is None else dict(nodes),
+            nodes=nodes,
         )
 
     def nodes_at(number: int) -> dict[str, int] | None:
@@ -168,7 +232,7 @@ def _phase(run: Run, stage: Stage, first_nodes: dict[str, int] | None, done: int
         nodes = nodes_at(number)
         return step_on(None if nodes is None else tuple(nodes.items()))
 
-    estimate = estimator(stage.loss_fn, run.feed)
+    estimate = run.made.estimate(stage.loss_fn)
 
     def error(weights: Weights, carried: Any) -> float | None:
         return None if run.error is None else run.error(weights, estimate(weights, carried))

@@ -2,12 +2,12 @@ r"""One step of retraining: weights and mixture together, with a soft or a hard 
 
 The objective of a step is the paper's Eq. 6-7 divided by the number N of training examples,
 
-.. math:: \mathrm{loss}(w) - \frac{\tau}{N} \Big( \sum_i \log p(w_i) + \log p(\theta) \Big),
+.. math:: \mathrm{loss}(w) - \tau \Big( \sum_i \log p(w_i) + \log p(\theta) \Big),
 
-with a mean loss over the batch. In the *soft* stage the net computes with the weights themselves.
-In the *hard* stage it computes with each weight's assigned mean (a straight-through estimator), so
-that the net that is trained is the net that is written; the paper has no such stage and loses
-accuracy when it quantises.
+with a mean loss over the batch; tau here is the paper's divided by N. In the *soft* stage the net
+computes with the weights themselves. In the *hard* stage it computes with each weight's assigned
+mean (a straight-through estimator), so that the net that is trained is the net that is written; the
+paper has no such stage and loses accuracy when it quantises.
 """
 
 import operator
@@ -126,8 +126,7 @@ def make_step(
     optimizer: optax.GradientTransformation,
     *,
     forward: Forward,
-    tau: float | optax.Schedule,
-    train_size: int,
+    tau: float | optax.Schedule | None,
     hyper: HyperPriors,
     width: optax.Schedule | None = None,
     nodes: Mapping[str, int] | int | None = 2048,
@@ -138,9 +137,9 @@ def make_step(
         loss_fn: loss of ``Weights``, carried part and batch, as ``net.loss(loss_fn)`` makes it.
         optimizer: over the ``Joint`` of weights and mixtures, as ``LearningRates.optimizer`` makes.
         forward: ``soft`` or ``hard``.
-        tau: weight of the prior on the loss summed over the training set, or its schedule over
-            the steps of the stage.
-        train_size: number N of training examples.
+        tau: weight of the prior in the mean loss, or its schedule over the steps of the stage. The
+            paper's is N times this, with N training examples. None: ``state.given``, so that one
+            compiled step serves several.
         hyper: hyper-priors on the mixtures.
         width: schedule of the standard deviation that all components share, over the steps of the
             stage; None: their precisions are learned, under the hyper-priors.
@@ -156,7 +155,7 @@ def make_step(
     >>> net = take_apart({"w": jnp.ones(3)})
     >>> state = init(net, {"weights": init_mixture(-1.0, 1.0)}, optimizer, jax.random.key(0))
     >>> loss = net.loss(lambda params, batch: jnp.mean((params["w"] - batch) ** 2))
-    >>> step = make_step(loss, optimizer, forward=soft, tau=0.01, train_size=1, hyper=HyperPriors())
+    >>> step = make_step(loss, optimizer, forward=soft, tau=0.01, hyper=HyperPriors())
     >>> state, info = step(state, jnp.zeros(3))
     >>> info.loss
     Array(1., dtype=float32)
@@ -164,7 +163,6 @@ def make_step(
     _check_optimizer(optimizer)
     if not callable(forward):
         raise ConfigError(f"forward must be soft or hard, the functions, got {forward!r}")
-    prior_weight = None if tau == 0 else tau if callable(tau) else optax.constant_schedule(tau)
     fixed = [] if hyper.pi_zero else ["zero_logit"]
     if width is not None:
         fixed.append("log_precisions")
@@ -175,9 +173,10 @@ def make_step(
         log_prior, assigned = _prior(weights, mixtures, hyper, nodes)
         loss, aux = loss_fn(forward(weights, assigned), state.aux, batch)
         info = Info(check_scalar(loss), log_prior)
-        if prior_weight is None:  # saves the gradient of a prior without weight
+        if tau == 0:  # saves the gradient of a prior without weight
             return loss, (info, aux)
-        return loss - prior_weight(state.step) / train_size * log_prior, (info, aux)
+        weight = state.given if tau is None else tau(state.step) if callable(tau) else tau
+        return loss - weight * log_prior, (info, aux)
 
     gradient = gradient_step(objective, optimizer)
 

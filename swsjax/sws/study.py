@@ -18,7 +18,7 @@ from swsjax.errors import CheckpointError, ConfigError, RetrainingError, SwsjaxW
 from swsjax.file.files import dumps
 from swsjax.measure.front import pareto
 from swsjax.sws.compression import Result
-from swsjax.sws.config import TAU_PER_EXAMPLE, Config
+from swsjax.sws.config import Config
 from swsjax.sws.storage import opened, quiet
 from swsjax.training.history import Epoch
 from swsjax.trees import is_number
@@ -86,11 +86,13 @@ class Front:
         lines[0] += f"{'components':>10}  {'precisions':>10}  {'keep':>6}"
         for trial, error, size, config in self.points:
             keep = f"{config.keep:6.3f}" if config.prune_epochs else f"{'-':>6}"
-            tau = "-" if config.tau is None else f"{config.tau:.4g}"
+            learned = config.annealing is None
+            speed = f"{config.soft_learning_rates.precisions:10.3g}" if learned else f"{'-':>10}"
+            tau = "-" if callable(config.tau) else f"{config.tau:.4g}"
             lines.append(
                 f"{trial:>5}  {size:>10,}  {100 * error:>8.2f} %   {tau:>8}  "
                 f"{config.pi_zero:>8.5f}  {config.components:>10}  "
-                f"{config.soft_learning_rates.precisions:>10.3g}  {keep}"
+                f"{speed}  {keep}"
             )
         completed = len(self.points) + len(self.beaten)
         return "\n".join([*lines, "", f"{completed} trials completed, {self.stopped} stopped"])
@@ -109,29 +111,32 @@ def space_around(trial: "optuna.Trial", base: Config) -> Config:
     - ``tau``, from a quarter to four times that of the base: it trades error against size.
     - ``pi_zero``, from 0.8 to 0.9999: the fraction of weights that the prior wants at zero.
     - ``components``, from 4 to 32: the values that weights may take; few cost error, many bytes.
-    - ``soft_learning_rates.precisions``, from a third to three times that of the base: the speed of
-      the annealing, which decides how many weights become zero.
+    - ``soft_learning_rates.precisions``, from a third to three times that of the base, if they are
+      learned: their speed decides how many weights become zero.
     - ``keep``, from 0.1 to 1, if the base prunes: the fraction that the pruning stage keeps.
 
     >>> import optuna
     >>> trial = optuna.trial.FixedTrial(
-    ...     {"tau": 0.1, "not_zero": 0.01, "components": 8, "precisions": 1e-3})
-    >>> space_around(trial, Config(tau=0.05)).pi_zero
+    ...     {"tau": 2e-6, "not_zero": 0.01, "components": 8})
+    >>> space_around(trial, Config()).pi_zero
     0.99
     """
     if not is_number(base.tau):
         raise ConfigError(
             "space_around samples tau around that of the base, which must be a number, got "
-            f"{base.tau!r}; the default of compress is {TAU_PER_EXAMPLE:g} per training example"
+            f"{base.tau!r}"
         )
-    tau, speed = float(base.tau), base.soft_learning_rates.precisions
-    precisions = trial.suggest_float("precisions", speed / 3, 3 * speed, log=True)
+    tau, rates = float(base.tau), base.soft_learning_rates
+    if base.annealing is None:
+        speed = rates.precisions
+        precisions = trial.suggest_float("precisions", speed / 3, 3 * speed, log=True)
+        rates = replace(rates, precisions=precisions)
     return replace(
         base,
         tau=trial.suggest_float("tau", tau / 4, 4 * tau, log=True),
         pi_zero=1 - trial.suggest_float("not_zero", 1e-4, 0.2, log=True),
         components=trial.suggest_int("components", 4, 32, log=True),
-        soft_learning_rates=replace(base.soft_learning_rates, precisions=precisions),
+        soft_learning_rates=rates,
         keep=trial.suggest_float("keep", 0.1, 1.0, log=True) if base.prune_epochs else base.keep,
     )
 

@@ -61,13 +61,14 @@ def unit_of(weights: Array) -> Array:
     return jnp.where(unit > 0, unit, 1)
 
 
-def in_units(net: Net) -> Net:
+def in_units(net: Net, units: dict[str, list[Array]] | None = None) -> Net:
     """Return the net with each compressed array in its unit; the function it computes is the same.
 
     Arrays of less than 32 bits are trained in float32, and computed with in their own type.
 
     Args:
         net: as ``take_apart`` makes it.
+        units: of each array, by group; None measures them.
 
     >>> from swsjax.training import take_apart
     >>> net = in_units(take_apart({"w": jnp.array([0.25, 0.0, -0.25])}))
@@ -77,7 +78,7 @@ def in_units(net: Net) -> Net:
     {'w': Array([ 0.25,  0.  , -0.25], dtype=float32)}
     """
     groups, (aux, frozen) = net.weights.groups, net.carried
-    units = jax.tree.map(unit_of, groups)
+    units = jax.tree.map(unit_of, groups) if units is None else units
     types = jax.tree.map(lambda leaf: leaf.dtype, groups)
 
     def stored(weights: Weights, units: Any) -> Weights:

@@ -41,6 +41,9 @@ class TrainState(NamedTuple):
     """Random key of the order in which examples are drawn."""
     aux: Any = None
     """What the loss carries from step to step and is not trained: statistics, keys; or None."""
+    given: Any = ()
+    """Numbers that the step reads and does not change; in place of constants they need no new
+    compilation."""
 
 
 Step = Callable[[TrainState, Any], tuple[TrainState, Any]]
@@ -82,7 +85,9 @@ def gradient_step(objective: Objective, optimizer: optax.GradientTransformation)
             value_fn=lambda params: objective(params, state, batch)[0],
         )
         params = optax.apply_updates(state.params, updates)
-        return TrainState(params, opt_state, state.step + 1, state.key, aux), info
+        return state._replace(
+            params=params, opt_state=opt_state, step=state.step + 1, aux=aux
+        ), info
 
     return step
 

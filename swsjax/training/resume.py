@@ -21,7 +21,10 @@ import orbax.checkpoint as ocp
 from swsjax.checks import path_of
 from swsjax.errors import CheckpointError
 
-__all__ = ["Resume", "digest", "opened"]
+__all__ = ["FOLDER", "Resume", "digest", "opened"]
+
+FOLDER = "resume is the folder for the state of the run"
+"""What a path that cannot be one should have been."""
 
 
 class Resume(NamedTuple):
@@ -72,7 +75,7 @@ def opened(folder: str | PathLike[str], settings: str) -> Iterator[Resume]:
     ...         print(resume.written["loss"], resume.restore({"w": np.zeros(2)}))
     0.5 {'w': array([1., 1.])}
     """
-    given = path_of(folder, "resume is the folder for the state of the run")
+    given = path_of(folder, FOLDER)
     given.mkdir(parents=True, exist_ok=True)  # an error then names the folder, not Orbax's files
     path = given.absolute()
     others = [path / "_CHECKPOINT_METADATA"]

@@ -66,7 +66,8 @@ def misuse(arguments, capsys):
         (
             "compress lenet-7 --data mnist --out x",
             "swsjax: error: argument model: invalid choice: 'lenet-7' (choose from "
-            "'lenet-300-100', 'lenet-5-caffe'); see `swsjax compress --help`",
+            "'lenet-300-100', 'lenet-5-caffe', 'resnet-8', 'wrn-16-4'); see `swsjax compress "
+            "--help`",
         ),
         ("", "swsjax: error: the following arguments are required: COMMAND; see `swsjax --help`"),
     ],

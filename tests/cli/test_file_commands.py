@@ -35,7 +35,6 @@ def test_the_demo_writes_file_report_and_figures(demo):
         "demo.sws",
         "encoding.png",
         "features-fc1-kernel.png",
-        "hyper-priors.png",
         "layers.png",
         "report.html",
         "report.json",
@@ -43,7 +42,7 @@ def test_the_demo_writes_file_report_and_figures(demo):
     ]
     page = (folder / "report.html").read_text()
     assert page.count("<figure ") == len(list(folder.glob("*.png")))
-    assert "<td>100</td>" in page  # soft_epochs, one of the settings
+    assert "<td>60</td>" in page  # soft_epochs, one of the settings
     assert len(page.encode()) < 2_000_000
     content = json.loads((folder / "report.json").read_text())
     assert content["file_bytes"] == (folder / "demo.sws").stat().st_size
@@ -58,7 +57,7 @@ def test_progress_in_a_pipe_is_plain_lines(demo):
     lines = done.stderr.splitlines()
     assert "\x1b" not in done.stderr
     assert lines[0].startswith("train 1/60  loss ")
-    assert lines[-1].startswith("hard 160/160  loss ")
+    assert lines[-1].startswith("hard 100/100  loss ")
     assert "non-zero" in lines[-1]
     errors = json.loads((folder / "report.json").read_text())["errors"]
     assert f"  error {100 * errors['decoded']['validation']:.2f} %" in lines[-1]

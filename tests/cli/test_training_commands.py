@@ -1,6 +1,7 @@
 """The commands that train: pretrain, compress and search."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from swsjax.cli import main
 from swsjax.cli.terminal import Reporter
 from swsjax.file.files import save
 from swsjax.lab.nets import NETS
+from swsjax.sws.config import LEARNED
 from swsjax.sws.recipes import RECIPES, Recipe, Settings
 from swsjax.training.history import Epoch
 from swsjax.training.selection import select
@@ -33,7 +35,8 @@ def pretrain_for(monkeypatch):
 @pytest.fixture
 def quick_recipes(monkeypatch):
     """Recipes of few epochs: the tests are of how the pieces fit, not of how good the nets are."""
-    config = swsjax.Config(
+    config = replace(
+        LEARNED,
         pi_zero=0.7,
         soft_epochs=9,
         soft_learning_rates=swsjax.LearningRates(precisions=0.1),
@@ -59,7 +62,8 @@ def test_the_same_command_resumes_an_interrupted_run(
             raise KeyboardInterrupt
 
     def run(folder):
-        return main([*COMPRESS, "--tau", "0.001", "--out", str(folder)])
+        given = ["--setting", "balanced", "--tau", "1e-6", "--out", str(folder)]
+        return main([*COMPRESS, *given])
 
     monkeypatch.setattr(Reporter, "epoch", epoch)
     assert run(interrupted) == 130
@@ -85,12 +89,50 @@ def test_pretrain_then_compress_its_checkpoint(tmp_path, capsys, quick_recipes, 
     assert captured.out == f"{text}\nwrote {net / 'checkpoint'}\n"
     assert captured.err.splitlines()[-1].startswith("train 8/8  loss ")
     pretrain_for(1)  # which would show if the checkpoint were not used
-    arguments = ["--tau", "0.001", "--pretrained", str(net / "checkpoint"), "--out", str(small)]
+    arguments = ["--setting", "balanced", "--tau", "1e-6"]
+    arguments += ["--pretrained", str(net / "checkpoint"), "--out", str(small)]
     assert main([*COMPRESS, *arguments]) == 0
     content = json.loads((small / "report.json").read_text())
     assert content["errors"]["pretrained"] == written["errors"]
     assert content["file_bytes"] == (small / "lenet-300-100.sws").stat().st_size
     assert "train " not in capsys.readouterr().err
+
+
+def test_a_target_is_reached_and_said(tmp_path, capsys, pretrain_for):
+    pretrain_for(20)
+    config = swsjax.Config(
+        soft_epochs=6, hard_epochs=4, prune_epochs=0, batch_size=32, least_steps=1, tolerance=1.0
+    )
+    (tmp_path / "short.json").write_text(json.dumps(config.to_dict()))
+    options = ["--config", str(tmp_path / "short.json"), "--target-bytes", "30k,20k"]
+    assert main([*COMPRESS, *options, "--out", str(tmp_path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    sizes = {}
+    for target in (30_000, 20_000):
+        (line,) = (line for line in lines if line.startswith(f"{target:,} bytes asked for, "))
+        sizes[target] = (tmp_path / f"lenet-300-100-{target}.sws").stat().st_size
+        assert sizes[target] <= target + 200  # metadata
+        assert " at a loss of " in line
+    assert abs((tmp_path / "lenet-300-100.sws").stat().st_size - sizes[20_000]) <= 1
+    assert main(["evaluate", str(tmp_path / "lenet-300-100-30000.sws"), "--data", "digits"]) == 0
+
+
+def test_a_setting_of_a_net_without_settings(tmp_path, capsys):
+    line = failure(
+        capsys,
+        "compress",
+        "resnet-8",
+        "--data",
+        "cifar10",
+        "--setting",
+        "smallest",
+        "--out",
+        tmp_path,
+    )
+    assert line == (
+        "swsjax: error: --setting is for lenet-300-100 and lenet-5-caffe; without it, every net is "
+        "compressed by the same default"
+    )
 
 
 def test_the_digits_are_too_small_for_lenet_5(tmp_path, capsys):
@@ -109,8 +151,8 @@ def settings_of(tmp_path, capsys, monkeypatch, pretrain_for):
 
     found = []
 
-    def compress_task(task, net, recipe, *, teachers, callback, resume):
-        found.append((recipe, len(teachers)))
+    def compress_task(task, net, recipe, *, teachers, callback, resume, **targets):
+        found.append((recipe, len(teachers), targets))
         raise ReachedError
 
     def run(*options):
@@ -125,7 +167,7 @@ def settings_of(tmp_path, capsys, monkeypatch, pretrain_for):
 @pytest.mark.parametrize(
     ("options", "name", "teachers"),
     [
-        ([], "balanced", 0),
+        (["--setting", "balanced"], "balanced", 0),
         (["--setting", "small-loss"], "small_loss", 4),
         (["--setting", "smallest"], "smallest", 0),
     ],
@@ -133,11 +175,29 @@ def settings_of(tmp_path, capsys, monkeypatch, pretrain_for):
 def test_a_setting_is_a_recipe(options, name, teachers, settings_of):
     recipe = getattr(RECIPES["lenet-300-100"], name)
     assert recipe.teachers == teachers
-    assert settings_of(*options) == (recipe, teachers)
+    assert settings_of(*options) == (recipe, teachers, {})
+
+
+def test_without_a_setting_there_is_one_default(settings_of):
+    assert settings_of() == (Recipe(swsjax.Config()), 0, {})
+
+
+@pytest.mark.parametrize(
+    ("options", "targets"),
+    [
+        (["--max-loss", "0.5%"], {"max_loss": 0.005}),
+        (["--max-loss", "0.02"], {"max_loss": 0.02}),
+        (["--target-bytes", "100k"], {"target_bytes": [100_000]}),
+        (["--target-bytes", "1.5M,800"], {"target_bytes": [1_500_000, 800]}),
+    ],
+)
+def test_targets_in_the_units_of_people(options, targets, settings_of):
+    assert settings_of(*options)[2] == targets
 
 
 def test_options_change_the_settings(settings_of):
-    recipe, _ = settings_of("--keep", 0.25, "--tau", 0.5, "--seed", 3)
+    options = ("--setting", "balanced", "--keep", 0.25, "--tau", 0.5, "--seed", 3)
+    recipe, *_ = settings_of(*options)
     balanced = RECIPES["lenet-300-100"].balanced
     assert recipe._replace(config=None) == balanced._replace(config=None)
     changed = {"keep": 0.25, "tau": 0.5, "seed": 3}
@@ -147,7 +207,7 @@ def test_options_change_the_settings(settings_of):
 def test_settings_from_a_file(settings_of, tmp_path):
     config = swsjax.Config(tau=0.3, prune_epochs=3, keep=0.4, seed=9)
     (tmp_path / "settings.json").write_text(json.dumps(config.to_dict()))
-    recipe, _ = settings_of("--config", tmp_path / "settings.json", "--seed", 2)
+    recipe, *_ = settings_of("--config", tmp_path / "settings.json", "--seed", 2)
     assert recipe.config.to_dict() == config.to_dict() | {"seed": 2}
 
 
@@ -204,7 +264,7 @@ def test_search_writes_settings_that_compress_takes(tmp_path, capsys, monkeypatc
     (point,) = front["front"]
     path = found / f"trial-{point['trial']}.json"
     assert json.loads(path.read_text()) == point["config"]
-    recipe, _ = settings_of("--config", path)
+    recipe, *_ = settings_of("--config", path)
     assert recipe.config.to_dict() == point["config"]
 
 

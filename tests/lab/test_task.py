@@ -1,6 +1,7 @@
 """A task: a net with statistics goes the same way as one without, from training to the file."""
 
 import re
+from dataclasses import replace
 from functools import partial
 
 import jax
@@ -15,7 +16,7 @@ from swsjax.lab.data import Dataset, Split, load_digits
 from swsjax.lab.nets import LeNet300100
 from swsjax.lab.residual import ResidualNet
 from swsjax.lab.task import Variables, classification, pretrain_task
-from swsjax.sws.config import Config
+from swsjax.sws.config import LEARNED
 from swsjax.sws.quantizing import codebook
 from swsjax.sws.recipes import Recipe, compress_task, errors_of
 from swsjax.training.losses import cross_entropy
@@ -68,7 +69,8 @@ def test_digits_are_learned(model, digits):
 
 
 def test_a_net_with_batch_norm_from_training_to_the_file(task, pretrained, tmp_path):
-    config = Config(
+    config = replace(
+        LEARNED,
         components=8,
         pi_zero=0.5,
         initial_std=0.03,

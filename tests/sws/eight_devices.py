@@ -187,8 +187,7 @@ def under_the_prior(mesh):
         net.loss(lambda params, batch: 0.0),
         optimizer,
         forward=soft,
-        tau=0.1,
-        train_size=520,
+        tau=0.1 / 520,
         hyper=HyperPriors(),
         nodes=128,
     )

@@ -1,6 +1,7 @@
 """A retraining with every kind of state, to be killed and started again: FOLDER RESULT."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -9,7 +10,7 @@ import numpy as np
 
 from swsjax.file import save
 from swsjax.sws.compression import Result, compress
-from swsjax.sws.config import Config
+from swsjax.sws.config import LEARNED
 from swsjax.sws.rates import LearningRates
 from swsjax.training import stream_arrays
 
@@ -20,7 +21,8 @@ DATA = {"x": INPUTS, "y": np.float32(INPUTS @ TRUE)}
 PARAMS = {"w": np.float32(TRUE + RNG.normal(0, 0.03, TRUE.shape)), "b": np.zeros(10, np.float32)}
 AUX = {"key": jax.random.key(1), "mean": jnp.zeros(30), "steps": jnp.zeros((), jnp.int32)}
 RULES = [("b", None)]
-CONFIG = Config(
+CONFIG = replace(
+    LEARNED,
     components=4,
     pi_zero=0.9,
     initial_std=0.1,

@@ -6,18 +6,19 @@ components and a large tau.
 
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 
 from swsjax.file.files import dumps
 from swsjax.sws import storage
 from swsjax.sws.compression import Result
-from swsjax.sws.config import Config
+from swsjax.sws.config import LEARNED
 from swsjax.sws.study import Front, Study, search
 from swsjax.training import Epoch, select
 
 WEIGHTS = np.float32(np.random.default_rng(0).normal(size=(30, 20)))
-BASE = Config(tau=0.1, components=16, soft_epochs=1, hard_epochs=2)
+BASE = replace(LEARNED, tau=0.1, components=16, soft_epochs=1, hard_epochs=2)
 
 
 def run(config, *, evaluate=None, callback=None) -> Result:

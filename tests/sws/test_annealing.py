@@ -10,11 +10,17 @@ import pytest
 from linear_net import DATA, PARAMS, assert_bit_equal, distance, loss_fn
 
 from swsjax.errors import ConfigError
-from swsjax.sws import ANNEALED, Annealing, Config, compress
+from swsjax.sws import Annealing, Config, compress
 from swsjax.sws.rates import continued
 
-SHORT = replace(
-    ANNEALED, components=4, soft_epochs=3, hard_epochs=2, tau=0.01, batch_size=50, least_steps=1
+SHORT = Config(
+    components=4,
+    soft_epochs=3,
+    hard_epochs=2,
+    prune_epochs=0,
+    tau=2e-5,
+    batch_size=50,
+    least_steps=1,
 )
 
 
@@ -98,7 +104,7 @@ def test_annealing_of_the_wrong_type():
 
 
 def test_settings_as_plain_values():
-    config = replace(ANNEALED, annealing=Annealing(0.3, 0.1))
+    config = Config(annealing=Annealing(0.3, 0.1))
     assert Config.from_dict(config.to_dict()) == config
 
 

@@ -28,7 +28,7 @@ from linear_net import (
 from swsjax.errors import ConfigError, RetrainingError
 from swsjax.file import load, save
 from swsjax.sws.compression import compress
-from swsjax.sws.config import Config
+from swsjax.sws.config import LEARNED, Config
 from swsjax.sws.merging import merge
 from swsjax.sws.prior import Beta, HyperPriors, init_mixture, log_prob
 from swsjax.sws.quantizing import codebook, non_zeros, quantize
@@ -44,7 +44,12 @@ def run():
     given = jax.tree.map(jnp.asarray, (PARAMS, DATA))
     seen = []
     result = compress(
-        given[0], loss_fn, given[1], Config(**QUICK), evaluate=distance, callback=seen.append
+        given[0],
+        loss_fn,
+        given[1],
+        replace(LEARNED, **QUICK),
+        evaluate=distance,
+        callback=seen.append,
     )
     return given, result, seen
 
@@ -83,11 +88,11 @@ def test_inputs_are_neither_donated_nor_changed(run):
 def test_same_seed_same_bits_other_seed_other_weights(run):
     _, result, _ = run
     # NumPy arrays, and neither evaluate nor callback: the same numbers.
-    again = compress(PARAMS, loss_fn, DATA, Config(**QUICK))
+    again = compress(PARAMS, loss_fn, DATA, replace(LEARNED, **QUICK))
     assert_bit_equal(again[:3], result[:3])
     assert [epoch.loss for epoch in again.history] == [epoch.loss for epoch in result.history]
     assert {epoch.error for epoch in again.history} == {None}
-    other = compress(PARAMS, loss_fn, DATA, Config(**QUICK, seed=1))
+    other = compress(PARAMS, loss_fn, DATA, replace(LEARNED, **QUICK, seed=1))
     assert not jnp.array_equal(other.retrained["w"], result.retrained["w"])
 
 
@@ -114,7 +119,7 @@ def test_selection_is_that_of_select():
         (tree, tree_loss, tree_rules),
         (Linear(), module_loss, [("offset", None)]),
     ):
-        config = Config(**ONE_STEP, pi_zero=0.5)
+        config = replace(LEARNED, **ONE_STEP, pi_zero=0.5)
         result = compress(net, loss, DATA, config, rules=rules)
         assert result.selection == select(net, rules)
         again = compress(net, loss, DATA, config, rules=rules, start=result)
@@ -126,7 +131,7 @@ def test_selection_is_that_of_select():
 
 def test_settings_reach_the_mixture():
     settings = {"components": 3, "pi_zero": 0.5, "initial_std": 0.5, "soft_learning_rates": STILL}
-    (epoch,) = compress(PARAMS, loss_fn, DATA, Config(**(ONE_STEP | settings))).history
+    (epoch,) = compress(PARAMS, loss_fn, DATA, replace(LEARNED, **(ONE_STEP | settings))).history
     low, high = PARAMS["w"].min(), PARAMS["w"].max()
     mixture = epoch.details.mixtures["weights"]
     np.testing.assert_allclose(mixture.means, np.linspace(low, high, 3), rtol=1e-6)
@@ -136,28 +141,28 @@ def test_settings_reach_the_mixture():
 
 @pytest.mark.parametrize("prior", ["tabulated", "exact"])
 def test_error_of_the_prior_is_reported_and_small(prior):
-    history = compress(PARAMS, loss_fn, DATA, Config(**QUICK, prior=prior)).history
+    history = compress(PARAMS, loss_fn, DATA, replace(LEARNED, **QUICK, prior=prior)).history
     errors = [epoch.details.prior_error for epoch in history]
     assert all(0 < e < 1e-4 for e in errors) if prior == "tabulated" else not any(errors)
     assert {epoch.details.nodes is None for epoch in history} == {prior == "exact"}
 
 
-@pytest.mark.parametrize("tau", [5.0, lambda step: 5.0 + step])
-def test_tau_is_divided_by_the_number_of_examples(tau):
+@pytest.mark.parametrize("tau", [0.01, lambda step: 0.01 + step])
+def test_the_prior_is_weighed_by_tau(tau):
     """With a large epsilon Adam's first step is the gradient, here that of the prior alone."""
     rates = LearningRates(weights=1e3, epsilon=1e3)
     settings = ONE_STEP | {"pi_zero": 0.5, "soft_learning_rates": rates}
-    result = compress(PARAMS, lambda *_: 0.0, DATA, Config(tau=tau, **settings))
+    result = compress(PARAMS, lambda *_: 0.0, DATA, replace(LEARNED, tau=tau, **settings))
     low, high = PARAMS["w"].min().item(), PARAMS["w"].max().item()
     mixture = init_mixture(low, high, components=4, pi_zero=0.5)
     gradient = jax.grad(lambda w: log_prob(mixture, w).sum())(PARAMS["w"])
     moved = result.retrained["w"] - PARAMS["w"]
-    np.testing.assert_allclose(moved, 5 / 500 * gradient, rtol=0.01, atol=1e-4)
+    np.testing.assert_allclose(moved, 0.01 * gradient, rtol=0.01, atol=1e-4)
 
 
 def test_pi_zero_moves_under_a_hyper_prior():
     hyper = HyperPriors(pi_zero=Beta(100.0, 10.0))
-    config = Config(**ONE_STEP, pi_zero=0.5, hyper_priors=hyper)
+    config = replace(LEARNED, **ONE_STEP, pi_zero=0.5, hyper_priors=hyper)
     assert compress(PARAMS, loss_fn, DATA, config).mixtures["weights"].zero_logit > 0
 
 
@@ -172,7 +177,7 @@ def test_any_pytree():
         return ((batch[0] @ w - batch[1] + params.rest[0]) ** 2).mean()
 
     params = Odd(jnp.bfloat16(PARAMS["w"]), [0.01, np.zeros((0, 3), np.float32), None])
-    result = compress(params, loss, (INPUTS, DATA["y"]), Config(**QUICK))
+    result = compress(params, loss, (INPUTS, DATA["y"]), replace(LEARNED, **QUICK))
     assert jax.tree.structure(result.params) == jax.tree.structure(params)
     assert result.params.kernel.dtype == jnp.bfloat16
     assert result.params.rest[1].shape == (0, 3)
@@ -181,7 +186,7 @@ def test_any_pytree():
 
 def fails(error, message, *arguments, **settings):
     with pytest.raises(error, match=f"^{re.escape(message)}$"):
-        compress(*arguments, Config(**settings))
+        compress(*arguments, replace(LEARNED, **settings))
 
 
 def never(params, batch):
@@ -226,14 +231,14 @@ def test_compiled_programs_of_a_run_are_cleared(settings):
     numbers = []
     for _ in range(3):
         with suppress(RetrainingError):
-            compress(PARAMS, loss_fn, DATA, Config(**QUICK, **settings))
+            compress(PARAMS, loss_fn, DATA, replace(LEARNED, **QUICK, **settings))
         gc.collect()
         numbers.append(len(MAPS.read_text().splitlines()))
     assert numbers[2] - numbers[1] < 20, numbers
 
 
 def test_starting_from_a_result_ends_as_one_run_does():
-    config = Config(**QUICK, prune_epochs=2, keep=0.5)
+    config = replace(LEARNED, **QUICK, prune_epochs=2, keep=0.5)
     whole = compress(PARAMS, loss_fn, DATA, config)
     first = compress(PARAMS, loss_fn, DATA, replace(config, prune_epochs=0))
     kept = jax.tree.map(np.array, (first.retrained, first.mixtures["weights"]))
@@ -249,7 +254,7 @@ def test_starting_from_a_result_ends_as_one_run_does():
 
 def test_float64_weights_are_the_same_net_as_the_float32_ones_of_a_result():
     params = {"w": np.float64(PARAMS["w"])}
-    config = Config(**ONE_STEP, pi_zero=0.5)
+    config = replace(LEARNED, **ONE_STEP, pi_zero=0.5)
     first = compress(params, loss_fn, DATA, config)
     assert first.retrained["w"].dtype == jnp.float32
     again = compress(params, loss_fn, DATA, config, start=first)
@@ -268,10 +273,10 @@ def test_float64_weights_are_the_same_net_as_the_float32_ones_of_a_result():
     ],
 )
 def test_start_of_a_different_net(params, message):
-    result = compress(PARAMS, loss_fn, DATA, Config(**ONE_STEP))
+    result = compress(PARAMS, loss_fn, DATA, replace(LEARNED, **ONE_STEP))
     message = f"start is the result of a different net: {message} in params"
     with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
-        compress(params, never, DATA, Config(**ONE_STEP), start=result)
+        compress(params, never, DATA, replace(LEARNED, **ONE_STEP), start=result)
 
 
 def test_bfloat16_weights_stay_bfloat16_and_their_mixture_float32(tmp_path):
@@ -281,7 +286,7 @@ def test_bfloat16_weights_stay_bfloat16_and_their_mixture_float32(tmp_path):
     params = {"w": jnp.asarray(PARAMS["w"], jnp.bfloat16)}
     # Large enough for eight significant bits to change.
     rates = LearningRates(weights=1e-2)
-    config = Config(**QUICK, soft_learning_rates=rates, hard_learning_rates=rates)
+    config = replace(LEARNED, **QUICK, soft_learning_rates=rates, hard_learning_rates=rates)
     result = compress(params, loss, DATA, config)
     assert not jnp.array_equal(result.retrained["w"], params["w"])
     assert result.retrained["w"].dtype == result.params["w"].dtype == jnp.bfloat16

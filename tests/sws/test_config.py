@@ -172,7 +172,7 @@ def test_functions_cannot_be_written_as_json(config, name):
         (
             {"hard_epochs": -1},
             "soft_epochs, hard_epochs and prune_epochs must be at least 0 and not all 0, "
-            "got 30, -1 and 0",
+            "got 30, -1 and 24",
         ),
         ({"keep": 0.0}, "keep must be over 0 and at most 1, got 0.0"),
         ({"batch_size": 0}, "batch_size must be at least 1, got 0"),

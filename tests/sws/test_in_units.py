@@ -1,7 +1,5 @@
 """Weights in units: a net and its copy that stores its weights otherwise end the same."""
 
-from dataclasses import replace
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,11 +10,13 @@ from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 
 import swsjax
-from swsjax.sws import ANNEALED, LearningRates, compress, init, init_mixture
+from swsjax.sws import Config, LearningRates, compress, init, init_mixture
 from swsjax.sws.units import in_units, measured_again, unit_of
 from swsjax.training import take_apart, train
 
-SHORT = replace(ANNEALED, soft_epochs=6, hard_epochs=4, tau=0.003, batch_size=50, least_steps=1)
+SHORT = Config(
+    soft_epochs=6, hard_epochs=4, prune_epochs=0, tau=2.5e-6, batch_size=50, least_steps=1
+)
 
 
 def test_the_unit_by_its_definition():
@@ -165,7 +165,7 @@ def test_kernels_stored_in_other_powers_of_two_end_with_the_same_levels(pretrain
 @pytest.mark.slow
 @pytest.mark.parametrize("scales", [(0.01, 1.0), (0.1, 0.1), (10.0, 10.0), (100.0, 0.01)])
 def test_kernels_stored_in_any_scale_end_at_the_same_error_and_size(pretrained, scales):
-    config = replace(ANNEALED, batch_size=50)
+    config = Config(batch_size=50)
     _, error, size = compressed(pretrained, (1.0, 1.0), config)
     _, other_error, other_size = compressed(pretrained, scales, config)
     assert abs(error - other_error) <= 0.01

@@ -1,6 +1,7 @@
 """A run whose net no longer learns ends early, and says why."""
 
 import re
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 from swsjax.errors import RetrainingError
-from swsjax.sws import Config, LearningRates, compress
+from swsjax.sws import LEARNED, LearningRates, compress
 from swsjax.sws.plateau import check_learning
 from swsjax.training import Epoch
 
@@ -65,7 +66,8 @@ def test_the_message_names_what_is_left():
 
 def test_a_net_with_a_dead_layer_ends_early():
     """The zero component is wider than the weights of a layer, which gets no gradient."""
-    config = Config(
+    config = replace(
+        LEARNED,
         components=4,
         pi_zero=0.9999,
         initial_std=0.2,
@@ -74,7 +76,7 @@ def test_a_net_with_a_dead_layer_ends_early():
         hard_learning_rates=LearningRates(weights=1e-4, precisions=0.0, means=0.0),
         batch_size=50,
         least_steps=1,
-        tau=1e-6,
+        tau=2.5e-9,
     )
     params = PARAMS | {"hidden": PARAMS["hidden"] / 100}
 

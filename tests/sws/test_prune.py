@@ -1,5 +1,7 @@
 """Saliency, what the pruning stage holds, and pruning as the last stage of ``compress``."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +9,7 @@ import optax
 import pytest
 
 from swsjax.sws.compression import compress
-from swsjax.sws.config import Config
+from swsjax.sws.config import LEARNED
 from swsjax.sws.prior import GaussianMixture
 from swsjax.sws.prune import prune_epoch, pruning, saliency
 from swsjax.sws.quantizing import non_zeros
@@ -159,7 +161,7 @@ def loss_fn(params, batch):
 
 @pytest.fixture(scope="module")
 def result():
-    return compress(PARAMS, loss_fn, DATA, Config(**SETTINGS))
+    return compress(PARAMS, loss_fn, DATA, replace(LEARNED, **SETTINGS))
 
 
 def test_pruning_stage_follows_its_schedule(result):
@@ -173,7 +175,7 @@ def test_pruning_stage_follows_its_schedule(result):
 
 def test_net_is_trained_while_it_is_pruned(result):
     """Least squares: the remaining weights make up for those that were pruned."""
-    before = compress(PARAMS, loss_fn, DATA, Config(**SETTINGS | {"prune_epochs": 0}))
+    before = compress(PARAMS, loss_fn, DATA, replace(LEARNED, **SETTINGS | {"prune_epochs": 0}))
     without = {"w": jnp.where(result.params["w"] != 0, before.params["w"], 0)}
     assert loss_fn(result.params, DATA) < loss_fn(without, DATA)
 
@@ -186,7 +188,7 @@ def test_weights_with_small_gradients_are_pruned_first():
     # No weights explain the constant 1, so there are gradients.
     data = {"x": np.float32(inputs), "y": np.float32(inputs @ true + 1)}
     settings = SETTINGS | {"pi_zero": 0.5, "prune_learning_rates": LearningRates(weights=0.0)}
-    result = compress({"w": np.float32(true)}, loss_fn, data, Config(**settings))
+    result = compress({"w": np.float32(true)}, loss_fn, data, replace(LEARNED, **settings))
     np.testing.assert_array_equal(result.params["w"] == 0, np.broadcast_to(small, (10, 4)))
 
 
@@ -197,7 +199,7 @@ def test_pruning_stage_has_its_own_loss():
         return loss_fn(params, {"x": batch["x"], "y": batch["x"] @ jnp.full((10, 4), 3.0)})
 
     rates = LearningRates(weights=0.1, means=0.1)
-    config = Config(**SETTINGS | {"keep": 1.0, "prune_learning_rates": rates})
+    config = replace(LEARNED, **SETTINGS | {"keep": 1.0, "prune_learning_rates": rates})
     ordinary = compress(PARAMS, loss_fn, DATA, config)
     result = compress(PARAMS, loss_fn, DATA, config, prune_loss_fn=other)
     losses = [[epoch.loss for epoch in run.history] for run in (ordinary, result)]

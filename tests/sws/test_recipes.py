@@ -1,5 +1,7 @@
 """Recipes: their steps per epoch, and distillation from several teachers."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +9,7 @@ import pytest
 from flax import nnx
 
 from swsjax.lab import Task, Variables, classification, load_digits, pretrain_task
-from swsjax.sws.config import Config
+from swsjax.sws.config import LEARNED, Config
 from swsjax.sws.recipes import RECIPES, Recipe, compress_task, errors_of, teacher_seeds
 from swsjax.training import PretrainConfig
 from swsjax.training.loop import feed_of
@@ -35,7 +37,7 @@ def good(task):
 
 
 # One epoch of the hard stage.
-CONFIG = Config(components=8, pi_zero=0.5, soft_epochs=0, hard_epochs=1, prior="exact")
+CONFIG = replace(LEARNED, components=8, pi_zero=0.5, soft_epochs=0, hard_epochs=1, prior="exact")
 
 
 def test_epoch_passes_several_times_through_small_data():

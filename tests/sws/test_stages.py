@@ -1,5 +1,6 @@
 """The stages of a retraining: what each computes, when its hooks run, and how to change them."""
 
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 
@@ -11,7 +12,7 @@ from linear_net import DATA, PARAMS, QUICK, STILL, TRUE, assert_bit_equal, loss_
 
 from swsjax.sws import stages
 from swsjax.sws.compression import compress
-from swsjax.sws.config import Config
+from swsjax.sws.config import LEARNED
 from swsjax.sws.exact import assigned_means
 from swsjax.sws.merging import merge
 from swsjax.sws.plans import three_stages
@@ -26,7 +27,7 @@ PRUNING = {**QUICK, "soft_epochs": 1, "hard_epochs": 1, "prune_epochs": 2, "keep
 
 
 def run(loss=loss_fn, *, stages=three_stages, **settings):
-    return compress(PARAMS, loss, DATA, Config(**settings), stages=stages)
+    return compress(PARAMS, loss, DATA, replace(LEARNED, **settings), stages=stages)
 
 
 def unclipped(leaf, update, mixture):
@@ -52,13 +53,13 @@ def test_stages_follow_the_settings():
         f"{name}_learning_rates": LearningRates(weights=weights)
         for name, weights in (("soft", 1e-3), ("hard", 2e-3), ("prune", 3e-3))
     }
-    run(**PRUNING, **rates, tau=0.07, stages=changed(lambda stage: seen.append(stage) or stage))
+    run(**PRUNING, **rates, tau=1.4e-4, stages=changed(lambda stage: seen.append(stage) or stage))
     assert [(stage.name, stage.epochs) for stage in seen] == [
         ("soft", 1),
         ("hard", 1),
         ("prune", 2),
     ]
-    assert [stage.tau for stage in seen] == [0.07, 0.07, 0.0]
+    assert [stage.tau for stage in seen] == [1.4e-4, 1.4e-4, 0.0]
     assert [stage.forward for stage in seen] == [soft, hard, hard]
     assert seen[0].loss_fn is seen[1].loss_fn
 
@@ -144,7 +145,7 @@ def test_prior_does_not_act_in_the_pruning_stage():
 
         return stage._replace(begin=begin)
 
-    settings = PRUNING | {"keep": 1.0, "tau": 0.07}
+    settings = PRUNING | {"keep": 1.0, "tau": 1.4e-4}
     result = run(nothing_to_learn, **settings, stages=changed(noting, hold=unclipped))
     soft, hard, prune = (at_start[name].weights.groups["weights"] for name in at_start)
     assert_bit_equal(soft[0], PARAMS["w"])
@@ -153,7 +154,7 @@ def test_prior_does_not_act_in_the_pruning_stage():
     assert moved.max() > 1e-6
     assert_bit_equal(result.retrained["w"], prune[0])
     # With a tau in that stage it moves them there, too.
-    acting = changed(lambda stage: stage._replace(tau=0.07), hold=unclipped)
+    acting = changed(lambda stage: stage._replace(tau=1.4e-4), hold=unclipped)
     again = run(nothing_to_learn, **settings, stages=acting)
     assert np.abs(again.retrained["w"] - result.retrained["w"]).max() > 1e-6
 
@@ -255,6 +256,6 @@ def test_nothing_is_traced_again_within_a_stage():
         traces.append(batch["x"].shape)
         return loss_fn(params, batch)
 
-    config = Config(**QUICK | {"soft_epochs": 3, "prune_epochs": 2})
+    config = replace(LEARNED, **QUICK | {"soft_epochs": 3, "prune_epochs": 2})
     compress(PARAMS, loss, DATA, config, callback=lambda epoch: traced.append(len(traces)))
     assert traced == [2, 2, 2, 3, 3, 4, 4]  # once to try it

@@ -15,6 +15,7 @@ from search_worker import BASE, error, find, finished, run
 import swsjax
 from swsjax import Config
 from swsjax.errors import CheckpointError, ConfigError, RetrainingError
+from swsjax.sws.config import LEARNED
 from swsjax.sws.study import MARGIN, is_hopeless
 
 optuna = pytest.importorskip("optuna")
@@ -233,7 +234,7 @@ def test_search_with_compress(tmp_path):
     def loss_fn(params, batch):
         return jnp.mean((batch["x"] @ params["w"] - batch["y"]) ** 2)
 
-    base = Config(tau=1e-3, components=4, soft_epochs=1, hard_epochs=1, least_steps=1)
+    base = replace(LEARNED, tau=5e-6, components=4, soft_epochs=1, hard_epochs=1, least_steps=1)
     real = partial(swsjax.compress, {"w": weights + 0.01}, loss_fn, data)
     front = find(
         tmp_path / "search.journal",
@@ -263,8 +264,7 @@ def test_search_with_compress(tmp_path):
         ({"seed": -1}, "the seed of a study must be at least 0, got -1"),
         (
             {"base": replace(BASE, tau=None)},
-            "space_around samples tau around that of the base, which must be a number, got None; "
-            "the default of compress is 1.1e-06 per training example",
+            "space_around samples tau around that of the base, which must be a number, got None",
         ),
     ],
 )

@@ -1,6 +1,7 @@
 """Every kind of net, taken apart, rebuilt, and through a retraining."""
 
 import re
+from dataclasses import replace
 
 import equinox as eqx
 import jax
@@ -12,7 +13,7 @@ from flax import linen, nnx
 from swsjax.errors import ConfigError
 from swsjax.file.files import load, save
 from swsjax.sws.compression import compress
-from swsjax.sws.config import Config
+from swsjax.sws.config import LEARNED
 from swsjax.sws.quantizing import codebook
 from swsjax.sws.rates import LearningRates
 from swsjax.training.net import Weights, named_weights, take_apart
@@ -20,7 +21,8 @@ from swsjax.training.selection import FROZEN, select
 
 RNG = np.random.default_rng(0)
 DATA = {"x": np.float32(RNG.normal(size=(200, 4))), "y": np.float32(RNG.normal(size=(200, 3)))}
-QUICK = Config(
+QUICK = replace(
+    LEARNED,
     components=4,
     pi_zero=0.5,
     initial_std=0.05,

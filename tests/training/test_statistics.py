@@ -1,10 +1,12 @@
 """Statistics re-estimated for weights that have changed."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from swsjax.sws import Config, LearningRates, compress
+from swsjax.sws import LEARNED, LearningRates, compress
 from swsjax.training import Stream, take_apart
 from swsjax.training.loop import feed_of
 from swsjax.training.statistics import estimator
@@ -106,7 +108,8 @@ def test_a_compressed_net_has_its_own_statistics():
         outputs = normalised(params, INPUTS, mean, variance)
         return jnp.mean((outputs - TARGETS) ** 2)
 
-    config = Config(
+    config = replace(
+        LEARNED,
         components=4,
         pi_zero=0.5,
         initial_std=0.3,

@@ -121,6 +121,12 @@ def _draw_bands(axes: "Axes", mixture: GaussianMixture) -> None:
 
 
 def _flat(net: Any, result: Result, name: str) -> np.ndarray:
-    """All weights of a group."""
-    arrays = named_weights(net, result.selection, name).values()
-    return np.concatenate([np.asarray(array, np.float32).ravel() for array in arrays])
+    """All weights of a group, each array in its unit if the mixture is over weights in units."""
+    arrays = list(named_weights(net, result.selection, name).values())
+    units: Sequence[Any] = [1.0] * len(arrays) if result.units is None else result.units[name]
+    return np.concatenate(
+        [
+            np.asarray(array, np.float32).ravel() / np.asarray(unit, np.float32)
+            for array, unit in zip(arrays, units, strict=True)
+        ]
+    )

@@ -1,6 +1,7 @@
 """What the cases of all rooms share: their form, a small net with data, and short runs of it."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,6 +11,7 @@ import numpy as np
 import optax
 
 import swsjax
+from swsjax.sws.config import LEARNED
 
 FOLDER = "<folder>"
 """In a message: the folder in which the case runs, in full."""
@@ -50,7 +52,7 @@ DATA = {
 }
 PARAMS = {"w": np.float32(RNG.normal(size=(4, 3)))}
 ROUND = {"w": np.eye(4, 3, dtype=np.float32)}
-QUICK = swsjax.Config(components=4, soft_epochs=1, hard_epochs=0, batch_size=50, least_steps=1)
+QUICK = replace(LEARNED, components=4, soft_epochs=1, hard_epochs=0, batch_size=50, least_steps=1)
 KEY = jax.random.key(0)
 
 

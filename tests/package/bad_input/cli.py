@@ -88,6 +88,19 @@ OPTIONS = [
     Command("a file for the demo", "demo --out file", 1, "[Errno 17] File exists: 'file'"),
     Command("a negative tau", COMPRESS + "--tau -1", 1, "tau must be positive, got -1.0"),
     Command(
+        "a share that is none",
+        COMPRESS + "--max-loss little",
+        2,
+        "argument --max-loss: expected 0.5% or 0.005, got 'little'; see `swsjax compress --help`",
+    ),
+    Command(
+        "a size that is none",
+        COMPRESS + "--target-bytes 100kB",
+        2,
+        "argument --target-bytes: expected 100k, 100000 or several as 100k,50k, got '100kB'; see "
+        "`swsjax compress --help`",
+    ),
+    Command(
         "text as tau",
         COMPRESS + "--tau much",
         2,

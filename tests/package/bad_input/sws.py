@@ -93,6 +93,43 @@ ARGUMENTS = [
         "params",
     ),
     Case(
+        "a target with tau",
+        lambda: compress(max_loss=0.01),
+        ConfigError,
+        "tau=1.1e-06 decides where a run ends, and so do max_loss and target_bytes: pass one of "
+        "them; with tau=None, a run towards a target finds it",
+    ),
+    Case(
+        "a negative loss to allow",
+        lambda: compress(config=Config(), max_loss=-0.01),
+        ConfigError,
+        "max_loss must be a number that is not negative, got -0.01",
+    ),
+    Case(
+        "a size in words",
+        lambda: compress(config=Config(), target_bytes="100k"),
+        ConfigError,
+        "target_bytes must be a number of bytes or several, got '100k'",
+    ),
+    Case(
+        "a size with a fraction",
+        lambda: compress(config=Config(), target_bytes=[10_000, 0.5]),
+        ConfigError,
+        "target_bytes must be positive integers, got 0.5",
+    ),
+    Case(
+        "learned precisions without tau",
+        lambda: compress(config=replace(QUICK, tau=None)),
+        ConfigError,
+        "with learned precisions, annealing=None, set tau; sws.LEARNED does",
+    ),
+    Case(
+        "a start without tau",
+        lambda: compress(config=Config(), start=compress()),
+        ConfigError,
+        "start is for runs with a given tau; set tau in the settings",
+    ),
+    Case(
         "a list of stages",
         lambda: compress(stages=[]),
         ConfigError,
@@ -228,8 +265,7 @@ SEARCHES = [
         "a base without tau",
         lambda: search_with(base=Config()),
         ConfigError,
-        "space_around samples tau around that of the base, which must be a number, got None; the "
-        "default of compress is 1.1e-06 per training example",
+        "space_around samples tau around that of the base, which must be a number, got None",
     ),
     Case(
         "no trial",
@@ -279,15 +315,15 @@ WARNINGS = [
         "a large tau",
         lambda: only_warned(tau=0.06),
         SwsjaxWarning,
-        "tau=0.06 lets the prior over 1,200 weights outweigh the loss of 200 examples; the net "
-        "may collapse to zero. Try tau=0.0002, the default",
+        "tau=0.06 lets the prior over 1,200 weights outweigh the loss; the net may collapse to "
+        "zero. Without tau, a suitable one is found",
     ),
     Case(
         "a small tau",
-        lambda: only_warned(tau=1e-6),
+        lambda: only_warned(tau=1e-8),
         SwsjaxWarning,
-        "tau=1e-06 gives the prior over 1,200 weights almost no influence compared with the loss "
-        "of 200 examples; little will be compressed. Try tau=0.0002, the default",
+        "tau=1e-08 gives the prior over 1,200 weights almost no influence; little will be "
+        "compressed. Without tau, a suitable one is found",
     ),
     Case(
         "few components",
@@ -300,8 +336,8 @@ WARNINGS = [
         "a weight far out",
         lambda: only_warned(FAR),
         SwsjaxWarning,
-        "the weights of the group 'weights' extend to 100, but all except a thousandth are within "
-        "3.18: most components start where there are no weights. Move the leaf with the large "
+        "the weights of the group 'weights' extend to 1.12, but all except a thousandth are within "
+        "0.0357: most components start where there are no weights. Move the leaf with the large "
         "weights to a group of its own, or leave it out",
     ),
 ]

@@ -26,7 +26,7 @@ MIXTURES = "mixtures must be a dictionary with one mixture per group of weights,
 def take_step(loss=LOSS, forward=soft):
     """A step of a loop of one's own."""
     state = init(NET, {"weights": MIXTURE}, OPTIMIZER, KEY)
-    settings = {"tau": 0.01, "train_size": 200, "hyper": HyperPriors()}
+    settings = {"tau": 5e-5, "hyper": HyperPriors()}
     step = make_step(NET.loss(loss), OPTIMIZER, forward=forward, **settings)
     return jax.eval_shape(step, state, DATA)
 

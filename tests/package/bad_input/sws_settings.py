@@ -27,7 +27,7 @@ CASES = [
     ),
     Case(
         "no epoch",
-        lambda: Config(soft_epochs=0, hard_epochs=0),
+        lambda: Config(soft_epochs=0, hard_epochs=0, prune_epochs=0),
         ConfigError,
         "soft_epochs, hard_epochs and prune_epochs must be at least 0 and not all 0, got 0, 0 "
         "and 0",

@@ -1,0 +1,118 @@
+"""What the runs of one ``compress`` have in common, and one of them."""
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from os import PathLike
+from typing import Any, NamedTuple
+
+from swsjax.errors import RetrainingError
+from swsjax.sws.advice import why_zero
+from swsjax.sws.config import Config
+from swsjax.sws.plans import Stages
+from swsjax.sws.quantizing import non_zeros, quantize_groups
+from swsjax.sws.record import read_details
+from swsjax.sws.stages import Made, Run, run_stages
+from swsjax.training.epochs import TrainState
+from swsjax.training.history import Epoch, Log
+from swsjax.training.loop import Feed
+from swsjax.training.losses import LossWithAux
+from swsjax.training.net import Net, Weights
+from swsjax.training.resume import digest, opened
+from swsjax.training.sharding import gather
+from swsjax.training.statistics import mean_loss
+
+__all__ = ["Job", "Quantised"]
+
+# Batches of training data that the loss is measured on where there is no evaluate.
+_MEASURED = 100
+
+
+class Quantised(NamedTuple):
+    """A net after a run, quantised."""
+
+    retrained: Weights
+    """Its weights before they were quantised."""
+    carried: Any
+    """The carried part at the end of the run."""
+    weights: Weights
+    """Its weights."""
+    statistics: Any
+    """The carried part with statistics re-estimated for these weights."""
+
+
+class Job(NamedTuple):
+    """What the runs of one ``compress`` have in common."""
+
+    net: Net
+    """The pretrained net in parts."""
+    feed: Feed
+    """The data."""
+    loss_fn: LossWithAux
+    """Of the soft and the hard stage."""
+    prune_loss_fn: LossWithAux
+    """Of the pruning stage."""
+    stages: Stages
+    """Makes the stages of a run from its settings."""
+    error: Callable[[Weights, Any], float] | None
+    """Error of weights and the carried part on validation data."""
+    callback: Callable[[Epoch], None] | None
+    """Called with the record of each epoch."""
+    identity: str
+    """Text that identifies the net and the data."""
+    made: Made
+    """Steps and estimates of all runs."""
+
+    def run(
+        self,
+        config: Config,
+        start: TrainState,
+        folder: str | PathLike[str] | None = None,
+        before: int = 0,
+    ) -> tuple[TrainState, list[Epoch]]:
+        """Retrain from a state; the state after it and its history.
+
+        Args:
+            config: settings of the run.
+            start: as ``stages.started`` makes it, or after another run.
+            folder: in which the state is written after each epoch.
+            before: epochs of earlier runs, which those of this one are counted after.
+        """
+
+        def counted(epoch: Epoch) -> Epoch:
+            return epoch._replace(epoch=before + epoch.epoch, epochs=before + epoch.epochs)
+
+        callback = self.callback
+        report = None if callback is None else lambda epoch: callback(counted(epoch))
+        identity = digest(self.identity, str(config))
+        with nullcontext() if folder is None else opened(folder, identity) as resume:
+            log = Log.opened(resume, report, read_details)
+            planned = self.stages(config, self.loss_fn, self.prune_loss_fn, self.feed)
+            run = Run(self.net, self.feed, config, planned, self.error, log, self.made)
+            state = run_stages(run, start)
+        return state, [counted(epoch) for epoch in log.history]
+
+    def quantised(self, state: TrainState, config: Config) -> Quantised:
+        """Quantise the net after a run.
+
+        Args:
+            state: after the run.
+            config: settings of the run.
+
+        Raises:
+            RetrainingError: every weight is zero.
+        """
+        mixtures = state.params.mixtures
+        retrained, carried = gather((state.params.weights, state.aux), self.feed.mesh)
+        weights = quantize_groups(mixtures, retrained)
+        if non_zeros(weights.groups) == 0:
+            raise RetrainingError(
+                f"every weight is zero after quantisation: {why_zero(mixtures, config)}"
+            )
+        statistics = self.made.estimate(self.prune_loss_fn)(weights, carried)
+        return Quantised(retrained, carried, weights, statistics)
+
+    def loss(self, weights: Weights, carried: Any) -> float:
+        """Measure a net: its error on validation data, or without them its loss in training."""
+        if self.error is not None:
+            return self.error(weights, carried)
+        return mean_loss(self.loss_fn, weights, carried, self.feed, steps=_MEASURED)

@@ -1,0 +1,251 @@
+"""Which net to make next on the way to a target: a pure function of the nets that were made so far.
+
+A walk begins with one annealing from the pretrained net under a light prior, which keeps the net,
+and goes on in cycles: a short annealing and a short hard stage, with tau doubled each time. Each
+ends at a smaller file and a larger loss. A cycle that exceeds the largest loss is repeated from
+the net before with half the step; then pruning goes on from the best net. Every net that was made
+is a level, and the levels together are a front of loss against bytes.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from math import inf, isfinite
+from typing import Literal, NamedTuple
+
+from swsjax.sws.config import Annealing, Config
+
+__all__ = [
+    "ANY_SIZE",
+    "Level",
+    "Move",
+    "Targets",
+    "chosen",
+    "first_tau",
+    "next_move",
+    "settings_of",
+]
+
+# Nats of the mean loss that the prior may weigh at first, over all weights: a tenth of what takes
+# dense nets to 2 % of their weights.
+_LIGHT = 0.03
+_CYCLE_EPOCHS = 8
+_CYCLE_WIDTH = 0.3
+# Of the bytes that pruning aims at: the file is not quite proportional to the weights left.
+_MARGIN = 0.98
+_MOST_LEVELS = 30
+
+
+ANY_SIZE = 2**62
+"""As bytes that are wanted: the first net within the limit."""
+
+
+class _Gentleness(NamedTuple):
+    """How an annealing differs from the first one, which was too much for the net."""
+
+    tau: float
+    """Factor of tau."""
+    width: float = 1.0
+    """Factor of the width at the end: the zero component holds what is within 4.4 of it."""
+    pi_zero: float = 1.0
+    """Largest mixing proportion of the zero component."""
+    components: int = 1
+    """Factor of the number of components."""
+
+
+# A net that is not kept by the last one is given up. Dense nets need the first, nets with a little
+# less to spare a lighter prior; those with nothing to spare need narrower and more components, too.
+_LADDER = (
+    _Gentleness(1.0),
+    _Gentleness(1 / 6),
+    _Gentleness(1 / 12, width=0.5, pi_zero=0.9, components=2),
+    _Gentleness(1 / 50, width=0.25, pi_zero=0.9, components=4),
+)
+
+
+class Targets(NamedTuple):
+    """Where a walk ends."""
+
+    limit: float
+    """Largest loss of a net that is acceptable, as the walk measures it."""
+    sizes: tuple[int, ...] = ()
+    """Bytes of the files that are wanted, from large to small; none asks for the smallest file
+    within the limit."""
+
+
+class Move(NamedTuple):
+    """A run of retraining that makes a net of another one."""
+
+    kind: Literal["anneal", "cycle", "prune"]
+    """A whole annealing and hard stage, short ones, or a pruning stage."""
+    start: int | None
+    """The level that it goes on from; None is the pretrained net."""
+    tau: float
+    """Weight of the prior, see ``Config``; when pruning, that of the net it started from."""
+    keep: float = 1.0
+    """Fraction of the non-zero weights that pruning keeps."""
+    gentle: int = 0
+    """How many annealings were too much for the net before."""
+
+    @property
+    def name(self) -> str:
+        """What is made from what, for the name of a folder."""
+        start = "pretrained" if self.start is None else str(self.start)
+        return f"{self.kind}-from-{start}-tau-{self.tau:.6g}-keep-{self.keep:.6g}"
+
+
+class Level(NamedTuple):
+    """A net on the way, as it was measured."""
+
+    move: Move
+    """How it was made."""
+    loss: float
+    """Its loss, in the units of ``evaluate``."""
+    file_bytes: int
+    """Bytes of its file."""
+
+
+def first_tau(weights: int) -> float:
+    """Return the tau of the first annealing of a net.
+
+    Args:
+        weights: number of weights that are compressed.
+
+    >>> print(f"{first_tau(266_200):.2g}")
+    1.1e-07
+    """
+    return _LIGHT / weights
+
+
+def settings_of(move: Move, config: Config) -> Config:
+    """Return the settings of the run that a move is.
+
+    Args:
+        move: what is to be run.
+        config: settings of the walk.
+
+    >>> config = settings_of(Move("prune", start=0, tau=1e-6, keep=0.5), Config())
+    >>> config.soft_epochs, config.hard_epochs, config.prune_epochs, config.keep
+    (0, 0, 24, 0.5)
+    """
+    assert config.annealing is not None
+    gentle = _LADDER[move.gentle]
+    end = config.annealing.end * gentle.width
+    settings = replace(
+        config,
+        tau=move.tau,
+        pi_zero=min(config.pi_zero, gentle.pi_zero),
+        components=config.components * gentle.components,
+    )
+    if move.kind == "anneal":
+        return replace(settings, annealing=replace(config.annealing, end=end), prune_epochs=0)
+    start = max(_CYCLE_WIDTH, end)
+    settings = replace(settings, annealing=Annealing(start, end))
+    if move.kind == "cycle":
+        soft, hard = (min(n, _CYCLE_EPOCHS) for n in (config.soft_epochs, config.hard_epochs))
+        return replace(settings, soft_epochs=soft, hard_epochs=hard, prune_epochs=0)
+    return replace(settings, soft_epochs=0, hard_epochs=0, keep=move.keep)
+
+
+def next_move(
+    levels: Sequence[Level], targets: Targets, *, tau: float, config: Config
+) -> Move | None:
+    """Return what to run next, or None where the walk ends.
+
+    Args:
+        levels: the nets made so far.
+        targets: where the walk ends.
+        tau: of the first annealing.
+        config: settings of the walk.
+
+    >>> next_move([], Targets(0.02), tau=1e-7, config=Config())
+    Move(kind='anneal', start=None, tau=1e-07, keep=1.0, gentle=0)
+    >>> level = Level(Move("anneal", None, 1e-7), loss=0.015, file_bytes=20_000)
+    >>> next_move([level], Targets(0.02), tau=1e-7, config=Config())
+    Move(kind='cycle', start=0, tau=2e-07, keep=1.0, gentle=0)
+    """
+    unpruned = [n for n in _within(levels, targets) if levels[n].move.kind != "prune"]
+    if not unpruned:
+        gentle = len(levels)
+        if gentle == len(_LADDER):
+            return None
+        return Move("anneal", None, tau * _LADDER[gentle].tau, gentle=gentle)
+    missing = [size for size in targets.sizes if not _reached(levels, targets, size)]
+    if len(levels) >= _MOST_LEVELS or (targets.sizes and not missing):
+        return None
+    size = max(missing, default=0)
+    base = max(unpruned, key=lambda n: levels[n].move.tau)
+    pruning = _pruning(levels, targets, base, size, config)
+    if config.keep * levels[base].file_bytes <= size:
+        return pruning or _cycle(levels, targets, base)
+    return _cycle(levels, targets, base) or pruning
+
+
+def chosen(levels: Sequence[Level], targets: Targets) -> list[int]:
+    """Return the level that each target ends at.
+
+    That is the one with the smallest loss within the bytes, or the smallest file within the limit;
+    where there is none, the level with the smallest loss.
+
+    Args:
+        levels: of a walk that has ended.
+        targets: where the walk ends.
+
+    >>> moves = [Move("anneal", None, 1e-7), Move("cycle", 0, 2e-7)]
+    >>> levels = [Level(moves[0], 0.015, 20_000), Level(moves[1], 0.018, 15_000)]
+    >>> chosen(levels, Targets(0.02)), chosen(levels, Targets(0.02, (21_000, 9_000)))
+    ([1], [0, 1])
+    """
+    within = _within(levels, targets)
+    smallest = min(
+        within or range(len(levels)),
+        key=lambda n: levels[n].file_bytes if within else levels[n].loss,
+    )
+    return [
+        min(
+            (n for n in within if levels[n].file_bytes <= size),
+            key=lambda n: levels[n].loss,
+            default=smallest,
+        )
+        for size in targets.sizes or (0,)
+    ]
+
+
+def _within(levels: Sequence[Level], targets: Targets) -> list[int]:
+    return [n for n, level in enumerate(levels) if _is_within(level, targets)]
+
+
+def _is_within(level: Level, targets: Targets) -> bool:
+    return isfinite(level.loss) and level.loss <= targets.limit
+
+
+def _reached(levels: Sequence[Level], targets: Targets, size: int) -> bool:
+    return any(levels[n].file_bytes <= size for n in _within(levels, targets))
+
+
+def _tried(levels: Sequence[Level], kind: str, start: int) -> list[int]:
+    return [n for n, level in enumerate(levels) if level.move[:2] == (kind, start)]
+
+
+def _cycle(levels: Sequence[Level], targets: Targets, base: int) -> Move | None:
+    """The next cycle from a level: with twice its tau, or sqrt(2) times if that was too much."""
+    move = levels[base].move
+    failed = (level for level in levels if not _is_within(level, targets))
+    too_much = min((level.move.tau for level in failed if level.move.kind == "cycle"), default=inf)
+    for factor in (2.0, 2**0.5):
+        if factor * move.tau < 0.99 * too_much:
+            return Move("cycle", base, factor * move.tau, gentle=move.gentle)
+    return None
+
+
+def _pruning(
+    levels: Sequence[Level], targets: Targets, base: int, size: int, config: Config
+) -> Move | None:
+    """The next pruning of a level, or of what was pruned from it; half as much if that failed."""
+    if not config.prune_epochs:
+        return None
+    tip = base
+    while pruned := [n for n in _tried(levels, "prune", tip) if n in _within(levels, targets)]:
+        tip = min(pruned, key=lambda n: levels[n].file_bytes)
+    tried, move = len(_tried(levels, "prune", tip)), levels[tip].move
+    keep = max(config.keep ** (0.5**tried), min(_MARGIN * size / levels[tip].file_bytes, 1.0))
+    return None if tried == 2 else Move("prune", tip, move.tau, keep, move.gentle)

@@ -1,0 +1,185 @@
+"""Which net comes next: on nets whose loss and bytes are known functions of tau and pruning."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from swsjax.sws.config import Config
+from swsjax.sws.targets import (
+    ANY_SIZE,
+    Level,
+    Move,
+    Targets,
+    chosen,
+    first_tau,
+    next_move,
+    settings_of,
+)
+
+CONFIG = Config()
+FIRST = first_tau(100_000)
+
+
+def walked(figures, targets, config=CONFIG):
+    """All levels of a walk over nets with these figures."""
+    levels = []
+    while move := next_move(levels, targets, tau=FIRST, config=config):
+        start = None if move.start is None else levels[move.start]
+        levels.append(Level(move, *figures(move, start)))
+        assert len(levels) < 100
+    return levels
+
+
+def front(steep=0.5, lost=0.02, pruned=1.0):
+    """Nets of 40,000 bytes at the first tau: their bytes fall with tau, their loss rises."""
+
+    def figures(move, start):
+        scale = move.tau / FIRST
+        file_bytes, loss = 40_000 * scale**-steep, 0.01 + lost * (scale / 64) ** 0.5
+        if move.kind == "prune":
+            file_bytes = start.file_bytes * move.keep
+            loss = start.loss + pruned * 0.01 * (1 - move.keep)
+        return loss, round(file_bytes)
+
+    return figures
+
+
+FRONTS = st.builds(front, st.floats(0.2, 0.8), st.floats(0.001, 0.2), st.floats(0.0, 3.0))
+
+
+def test_the_first_net_is_an_annealing_and_the_next_ones_double_tau():
+    levels = walked(front(), Targets(0.02))
+    assert levels[0].move == Move("anneal", None, FIRST)
+    kinds = [level.move.kind for level in levels]
+    assert kinds == sorted(kinds, key=["anneal", "cycle", "prune"].index)
+    for number, level in enumerate(levels[1:5]):
+        assert level.move == Move("cycle", number, 2 ** (number + 1) * FIRST)
+
+
+@given(FRONTS, st.floats(0.0101, 0.2))
+def test_the_smallest_file_within_the_limit(figures, limit):
+    targets = Targets(limit)
+    levels = walked(figures, targets)
+    (number,) = chosen(levels, targets)
+    within = [level for level in levels if level.loss <= limit]
+    if within:
+        assert levels[number].file_bytes == min(level.file_bytes for level in within)
+    else:
+        assert levels[number].loss == min(level.loss for level in levels)
+
+
+@given(FRONTS, st.floats(0.011, 0.1))
+def test_a_walk_goes_on_until_the_next_cycle_is_too_much(figures, limit):
+    levels = walked(figures, Targets(limit))
+    cycles = [level for level in levels if level.move.kind != "prune"]
+    within = [level.move.tau for level in cycles if level.loss <= limit]
+    assume(within and len(levels) < 30)
+    beyond = min(level.move.tau for level in cycles if level.loss > limit)
+    assert max(within) < beyond < 2**0.5 * max(within) * 1.0001
+    too_much = [level for level in cycles if level.move.kind == "cycle" and level.loss > limit]
+    assert len(too_much) <= 2
+
+
+@given(FRONTS, st.sets(st.integers(2_000, 60_000), min_size=1, max_size=3))
+def test_every_size_is_reached_and_the_best_net_within_it_is_chosen(figures, wanted):
+    targets = Targets(float("inf"), tuple(sorted(wanted, reverse=True)))
+    levels = walked(figures, targets)
+    for size, number in zip(targets.sizes, chosen(levels, targets), strict=True):
+        within = [level for level in levels if level.file_bytes <= size]
+        assert levels[number].file_bytes <= size
+        assert levels[number].loss == min(level.loss for level in within)
+    assert not next_move(levels, targets, tau=FIRST, config=CONFIG)
+
+
+@given(FRONTS, st.floats(0.0101, 0.1), st.integers(1_000, 60_000))
+def test_a_size_beyond_the_limit_ends_at_the_smallest_file_within_it(figures, limit, size):
+    targets = Targets(limit, (size,))
+    levels = walked(figures, targets)
+    (number,) = chosen(levels, targets)
+    within = [level for level in levels if level.loss <= limit]
+    if any(level.file_bytes <= size for level in within):
+        assert levels[number].file_bytes <= size
+    elif within:
+        assert levels[number].file_bytes == min(level.file_bytes for level in within)
+
+
+@given(FRONTS, st.floats(0.0101, 0.1))
+def test_the_next_move_depends_on_the_levels_only(figures, limit):
+    levels = walked(figures, Targets(limit))
+    for number, level in enumerate(levels):
+        again = next_move(levels[:number], Targets(limit), tau=FIRST, config=CONFIG)
+        assert again == level.move
+
+
+def test_an_annealing_that_is_too_much_is_repeated_with_a_gentler_prior():
+    def figures(move, start):
+        return (0.5, 9_000) if move.gentle < 3 else (0.012, 30_000)
+
+    levels = walked(figures, Targets(0.02, (ANY_SIZE,)))
+    moves = [level.move for level in levels]
+    assert [(move.kind, move.start, move.gentle) for move in moves] == [
+        ("anneal", None, gentle) for gentle in range(4)
+    ]
+    settings = [settings_of(move, CONFIG) for move in moves]
+    for name in ("tau", "pi_zero"):
+        values = [getattr(config, name) for config in settings]
+        assert values == sorted(values, reverse=True)
+    assert [config.annealing.end for config in settings] == [0.08, 0.08, 0.04, 0.02]
+    assert [config.components for config in settings] == [16, 16, 32, 64]
+
+
+def test_cycles_are_as_gentle_as_their_annealing():
+    def figures(move, start):
+        return (0.5, 9_000) if move.gentle < 2 else front()(move, start)
+
+    levels = walked(figures, Targets(0.02))
+    assert {level.move.gentle for level in levels[2:]} == {2}
+    assert len(levels) > 5
+
+
+def test_a_net_that_nothing_keeps_ends_at_the_one_that_keeps_most():
+    losses = iter([0.5, 0.3, 0.4, 0.6])
+    levels = walked(lambda move, start: (next(losses), 1000), Targets(0.02))
+    assert len(levels) == 4
+    assert chosen(levels, Targets(0.02)) == [1]
+
+
+def test_a_lost_level_is_stepped_back_from():
+    def figures(move, start):
+        lost = move.tau > 3 * FIRST
+        return (float("inf"), 0) if lost else (0.01, 10_000 - round(10 * move.tau / FIRST))
+
+    levels = walked(figures, Targets(float("inf"), (10,)), replace(CONFIG, prune_epochs=0))
+    lost = [level.move.tau / FIRST for level in levels if level.loss == float("inf")]
+    assert lost == [4.0]
+    assert levels[-1].move.tau == pytest.approx(8**0.5 * FIRST)
+    assert levels[chosen(levels, Targets(float("inf"), (10,)))[0]].loss == 0.01
+
+
+def test_pruning_aims_at_the_bytes():
+    targets = Targets(float("inf"), (10_000,))
+    levels = walked(front(), targets)
+    assert levels[-1].move.kind == "prune"
+    assert 9_500 < levels[-1].file_bytes <= 10_000
+
+
+def test_without_pruning_cycles_go_on():
+    targets = Targets(float("inf"), (10_000,))
+    levels = walked(front(), targets, replace(CONFIG, prune_epochs=0))
+    assert {level.move.kind for level in levels} == {"anneal", "cycle"}
+    assert levels[-1].file_bytes <= 10_000 < levels[-2].file_bytes
+
+
+def test_settings_of_each_kind():
+    config = replace(CONFIG, soft_epochs=5, hard_epochs=20, prune_epochs=3, seed=7)
+    anneal = settings_of(Move("anneal", None, 1e-7), config)
+    assert (anneal.soft_epochs, anneal.hard_epochs, anneal.prune_epochs) == (5, 20, 0)
+    cycle = settings_of(Move("cycle", 0, 2e-7), config)
+    assert (cycle.soft_epochs, cycle.hard_epochs, cycle.prune_epochs) == (5, 8, 0)
+    assert (cycle.annealing.start, cycle.annealing.end) == (0.3, 0.08)
+    prune = settings_of(Move("prune", 1, 2e-7, keep=0.5), config)
+    assert (prune.soft_epochs, prune.hard_epochs, prune.prune_epochs) == (0, 0, 3)
+    assert (anneal.tau, cycle.tau, prune.tau, prune.keep) == (1e-7, 2e-7, 2e-7, 0.5)
+    assert {anneal.seed, cycle.seed, prune.seed} == {7}

@@ -1,0 +1,175 @@
+"""Runs towards targets: on a linear net with more weights than it needs."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from linear_net import assert_bit_equal
+
+import swsjax
+from swsjax.errors import ConfigError, RetrainingError, SwsjaxWarning
+from swsjax.sws.compression import compress
+from swsjax.sws.config import Config
+from swsjax.sws.targets import Level, Move, Targets
+from swsjax.sws.walk import allowed, outcome_text, stored_bytes, walk
+from swsjax.training import take_apart
+
+RNG = np.random.default_rng(0)
+TRUE = RNG.choice([0, 0, 0, 0, -1, 1, -0.25, 0.125], (30, 20)).astype(np.float32)
+INPUTS = np.float32(RNG.normal(size=(400, 30)))
+DATA = {"x": INPUTS, "y": np.float32(INPUTS @ TRUE)}
+PARAMS = {"w": np.float32(TRUE + RNG.normal(0, 0.01, TRUE.shape))}
+CONFIG = Config(
+    soft_epochs=4,
+    hard_epochs=4,
+    prune_epochs=2,
+    batch_size=50,
+    least_steps=100,
+    tolerance=1.0,  # one grid to compile
+)
+
+
+def loss_fn(params, batch):
+    return jnp.mean((batch["x"] @ params["w"] - batch["y"]) ** 2)
+
+
+def distance(params):
+    """The fraction of the variance of the targets that is not explained."""
+    return float(loss_fn(params, DATA) / np.var(DATA["y"]))
+
+
+def run(config=CONFIG, **arguments):
+    return compress(PARAMS, loss_fn, DATA, config, **{"evaluate": distance} | arguments)
+
+
+@pytest.fixture(scope="module")
+def within():
+    return run(max_loss=0.06)
+
+
+def test_what_may_be_lost_is_kept(within):
+    (outcome,) = within.outcomes
+    assert outcome.reached
+    assert outcome.loss == distance(outcome.params) <= distance(PARAMS) + 0.06
+    assert outcome.file_bytes == len(swsjax.dumps(outcome.params))
+    acceptable = [level for level in within.levels if level.loss <= distance(PARAMS) + 0.06]
+    assert outcome.file_bytes == min(level.file_bytes for level in acceptable)
+    assert_bit_equal(within.params, outcome.params)
+
+
+def test_levels_get_smaller_and_the_history_is_of_them_all(within):
+    cycles = [level for level in within.levels if level.move.kind != "prune"]
+    assert len(cycles) >= 3
+    assert min(level.file_bytes for level in cycles[1:]) < cycles[0].file_bytes
+    epochs = {"anneal": 8, "cycle": 8, "prune": 2}
+    lengths = [epochs[level.move.kind] for level in within.levels]
+    assert [epoch.epoch for epoch in within.history] == [*range(1, sum(lengths) + 1)]
+    ends = np.cumsum(lengths)
+    assert {epoch.epochs for epoch in within.history} == set(ends)
+    for level, end in zip(within.levels, ends, strict=True):
+        assert within.history[end - 1].error == level.loss
+
+
+def test_a_target_in_bytes_is_kept(within):
+    sizes = [level.file_bytes for level in within.levels]
+    target = (max(sizes) + min(sizes)) // 2
+    result = run(target_bytes=target)
+    (outcome,) = result.outcomes
+    assert outcome.reached
+    assert len(swsjax.dumps(result.params)) == outcome.file_bytes <= target
+    below = [level for level in result.levels if level.file_bytes <= target]
+    assert outcome.loss == min(level.loss for level in below)
+
+
+def test_several_sizes_of_one_run(within):
+    sizes = sorted({level.file_bytes for level in within.levels})
+    large, small = run(target_bytes=(sizes[-3], sizes[-1] + 10)).outcomes
+    assert large.file_bytes <= sizes[-1] + 10
+    assert small.file_bytes <= sizes[-3]
+    assert large.loss <= small.loss
+
+
+def test_a_target_out_of_reach_is_said():
+    with pytest.warns(SwsjaxWarning, match=r"^40 bytes not reached: ") as warned:
+        result = run(max_loss=0.005, target_bytes=40)
+    (outcome,) = result.outcomes
+    assert str(warned[0].message) == str(outcome) == outcome.text
+    assert not outcome.reached
+    assert outcome.loss <= distance(PARAMS) + 0.005
+    assert warned[0].filename == __file__
+
+
+def test_without_validation_data_the_first_net_that_keeps_its_loss():
+    result = run(evaluate=None)
+    assert len(result.levels) == 1 or result.levels[-2].loss > result.levels[-1].loss
+    assert result.outcomes[0].reached
+    # Of the loss that a net of zeros has.
+    most = 0.01 * np.mean(DATA["y"] ** 2)
+    assert loss_fn(result.params, DATA) < loss_fn(PARAMS, DATA) + 1.1 * most
+
+
+def test_the_default_is_half_a_percent_of_what_training_gained():
+    net = take_apart(PARAMS)
+
+    def measure(weights, carried):
+        return distance(net.rebuild(weights, carried)[0])
+
+    before, most = allowed(measure, net, None)
+    assert before == distance(PARAMS)
+    zeros = distance({"w": np.zeros_like(TRUE)})
+    assert most == pytest.approx(0.005 * (zeros - before))
+    assert zeros > 0.99
+    assert allowed(measure, net, 0.3) == (before, 0.3)
+
+
+def test_an_accuracy_in_place_of_an_error():
+    with pytest.raises(ConfigError, match=r"return an error, not an accuracy, or pass max_loss$"):
+        run(evaluate=lambda params: 1 - distance(params))
+
+
+def test_interrupted_at_any_time_and_started_again(tmp_path, within):
+    def stop_at(last):
+        def interrupt(epoch):
+            if epoch.epoch == last:
+                raise KeyboardInterrupt
+
+        return interrupt
+
+    for last in (3, 8, 19):
+        with pytest.raises(KeyboardInterrupt):
+            run(max_loss=0.06, resume=tmp_path, callback=stop_at(last))
+    seen = []
+    resumed = run(max_loss=0.06, resume=tmp_path, callback=seen.append)
+    assert seen[0].epoch == 20
+    assert resumed.levels == within.levels
+    assert_bit_equal(resumed.params, within.params)
+    assert [epoch.loss for epoch in resumed.history] == [epoch.loss for epoch in within.history]
+    # Another target goes on from the levels on disk.
+    seen.clear()
+    run(max_loss=0.005, resume=tmp_path, callback=seen.append)
+    assert seen[0].epoch > 8
+
+
+def test_a_walk_whose_levels_are_all_lost_raises():
+    def lost(*_):
+        raise RetrainingError("every weight is zero")
+
+    with pytest.raises(RetrainingError, match=r"^every weight is zero$"):
+        walk(lost, lambda state: (0.0, 0), Targets(1.0), CONFIG, weights=10)
+
+
+def test_bytes_count_statistics_and_leave_out_what_a_file_cannot_hold():
+    params = {"w": np.float32(RNG.normal(size=100)), "f": max}
+    alone = stored_bytes(params, None)
+    assert alone == len(swsjax.dumps({"w": params["w"]}))
+    aux = {"mean": np.float32(RNG.normal(size=100)), "steps": np.int32(3)}
+    assert stored_bytes(params, aux) > alone + 400
+
+
+def test_what_is_said_of_a_net_that_lost_too_much():
+    levels = [Level(Move("anneal", None, 1e-7), 0.5, 900)]
+    reached, text = outcome_text(levels, 0, Targets(0.02), None, 0.01)
+    assert not reached
+    assert text == (
+        "not reached: the net that keeps most has 900 bytes at a loss of 0.5, 0.49 above the "
+        "pretrained net (0.01 allowed)"
+    )

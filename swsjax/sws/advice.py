@@ -245,15 +245,13 @@ def warn_of_lost_arrays(quantised: Weights, selection: Selection) -> None:
     ...     warn_of_lost_arrays(net.weights, net.selection)
     >>> print(seen[0].message)
     every weight of one is zero after the soft stage, so no signal passes through; lower tau or \
-pi_zero, or move such arrays to a group of their own by a rule. Before a normalisation, only the \
-prior acts on the scale of a kernel
+pi_zero, or move such arrays to a group of their own by a rule
     """
     lost = zero_kernels(quantised, selection)
     if lost and sum(leaf.size for leaf in selection.leaves if isinstance(leaf.group, str)) > _TOY:
         _warn(
             f"every weight of {', '.join(lost)} is zero after the soft stage, so no signal passes "
-            "through; lower tau or pi_zero, or move such arrays to a group of their own by a rule. "
-            "Before a normalisation, only the prior acts on the scale of a kernel"
+            "through; lower tau or pi_zero, or move such arrays to a group of their own by a rule"
         )
 
 
@@ -268,6 +266,8 @@ def why_zero(mixtures: Mapping[str, GaussianMixture], config: Config) -> str:
     >>> print(why_zero({"weights": init_mixture(-1.0, 1.0, std=0.02)}, Config()))
     the prior outweighs the loss; lower tau
     """
+    if config.annealing is not None:
+        return "the prior outweighs the loss; lower tau"
     gamma = config.hyper_priors.zero_precision
     wide = max(float(jnp.exp(-0.5 * mixture.log_precisions[0])) for mixture in mixtures.values())
     asked = (gamma.rate / gamma.shape) ** 0.5

@@ -56,7 +56,7 @@ class Settings(NamedTuple):
     small_loss: Recipe
     """Prunes nothing: an error near that of the pretrained net."""
     balanced: Recipe
-    """The default of the command line."""
+    """Some more error for a file a sixth of the size or less."""
     smallest: Recipe
     """Prunes most."""
 

@@ -88,7 +88,7 @@ class Front:
             keep = f"{config.keep:6.3f}" if config.prune_epochs else f"{'-':>6}"
             learned = config.annealing is None
             speed = f"{config.soft_learning_rates.precisions:10.3g}" if learned else f"{'-':>10}"
-            tau = "-" if callable(config.tau) else f"{config.tau:.4g}"
+            tau = f"{config.tau:.4g}" if is_number(config.tau) else "-"
             lines.append(
                 f"{trial:>5}  {size:>10,}  {100 * error:>8.2f} %   {tau:>8}  "
                 f"{config.pi_zero:>8.5f}  {config.components:>10}  "
@@ -117,8 +117,8 @@ def space_around(trial: "optuna.Trial", base: Config) -> Config:
 
     >>> import optuna
     >>> trial = optuna.trial.FixedTrial(
-    ...     {"tau": 2e-6, "not_zero": 0.01, "components": 8})
-    >>> space_around(trial, Config()).pi_zero
+    ...     {"tau": 2e-6, "not_zero": 0.01, "components": 8, "keep": 0.5})
+    >>> space_around(trial, Config(tau=1e-6)).pi_zero
     0.99
     """
     if not is_number(base.tau):
@@ -207,7 +207,7 @@ def search(
     >>> data = {"x": x, "y": x @ jnp.array([1.0, 1.0, 0.0, -1.0])}
     >>> loss = lambda params, batch: jnp.mean((batch["x"] @ params["w"] - batch["y"]) ** 2)
     >>> run = partial(compress, {"w": jnp.array([0.98, 1.02, 0.01, -1.0])}, loss, data)
-    >>> base = Config(tau=5e-4, components=4, soft_epochs=1, hard_epochs=1)
+    >>> base = Config(tau=1e-6, components=4, soft_epochs=2, hard_epochs=1, prune_epochs=0)
     >>> front = search(run, base, evaluate=lambda params: loss(params, data), trials=1)
     >>> front.points[0].error < 0.1
     True

@@ -56,7 +56,7 @@ class _Gentleness(NamedTuple):
 # less to spare a lighter prior; those with nothing to spare need narrower and more components, too.
 _LADDER = (
     _Gentleness(1.0),
-    _Gentleness(1 / 6),
+    _Gentleness(1 / 4),
     _Gentleness(1 / 12, width=0.5, pi_zero=0.9, components=2),
     _Gentleness(1 / 50, width=0.25, pi_zero=0.9, components=4),
 )
@@ -203,7 +203,7 @@ def chosen(levels: Sequence[Level], targets: Targets) -> list[int]:
     return [
         min(
             (n for n in within if levels[n].file_bytes <= size),
-            key=lambda n: levels[n].loss,
+            key=lambda n: (levels[n].loss, levels[n].file_bytes),
             default=smallest,
         )
         for size in targets.sizes or (0,)
@@ -247,5 +247,16 @@ def _pruning(
     while pruned := [n for n in _tried(levels, "prune", tip) if n in _within(levels, targets)]:
         tip = min(pruned, key=lambda n: levels[n].file_bytes)
     tried, move = len(_tried(levels, "prune", tip)), levels[tip].move
-    keep = max(config.keep ** (0.5**tried), min(_MARGIN * size / levels[tip].file_bytes, 1.0))
-    return None if tried == 2 else Move("prune", tip, move.tau, keep, move.gentle)
+    if tried == 2:
+        return None
+    least, aimed = config.keep ** (0.5**tried), _keep_for(size, levels, tip)
+    return Move("prune", tip, move.tau, max(least, aimed), move.gentle)
+
+
+def _keep_for(size: int, levels: Sequence[Level], tip: int) -> float:
+    """The fraction of the weights of a level that fit into a size, judged by the last pruning."""
+    move, file_bytes = levels[tip].move, levels[tip].file_bytes
+    saved = 1.0  # bytes per weight pruned, as fractions
+    if move.kind == "prune" and move.start is not None and move.keep < 1:
+        saved = (1 - file_bytes / levels[move.start].file_bytes) / (1 - move.keep)
+    return min(1 - (1 - _MARGIN * size / file_bytes) / min(max(saved, 0.3), 1.0), 1.0)

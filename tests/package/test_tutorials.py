@@ -40,6 +40,8 @@ def shorten(monkeypatch):
     pretrain, all_of_mnist = lab.pretrain_task, lab.load_mnist
 
     def compress(params, loss, data, config=None, **given):
+        if "target_bytes" in given:  # the first net is small enough
+            given["target_bytes"] = [10**9] * len(given["target_bytes"])
         return of_a_tree(params, loss, data, short(config), **given)
 
     def compress_task(task, net, recipe, **given):

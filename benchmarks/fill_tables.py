@@ -35,6 +35,7 @@ def tables() -> dict[Path, dict[str, Callable[[], str]]]:
         },
         ROOT / "docs" / "results.md": {
             **settings,
+            "targets": targets_table,
             "published": published_table,
             "front of lenet-300-100": partial(front_table, "lenet-300-100"),
             "front of lenet-5-caffe": partial(front_table, "lenet-5-caffe"),
@@ -104,6 +105,25 @@ def front_table(net: str) -> str:
         for point in read(f"frontier-{net}.json")["points"]
     ]
     return in_markdown(["", "validation error", "test error", "file", "Han format"], rows)
+
+
+def targets_table() -> str:
+    """What one default and a target make of LeNet-300-100."""
+    content = read("targets-lenet-300-100.json")
+    before = [seed["pretrained"]["test"] for seed in content["seeds"]]
+    rows = [["pretrained", "", percent(sum(before) / len(before)), ""]]
+    for name, summary in content["summary"].items():
+        test, sizes = summary["test_error"], summary["file_bytes"]
+        spread = f"{100 * test['min']:.2f} to {100 * test['max']:.2f}"
+        rows.append(
+            [
+                f"at most {name}" + (" lost" if name.endswith("points") else ""),
+                percent(summary["validation_error"]["mean"]),
+                f"{percent(test['mean'])} ({spread})",
+                f"{size(sizes['mean'])} ({sizes['min']:,} to {sizes['max']:,})",
+            ]
+        )
+    return in_markdown(["target", "validation error", "test error", "file"], rows)
 
 
 def published_table() -> str:

@@ -30,8 +30,11 @@ __all__ = [
 _LIGHT = 0.03
 _CYCLE_EPOCHS = 8
 _CYCLE_WIDTH = 0.3
-# Of the bytes that pruning aims at: the file is not quite proportional to the weights left.
+# Of the bytes that pruning aims at.
 _MARGIN = 0.98
+# A file shrinks by about this share of the weights that are pruned: the fewer there are, the more
+# bits the position of each takes.
+_SAVED = 0.6
 _MOST_LEVELS = 30
 
 
@@ -175,7 +178,7 @@ def next_move(
     size = max(missing, default=0)
     base = max(unpruned, key=lambda n: levels[n].move.tau)
     pruning = _pruning(levels, targets, base, size, config)
-    if config.keep * levels[base].file_bytes <= size:
+    if (1 - _SAVED * (1 - config.keep)) * levels[base].file_bytes <= size:
         return pruning or _cycle(levels, targets, base)
     return _cycle(levels, targets, base) or pruning
 
@@ -256,7 +259,7 @@ def _pruning(
 def _keep_for(size: int, levels: Sequence[Level], tip: int) -> float:
     """The fraction of the weights of a level that fit into a size, judged by the last pruning."""
     move, file_bytes = levels[tip].move, levels[tip].file_bytes
-    saved = 1.0  # bytes per weight pruned, as fractions
+    saved = _SAVED
     if move.kind == "prune" and move.start is not None and move.keep < 1:
         saved = (1 - file_bytes / levels[move.start].file_bytes) / (1 - move.keep)
     return min(1 - (1 - _MARGIN * size / file_bytes) / min(max(saved, 0.3), 1.0), 1.0)

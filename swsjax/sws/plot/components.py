@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 __all__ = ["plot_components"]
 
 
+_MOST_NAMES = 4  # towards a target there are tens of stages, and their names would overlap
+
+
 def plot_components(
     axes: "Sequence[Axes]", history: Sequence[Epoch], *, name: str = WEIGHTS
 ) -> None:
@@ -45,7 +48,8 @@ def plot_components(
     stages = [list(group) for _, group in groupby(history, key=lambda p: p.stage)]
     for stage in stages:
         _draw_paths(above, [p.epoch for p in stage], [p.details.mixtures[name] for p in stage])
-        _draw_name(above, stage, len(stage[0].details.mixtures[name].means))
+        if len(stages) <= _MOST_NAMES:
+            _draw_name(above, stage, len(stage[0].details.mixtures[name].means))
     _draw_counts(below, history)
     for stage, following in pairwise(stages):
         _draw_merges(above, stage[-1], following[0], name)

@@ -35,6 +35,8 @@ _MARGIN = 0.98
 # A file shrinks by about this share of the weights that are pruned: the fewer there are, the more
 # bits the position of each takes.
 _SAVED = 0.6
+# Prunings of a net that may be too much, each half as much as the one before.
+_PRUNINGS = 3
 _MOST_LEVELS = 30
 
 
@@ -250,7 +252,7 @@ def _pruning(
     while pruned := [n for n in _tried(levels, "prune", tip) if n in _within(levels, targets)]:
         tip = min(pruned, key=lambda n: levels[n].file_bytes)
     tried, move = len(_tried(levels, "prune", tip)), levels[tip].move
-    if tried == 2:
+    if tried == _PRUNINGS:
         return None
     least, aimed = config.keep ** (0.5**tried), _keep_for(size, levels, tip)
     return Move("prune", tip, move.tau, max(least, aimed), move.gentle)

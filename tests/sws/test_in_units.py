@@ -1,5 +1,7 @@
 """Weights in units: a net and its copy that stores its weights otherwise end the same."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -177,3 +179,25 @@ def test_what_is_written_has_one_codebook_and_a_unit_for_each_array(pretrained):
     shared = result.history[-1].details.levels
     values = [len(np.unique(leaf)) for leaf in jax.tree.leaves(result.params)]
     assert max(values) <= shared < sum(values) - 1
+
+
+def test_figures_show_weights_where_the_components_are(pretrained):
+    pytest.importorskip("matplotlib")
+    from swsjax.sws.plot.weights import _flat
+
+    result, _, _ = compressed(pretrained, (0.3, 3.0), SHORT)
+    drawn = np.unique(_flat(result.params, result, "weights"))
+    means = np.append(np.asarray(result.mixtures["weights"].means), 0)
+    assert abs(drawn[:, None] - means).min(axis=1).max() < 0.01 * abs(means).max()
+
+
+def test_a_result_is_a_start_in_its_own_units(pretrained):
+    """Units measured again would move the weights away from the components."""
+    params, data, _ = pretrained
+    loss = loss_of((1.0, 1.0))
+    first = compress(params, loss, data, replace(SHORT, soft_epochs=3))
+    still = LearningRates(weights=0.0, means=0.0, mixing=0.0)
+    config = replace(SHORT, soft_epochs=0, hard_epochs=1, hard_learning_rates=still)
+    again = compress(params, loss, data, config, start=first)
+    for name in params:
+        np.testing.assert_allclose(again.params[name], first.params[name], rtol=1e-6)

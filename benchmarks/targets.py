@@ -7,7 +7,6 @@ sizes, a second one goes on from its levels to the loss that may be lost. The ne
 under ``runs/``, and an interrupted run resumes. Writes ``results/targets-lenet-300-100.json``.
 """
 
-import time
 from dataclasses import asdict
 from typing import Any
 
@@ -47,10 +46,9 @@ def run(seed: int) -> dict[str, Any]:
     task = mnist(NET)
     net, _ = pretrained_net(NET, seed)
     folder = RUNS / f"{NET}-targets-seed{seed}"
-    recipe, started = Recipe(swsjax.Config(seed=seed)), time.perf_counter()
+    recipe = Recipe(swsjax.Config(seed=seed))
     sizes = compress_task(task, net, recipe, target_bytes=SIZES, resume=folder)
     loss = compress_task(task, net, recipe, max_loss=MAX_LOSS, resume=folder)
-    seconds = time.perf_counter() - started
     names = [*(f"{size:,} bytes" for size in SIZES), f"{100 * MAX_LOSS:g} points"]
     splits = {"validation": task.dataset.validation, "test": task.dataset.test}
 
@@ -71,7 +69,6 @@ def run(seed: int) -> dict[str, Any]:
         "pretrained": {name: task.error(net, split) for name, split in splits.items()},
         "targets": dict(zip(names, map(figures, outcomes), strict=True)),
         "levels": {"sizes": levels(sizes), "loss": levels(loss)},
-        "seconds": seconds,
     }
     print(found, flush=True)
     return found

@@ -49,7 +49,7 @@ def three_stages(
     >>> feed = feed_of(jnp.zeros(1000), 128)
     >>> loss = lambda weights, carried, batch: (jnp.zeros(()), carried)
     >>> [(stage.name, stage.epochs) for stage in three_stages(Config(), loss, loss, feed)]
-    [('soft', 30), ('hard', 20), ('prune', 0)]
+    [('soft', 30), ('hard', 20), ('prune', 24)]
     """
     kinds = (config.soft_learning_rates, config.hard_learning_rates, config.prune_learning_rates)
     epochs = (config.soft_epochs, config.hard_epochs, config.prune_epochs)

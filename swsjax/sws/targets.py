@@ -35,7 +35,7 @@ _MARGIN = 0.98
 # A file shrinks by about this share of the weights that are pruned: the fewer there are, the more
 # bits the position of each takes.
 _SAVED = 0.6
-# Prunings of a net that may be too much, each half as much as the one before.
+# Prunings that may be too much before the walk ends.
 _PRUNINGS = 3
 _MOST_LEVELS = 30
 
@@ -227,10 +227,6 @@ def _reached(levels: Sequence[Level], targets: Targets, size: int) -> bool:
     return any(levels[n].file_bytes <= size for n in _within(levels, targets))
 
 
-def _tried(levels: Sequence[Level], kind: str, start: int) -> list[int]:
-    return [n for n, level in enumerate(levels) if level.move[:2] == (kind, start)]
-
-
 def _cycle(levels: Sequence[Level], targets: Targets, base: int) -> Move | None:
     """The next cycle from a level: with twice its tau, or sqrt(2) times if that was too much."""
     move = levels[base].move
@@ -245,17 +241,22 @@ def _cycle(levels: Sequence[Level], targets: Targets, base: int) -> Move | None:
 def _pruning(
     levels: Sequence[Level], targets: Targets, base: int, size: int, config: Config
 ) -> Move | None:
-    """The next pruning of a level, or of what was pruned from it; half as much if that failed."""
-    if not config.prune_epochs:
+    """The next pruning of a level, or of what was pruned from it; half as much after each failure.
+
+    Failures are counted along the whole chain: with more attempts, one would seem to succeed by
+    chance, as the loss is measured on a finite set.
+    """
+    tip, failed = base, 0
+    while pruned := [n for n, level in enumerate(levels) if level.move[:2] == ("prune", tip)]:
+        kept = [n for n in pruned if _is_within(levels[n], targets)]
+        failed += len(pruned) - len(kept)
+        if not kept:
+            break
+        tip = min(kept, key=lambda n: levels[n].file_bytes)
+    if not config.prune_epochs or failed == _PRUNINGS:
         return None
-    tip = base
-    while pruned := [n for n in _tried(levels, "prune", tip) if n in _within(levels, targets)]:
-        tip = min(pruned, key=lambda n: levels[n].file_bytes)
-    tried, move = len(_tried(levels, "prune", tip)), levels[tip].move
-    if tried == _PRUNINGS:
-        return None
-    least, aimed = config.keep ** (0.5**tried), _keep_for(size, levels, tip)
-    return Move("prune", tip, move.tau, max(least, aimed), move.gentle)
+    least, aimed = config.keep ** (0.5**failed), _keep_for(size, levels, tip)
+    return Move("prune", tip, levels[tip].move.tau, max(least, aimed), levels[tip].move.gentle)
 
 
 def _keep_for(size: int, levels: Sequence[Level], tip: int) -> float:

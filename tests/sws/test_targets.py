@@ -170,6 +170,21 @@ def test_pruning_aims_at_the_bytes(saved):
     assert 10_500 < levels[-1].file_bytes <= 12_000
 
 
+def test_three_prunings_may_fail():
+    """However many succeed in between."""
+    failing = iter([True, False, True, False, False, True])
+
+    def figures(move, start):
+        if move.kind != "prune":
+            return front()(move, start)
+        return (1.0 if next(failing) else 0.012), round(0.9 * start.file_bytes)
+
+    levels = walked(figures, Targets(0.02))
+    keeps = [level.move.keep for level in levels if level.move.kind == "prune"]
+    roots = [1, 2, 2, 4, 4, 4]
+    assert keeps == pytest.approx([0.6 ** (1 / root) for root in roots])
+
+
 def test_without_pruning_cycles_go_on():
     targets = Targets(float("inf"), (10_000,))
     levels = walked(front(), targets, replace(CONFIG, prune_epochs=0))

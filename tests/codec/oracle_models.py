@@ -134,7 +134,11 @@ def product(level, unit):
     """Return the pattern of the product of two float32 patterns."""
     if not math.isfinite(number(level)):
         return level
-    return struct.unpack(">I", struct.pack(">f", number(level) * number(unit)))[0]
+    exact = number(level) * number(unit)
+    try:
+        return struct.unpack(">I", struct.pack(">f", exact))[0]
+    except OverflowError:  # a level of other leaves, with the unit of this one
+        return 0x7F800000 | (0x80000000 if exact < 0 else 0)
 
 
 class Units:

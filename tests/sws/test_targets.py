@@ -41,7 +41,7 @@ def front(steep=0.5, lost=0.02, pruned=1.0, saved=0.5):
         if move.kind == "prune":
             file_bytes = start.file_bytes * (1 - saved * (1 - move.keep))
             loss = start.loss + pruned * 0.01 * (1 - move.keep)
-        return loss, round(file_bytes)
+        return loss, max(round(file_bytes), 50)  # no file is empty
 
     return figures
 

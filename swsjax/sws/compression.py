@@ -19,7 +19,7 @@ from swsjax.errors import ConfigError, SwsjaxWarning
 from swsjax.sws.advice import checked, warn_before
 from swsjax.sws.config import Config
 from swsjax.sws.grid import range_of
-from swsjax.sws.job import Job
+from swsjax.sws.job import Job, Quantised
 from swsjax.sws.plans import Stages, three_stages
 from swsjax.sws.prior import GaussianMixture, init_mixture
 from swsjax.sws.stages import made_once, started
@@ -194,7 +194,7 @@ def compress(
         if config.tau is None:
             return _walked(job, config, wanted, None if resume is None else path_of(resume, FOLDER))
         state, history = job.run(config, started(net, mixtures), resume)
-        return _result(job, state, history, config)
+        return _result(job, state, history, job.quantised(state, config))
 
 
 class _Wanted(NamedTuple):
@@ -243,12 +243,11 @@ def _walked(job: Job, config: Config, wanted: _Wanted, folder: Path | None) -> R
         rebuilt = job.net.rebuild(net.weights, net.statistics)
         outcomes.append(Outcome(*rebuilt, level.loss, level.file_bytes, reached, text))
     assert state is not None
-    result = _result(job, state, found.history, config)
+    result = _result(job, state, found.history, net)
     return result._replace(levels=found.levels, outcomes=outcomes)
 
 
-def _result(job: Job, state: TrainState, history: list[Epoch], config: Config) -> Result:
-    net = job.quantised(state, config)
+def _result(job: Job, state: TrainState, history: list[Epoch], net: Quantised) -> Result:
     before, _ = job.net.rebuild(net.retrained, net.carried)
     compressed, aux = job.net.rebuild(net.weights, net.statistics)
     units = net.carried.units if isinstance(net.carried, Carried) else None

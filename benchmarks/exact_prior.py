@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 from common.results import RESULTS, made_by, measured, write
-from common.rows import mnist, pretrained_net
+from common.rows import pretrained_net, task_of
 
 import swsjax
 from swsjax.lab import Variables
@@ -41,7 +41,7 @@ def main() -> None:
 
 
 def run(net: Variables, config: swsjax.Config) -> dict[str, Any]:
-    task = mnist(NET)
+    task = task_of(NET)
     started = time.perf_counter()
     result = compress_task(task, net, Recipe(config))
     seconds = time.perf_counter() - started

@@ -19,7 +19,7 @@ import jax
 import numpy as np
 import optax
 from common.results import RESULTS, made_by, read, write
-from common.rows import mnist, pretrained_net, unpruned
+from common.rows import pretrained_net, task_of, unpruned
 from common.variants import (
     Then,
     dead_units_removed,
@@ -242,7 +242,7 @@ def main(*chosen: str) -> None:
 
 
 def run(experiment: Experiment, seed: int) -> dict[str, Any]:
-    task, (net, _, data) = mnist(NET), start_of(seed)
+    task, (net, _, data) = task_of(NET), start_of(seed)
     try:
         result, seconds = retrained(experiment._replace(name="", then=None), seed)
     except RetrainingError as error:
@@ -289,7 +289,7 @@ def retrained(experiment: Experiment, seed: int) -> tuple[Result, float]:
 
 def losses(experiment: Experiment) -> list[LossWithAux]:
     """Loss of the soft and the hard stage, and loss of the pruning stage."""
-    task = mnist(NET)
+    task = task_of(NET)
     if experiment.loss is not None:
         return [experiment.loss(task)] * 2
     return [
@@ -305,7 +305,7 @@ def start_of(seed: int) -> tuple[Variables, Result, dict[str, jax.Array]]:
     recipe = RECIPES[NET].balanced
     recipe = recipe._replace(config=replace(recipe.config, seed=seed))
     start, _ = unpruned(NET, recipe, [net])
-    return net, start, mnist(NET).data([net])
+    return net, start, task_of(NET).data([net])
 
 
 if __name__ == "__main__":

@@ -1,55 +1,84 @@
-"""What one default and a target make of LeNet-300-100: three seeds, no search, no settings.
+"""What one default and a target make of a net: three seeds, no search, no settings.
 
-    SWSJAX_DATA=... python benchmarks/targets.py
+    SWSJAX_DATA=... python benchmarks/targets.py lenet-300-100
+    SWSJAX_DATA=... python benchmarks/targets.py lenet-5-caffe
+    SWSJAX_DATA=... python benchmarks/targets.py resnet-8
 
-From the pretrained nets of the rows, distilled from the net itself. One run per seed passes all
-sizes, a second one goes on from its levels to the loss that may be lost. The nets on the way are
-under ``runs/``, and an interrupted run resumes. Writes ``results/targets-lenet-300-100.json``.
+From pretrained nets, distilled from the net itself, with the augmentation of its pretraining. One
+run per seed passes all sizes, a second one goes on from its levels to the loss that may be lost.
+The nets on the way are under ``runs/``, and an interrupted run resumes. Writes
+``results/targets-NET.json``.
 """
 
+import argparse
 from dataclasses import asdict
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 from common.results import RESULTS, RUNS, made_by, measured, write
-from common.rows import mnist, pretrained_net
+from common.rows import pretrained_net, task_of
 
 import swsjax
 from swsjax.lab import NETS, Variables
 from swsjax.sws import Outcome, Result
 from swsjax.sws.recipes import Recipe, compress_task
 
-NET = "lenet-300-100"
 SEEDS = (0, 1, 2)
-SIZES = (8_000, 4_000, 3_000)
-MAX_LOSS = 0.003
-OUT = RESULTS / f"targets-{NET}.json"
+
+
+class Wanted(NamedTuple):
+    """What is asked for."""
+
+    sizes: tuple[int, ...]
+    """Bytes of files; none for the loss alone."""
+    max_loss: float
+    """Of the validation error."""
+
+
+NETS_AND_TARGETS = {
+    "lenet-300-100": Wanted((8_000, 4_000, 3_000), 0.003),
+    "lenet-5-caffe": Wanted((2_400, 1_500), 0.002),
+    "resnet-8": Wanted((), 0.01),
+}
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("net", choices=NETS_AND_TARGETS)
+    net = parser.parse_args().net
+    wanted = NETS_AND_TARGETS[net]
+    out = RESULTS / f"targets-{net}.json"
     settings = {
-        "net": NET,
+        "net": net,
         "config": swsjax.Config().to_dict(),
-        "target_bytes": list(SIZES),
-        "max_loss": MAX_LOSS,
-        "pretraining": asdict(NETS[NET].pretraining),
+        "target_bytes": list(wanted.sizes),
+        "max_loss": wanted.max_loss,
+        "pretraining": asdict(NETS[net].pretraining),
     }
-    rows = measured(OUT, settings)
+    rows = measured(out, settings)
     for seed in SEEDS[len(rows) :]:
-        rows.append(run(seed))
+        rows.append(run(net, wanted, seed))
         found = {"summary": summary(rows), "seeds": rows}
-        write(OUT, made_by("targets.py") | settings | found)
+        write(out, made_by(f"targets.py {net}") | settings | found)
 
 
-def run(seed: int) -> dict[str, Any]:
+def run(net: str, wanted: Wanted, seed: int) -> dict[str, Any]:
     """Both runs of a seed; the test images are looked at once, at the end."""
-    task = mnist(NET)
-    net, _ = pretrained_net(NET, seed)
-    folder = RUNS / f"{NET}-targets-seed{seed}"
-    recipe = Recipe(swsjax.Config(seed=seed))
-    sizes = compress_task(task, net, recipe, target_bytes=SIZES, resume=folder)
-    loss = compress_task(task, net, recipe, max_loss=MAX_LOSS, resume=folder)
-    names = [*(f"{size:,} bytes" for size in SIZES), f"{100 * MAX_LOSS:g} points"]
+    task = task_of(net)
+    pretrained, _ = pretrained_net(net, seed)
+    compressed = partial(
+        compress_task,
+        task,
+        pretrained,
+        Recipe(swsjax.Config(seed=seed)),
+        augment=NETS[net].pretraining.augment(),
+        resume=RUNS / f"{net}-targets-seed{seed}",
+    )
+    runs = [compressed(max_loss=wanted.max_loss)]
+    if wanted.sizes:
+        runs.insert(0, compressed(target_bytes=wanted.sizes))
+    names = [*(f"{size:,} bytes" for size in wanted.sizes), f"{100 * wanted.max_loss:g} points"]
     splits = {"validation": task.dataset.validation, "test": task.dataset.test}
 
     def figures(outcome: Outcome) -> dict[str, Any]:
@@ -63,12 +92,12 @@ def run(seed: int) -> dict[str, Any]:
             "text": outcome.text,
         }
 
-    outcomes = [*sizes.outcomes, *loss.outcomes]
+    outcomes = [outcome for result in runs for outcome in result.outcomes]
     found = {
         "seed": seed,
-        "pretrained": {name: task.error(net, split) for name, split in splits.items()},
+        "pretrained": {name: task.error(pretrained, split) for name, split in splits.items()},
         "targets": dict(zip(names, map(figures, outcomes), strict=True)),
-        "levels": {"sizes": levels(sizes), "loss": levels(loss)},
+        "levels": dict(zip(["sizes", "loss"][-len(runs) :], map(levels, runs), strict=True)),
     }
     print(found, flush=True)
     return found

@@ -4,9 +4,10 @@
     SWSJAX_DATA=... python benchmarks/wrn_16_4.py --net resnet-8 --images 2000 --epochs 2
 
 Pretrains with SGD, crops and flips, then compresses to the sizes below by the default settings,
-distilled from the net itself without augmentation. Everything is kept under ``--folder``: the
-pretrained net, the nets on the way, the log; started again, it goes on after the last epoch. Writes
-the files and ``results.json`` there; ``--out`` also writes it among the results.
+distilled from the net itself on images cropped and flipped in the same way. Everything is kept
+under ``--folder``: the pretrained net, the nets on the way, the log; started again, it goes on
+after the last epoch. Writes the files and ``results.json`` there; ``--out`` also writes it among
+the results.
 """
 
 import argparse
@@ -55,6 +56,7 @@ def main() -> None:
         task,
         net,
         Recipe(config),
+        augment=NETS[options.net].pretraining.augment(),
         target_bytes=options.sizes,
         callback=log,
         resume=folder / "state",

@@ -19,12 +19,20 @@ import swsjax
 from common.results import RUNS, made_by, measured, write
 from swsjax.file import load_checkpoint, save_checkpoint
 from swsjax.file.atomic import write_bytes
-from swsjax.lab import NETS, Task, Variables, classification, load_mnist, pretrain_task
+from swsjax.lab import (
+    NETS,
+    Task,
+    Variables,
+    classification,
+    load_cifar10,
+    load_mnist,
+    pretrain_task,
+)
 from swsjax.sws import LearningRates, Result
 from swsjax.sws.recipes import Recipe, compress_task, errors_of, teacher_seeds
 from swsjax.training import Epoch
 
-__all__ = ["Row", "add_seeds", "mnist", "pretrained_net", "pruned", "unpruned"]
+__all__ = ["Row", "add_seeds", "pretrained_net", "pruned", "task_of", "unpruned"]
 
 
 class Row(NamedTuple):
@@ -65,7 +73,7 @@ def _run(row: Row, seed: int) -> dict[str, Any]:
 
     The test images are looked at once, at the end.
     """
-    task = mnist(row.net)
+    task = task_of(row.net)
     recipe = row.recipe._replace(config=replace(row.recipe.config, seed=seed))
     seeds = [seed, *teacher_seeds(seed, recipe.teachers)]
     nets, took = zip(*(pretrained_net(row.net, one) for one in seeds), strict=True)
@@ -84,14 +92,15 @@ def _run(row: Row, seed: int) -> dict[str, Any]:
 
 
 @cache
-def mnist(net: str) -> Task:
-    """A net of ``lab.NETS`` on MNIST."""
-    return classification(NETS[net].model, load_mnist())
+def task_of(net: str) -> Task:
+    """A net of ``lab.NETS`` on the data that it was designed for."""
+    data = load_mnist() if net.startswith("lenet") else load_cifar10()
+    return classification(NETS[net].model, data)
 
 
 def pretrained_net(net: str, seed: int) -> tuple[Variables, float]:
     """The pretrained net of a seed, and the seconds that the pretraining took."""
-    task, config = mnist(net), replace(NETS[net].pretraining, seed=seed)
+    task, config = task_of(net), replace(NETS[net].pretraining, seed=seed)
     folder = _folder(f"{net}-pretrained-seed{seed}", config)
     if not folder.exists():
         trained = pretrain_task(task, config, callback=_stopwatch(folder))
@@ -131,7 +140,7 @@ def _retrained(
     """What ``compress_task`` returns, with its state in the folder, and the seconds it took."""
     pretrained, *teachers = nets
     result = compress_task(
-        mnist(net),
+        task_of(net),
         pretrained,
         recipe,
         teachers=teachers,

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from common.rows import mnist
+from common.rows import task_of
 from swsjax import HyperPriors, LearningRates, PretrainConfig, compress
 from swsjax.lab import pretrain_task
 from swsjax.sws import LEARNED, hard, init, init_mixture, make_step, soft
@@ -68,7 +68,7 @@ def epochs_of(net: str, images: int, *, soft_epochs: int = 0) -> list[Run]:
         images: number of images, in batches of ``BATCH``.
         soft_epochs: epochs of a soft stage before.
     """
-    task = mnist(net)
+    task = task_of(net)
     params, aux = pretrain_task(task, PretrainConfig(epochs=1))
     every = task.data()
     mixture = init_mixture(-0.5, 0.5, components=COMPONENTS - 1, std=SIGMA)

@@ -105,6 +105,7 @@ def run_compress(options: argparse.Namespace) -> None:
             pretrained,
             recipe,
             teachers=_teachers(options, task, recipe.teachers, show),
+            augment=NETS[options.model].pretraining.augment(),
             callback=show.epoch,
             resume=state,
             **targets,

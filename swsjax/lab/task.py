@@ -70,10 +70,12 @@ class Task(NamedTuple):
             "inputs": jnp.asarray(self.dataset.train.images),
             "labels": jnp.asarray(self.dataset.train.labels, jnp.int32),
         }
-        if teachers:
-            logits = [self.logits(net, self.dataset.train.images) for net in teachers]
-            data["teacher"] = jnp.mean(jnp.stack(logits), axis=0)
-        return data
+        return self.taught(data, teachers) if teachers else data
+
+    def taught(self, batch: dict[str, Array], teachers: Sequence[Variables]) -> dict[str, Array]:
+        """A batch with the mean of the teachers' logits under ``"teacher"``."""
+        logits = [self.logits(net, batch["inputs"]) for net in teachers]
+        return batch | {"teacher": jnp.mean(jnp.stack(logits), axis=0)}
 
     def whole(self, net: Variables) -> dict[str, Any]:
         """One tree of parameters and statistics, as a file holds it."""

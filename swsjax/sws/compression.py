@@ -34,6 +34,7 @@ from swsjax.sws.walk import (
     stored_bytes,
     walk,
 )
+from swsjax.training.augment import Augment
 from swsjax.training.epochs import TrainState, caches_cleared, compiled_loop, indexed_step
 from swsjax.training.history import Epoch, error_of
 from swsjax.training.loop import feed_of
@@ -83,6 +84,7 @@ def compress(
     target_bytes: int | Sequence[int] | None = None,
     aux: Any = None,
     rules: Rules = (),
+    augment: Augment | None = None,
     prune_loss_fn: Loss | LossWithAux | None = None,
     start: Result | None = None,
     stages: Stages = three_stages,
@@ -112,6 +114,8 @@ def compress(
             and random keys; a pytree of arrays.
         rules: which leaves are compressed, and in which group; ``select(params, rules)`` shows
             what they do.
+        augment: ``augment(key, batch) -> batch``, applied to every batch inside the compiled step:
+            what the net was pretrained with, such as ``crop_and_flip``.
         prune_loss_fn: loss of the pruning stage, if it differs.
         start: an earlier result of the same net, whose retrained weights and mixtures are the
             start: with ``soft_epochs=0, hard_epochs=0`` it is pruned further.
@@ -169,7 +173,9 @@ def compress(
     wanted = _Wanted(max_loss, _sizes(target_bytes))
     _check_wanted(wanted, config, start)
     net = _taken_apart(params, aux, rules, config)
-    feed = feed_of(data, config.batch_size, least_steps=config.least_steps, mesh=mesh)
+    feed = feed_of(
+        data, config.batch_size, least_steps=config.least_steps, mesh=mesh, augment=augment
+    )
     losses = tuple(checked(net.loss(loss)) for loss in (loss_fn, prune_loss_fn or loss_fn))
     if start is None:
         warn_before(config, net.weights.groups)
@@ -177,7 +183,7 @@ def compress(
     else:
         net, mixtures = _started(net, start, rules, config), start.mixtures
     if not isinstance(data, Stream):
-        batch = _batch_of(feed.data, config.batch_size)
+        batch = feed.batch_shapes()
         for loss in losses[: 1 if prune_loss_fn is None else 2]:
             jax.eval_shape(loss, net.weights, net.carried, batch)
 
@@ -213,7 +219,7 @@ def _walked(job: Job, config: Config, wanted: _Wanted, folder: Path | None) -> R
     before, most = allowed(job.loss, job.net, most, share)
     # Without validation data nothing says how far to go: the first net that keeps its loss.
     known = job.error is not None or wanted.max_loss is not None or wanted.sizes
-    targets = Targets(before + most, wanted.sizes if known else (ANY_SIZE,))
+    targets = Targets(before, before + most, wanted.sizes if known else (ANY_SIZE,))
 
     def run(
         number: int, move: Move, start: TrainState | None, done: int
@@ -237,7 +243,7 @@ def _walked(job: Job, config: Config, wanted: _Wanted, folder: Path | None) -> R
         level, state = found.levels[number], found.states[number]
         assert state is not None
         net = job.quantised(state, config)
-        reached, text = outcome_text(found.levels, number, targets, size, before)
+        reached, text = outcome_text(found.levels, number, targets, size)
         if not reached:
             warnings.warn(text, SwsjaxWarning, stacklevel=3)
         rebuilt = job.net.rebuild(net.weights, net.statistics)
@@ -312,13 +318,6 @@ def _check_tau(config: Config) -> None:
         first = config.tau(jnp.zeros((), jnp.int32))
         if not (is_number(first) and 0 <= first < float("inf")):
             raise ConfigError(f"tau must return numbers that are not negative, got {first!r}")
-
-
-def _batch_of(data: Any, batch_size: int) -> Any:
-    """Shapes of a batch."""
-    return jax.tree.map(
-        lambda array: jax.ShapeDtypeStruct((batch_size, *array.shape[1:]), array.dtype), data
-    )
 
 
 def _first_mixtures(net: Net, config: Config) -> dict[str, GaussianMixture]:

@@ -14,10 +14,13 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
+from jax import Array
+
 from swsjax.lab.task import Task, Variables
 from swsjax.sws.compression import Result, compress
 from swsjax.sws.config import LEARNED, Config
 from swsjax.sws.rates import LearningRates
+from swsjax.training.augment import Augment
 from swsjax.training.losses import distillation
 
 __all__ = [
@@ -102,22 +105,24 @@ def compress_task(
     recipe: Recipe,
     *,
     teachers: Sequence[Variables] = (),
+    augment: Augment | None = None,
     **options: Any,
 ) -> Result:
     """Compress a pretrained net of a task, distilled from itself; see ``compress``.
 
-    The loss is distillation from the pretrained net, mixed with cross-entropy, on the training
-    images without augmentation, at the recipe's temperature, and at ``PRUNE_TEMPERATURE`` in the
-    pruning stage. With more teachers, pretrained from other seeds, the target is the mean of their
-    logits: it is more often right, and more certain about doubtful images, than a single net's
-    (Hinton, Vinyals, Dean, arXiv 1503.02531). The error in the history is that of the validation
-    images.
+    The loss is distillation from the pretrained net, mixed with cross-entropy, at the recipe's
+    temperature, and at ``PRUNE_TEMPERATURE`` in the pruning stage. With more teachers, pretrained
+    from other seeds, the target is the mean of their logits: it is more often right, and more
+    certain about doubtful images, than a single net's (Hinton, Vinyals, Dean, arXiv 1503.02531).
+    The error in the history is that of the validation images.
 
     Args:
         task: net and data.
         net: pretrained.
         recipe: settings.
         teachers: further pretrained nets of the task.
+        augment: what changes the images in training, such as ``crop_and_flip``. The teachers see
+            the changed images, in every step; without it their logits are computed once.
         **options: those of ``compress``, such as ``callback`` and ``resume``.
 
     >>> from swsjax.lab import LeNet300100, classification, load_digits, pretrain_task
@@ -135,12 +140,19 @@ def compress_task(
         )
         for temperature in (recipe.temperature, PRUNE_TEMPERATURE)
     )
+    teachers = [net, *teachers]
+
+    def augmented(key: Array, batch: dict[str, Array]) -> dict[str, Array]:
+        assert augment is not None
+        return task.taught(augment(key, batch), teachers)
+
     return compress(
         net.params,
         loss,
-        task.data([net, *teachers]),
+        task.data(teachers if augment is None else ()),
         recipe.config,
         aux=net.aux,
+        augment=None if augment is None else augmented,
         prune_loss_fn=prune_loss,
         evaluate=lambda *net: task.error(Variables(*net), task.dataset.validation),
         **options,

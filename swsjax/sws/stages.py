@@ -120,9 +120,8 @@ def made_once(feed: Feed) -> Made:
         nodes: tuple[tuple[str, int], ...] | None,
         **settings: Any,
     ) -> Step:
-        return make_step(
-            loss_fn, optimizer, nodes=None if nodes is None else dict(nodes), **settings
-        )
+        given = None if nodes is None else dict(nodes)
+        return feed.augmented(make_step(loss_fn, optimizer, nodes=given, **settings))
 
     return Made(step, cache(lambda loss_fn: estimator(loss_fn, feed)))
 

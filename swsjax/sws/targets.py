@@ -1,10 +1,11 @@
 """Which net to make next on the way to a target: a pure function of the nets that were made so far.
 
 A walk begins with one annealing from the pretrained net under a light prior, which keeps the net,
-and goes on in cycles: a short annealing and a short hard stage, with tau doubled each time. Each
-ends at a smaller file and a larger loss. A cycle that exceeds the largest loss is repeated from
-the net before with half the step; then pruning goes on from the best net. Every net that was made
-is a level, and the levels together are a front of loss against bytes.
+and goes on in cycles: a short annealing and a short hard stage, with tau doubled each time, or four
+times as large while the end is far. Each ends at a smaller file and a larger loss. A cycle that
+exceeds the largest loss is repeated from the net before with half the step; then pruning goes on
+from the best net. Every net that was made is a level, and the levels together are a front of loss
+against bytes.
 """
 
 from collections.abc import Sequence
@@ -30,6 +31,10 @@ __all__ = [
 _LIGHT = 0.03
 _CYCLE_EPOCHS = 8
 _CYCLE_WIDTH = 0.3
+# A doubling of tau takes about a quarter of the bytes. The end is far while two of them would stay
+# above the bytes that are wanted, and while little of the loss that is allowed has been lost.
+_FAR_BYTES = 2.5
+_FAR_LOSS = 0.25
 # Of the bytes that pruning aims at.
 _MARGIN = 0.98
 # A file shrinks by about this share of the weights that are pruned: the fewer there are, the more
@@ -70,8 +75,10 @@ _LADDER = (
 class Targets(NamedTuple):
     """Where a walk ends."""
 
+    before: float
+    """Loss of the pretrained net, as the walk measures it."""
     limit: float
-    """Largest loss of a net that is acceptable, as the walk measures it."""
+    """Largest loss of a net that is acceptable."""
     sizes: tuple[int, ...] = ()
     """Bytes of the files that are wanted, from large to small; none asks for the smallest file
     within the limit."""
@@ -162,10 +169,11 @@ def next_move(
         tau: of the first annealing.
         config: settings of the walk.
 
-    >>> next_move([], Targets(0.02), tau=1e-7, config=Config())
+    >>> targets = Targets(before=0.014, limit=0.016)
+    >>> next_move([], targets, tau=1e-7, config=Config())
     Move(kind='anneal', start=None, tau=1e-07, keep=1.0, gentle=0)
     >>> level = Level(Move("anneal", None, 1e-7), loss=0.015, file_bytes=20_000)
-    >>> next_move([level], Targets(0.02), tau=1e-7, config=Config())
+    >>> next_move([level], targets, tau=1e-7, config=Config())
     Move(kind='cycle', start=0, tau=2e-07, keep=1.0, gentle=0)
     """
     unpruned = [n for n in _within(levels, targets) if levels[n].move.kind != "prune"]
@@ -181,8 +189,8 @@ def next_move(
     base = max(unpruned, key=lambda n: levels[n].move.tau)
     pruning = _pruning(levels, targets, base, size, config)
     if (1 - _SAVED * (1 - config.keep)) * levels[base].file_bytes <= size:
-        return pruning or _cycle(levels, targets, base)
-    return _cycle(levels, targets, base) or pruning
+        return pruning or _cycle(levels, targets, base, size)
+    return _cycle(levels, targets, base, size) or pruning
 
 
 def chosen(levels: Sequence[Level], targets: Targets) -> list[int]:
@@ -197,7 +205,7 @@ def chosen(levels: Sequence[Level], targets: Targets) -> list[int]:
 
     >>> moves = [Move("anneal", None, 1e-7), Move("cycle", 0, 2e-7)]
     >>> levels = [Level(moves[0], 0.015, 20_000), Level(moves[1], 0.018, 15_000)]
-    >>> chosen(levels, Targets(0.02)), chosen(levels, Targets(0.02, (21_000, 9_000)))
+    >>> chosen(levels, Targets(0.01, 0.02)), chosen(levels, Targets(0.01, 0.02, (21_000, 9_000)))
     ([1], [0, 1])
     """
     within = _within(levels, targets)
@@ -227,12 +235,14 @@ def _reached(levels: Sequence[Level], targets: Targets, size: int) -> bool:
     return any(levels[n].file_bytes <= size for n in _within(levels, targets))
 
 
-def _cycle(levels: Sequence[Level], targets: Targets, base: int) -> Move | None:
-    """The next cycle from a level: with twice its tau, or sqrt(2) times if that was too much."""
-    move = levels[base].move
+def _cycle(levels: Sequence[Level], targets: Targets, base: int, size: int) -> Move | None:
+    """The next cycle from a level: with two or four times its tau, or less if that was too much."""
+    move, loss, file_bytes = levels[base]
+    little = targets.before + _FAR_LOSS * (targets.limit - targets.before)
+    is_far = file_bytes > _FAR_BYTES * size and loss <= little
     failed = (level for level in levels if not _is_within(level, targets))
     too_much = min((level.move.tau for level in failed if level.move.kind == "cycle"), default=inf)
-    for factor in (2.0, 2**0.5):
+    for factor in (4.0, 2.0, 2**0.5) if is_far else (2.0, 2**0.5):
         if factor * move.tau < 0.99 * too_much:
             return Move("cycle", base, factor * move.tau, gentle=move.gentle)
     return None

@@ -103,9 +103,9 @@ def walk(
 
     >>> made = lambda number, move, start, before: (move.tau, [])
     >>> figures = lambda tau: (1e4 * tau, int(1e-3 / tau))  # heavier priors, larger losses
-    >>> found = walk(made, figures, Targets(0.01), Config(prune_epochs=0), weights=300_000)
+    >>> found = walk(made, figures, Targets(0.0, 0.01), Config(prune_epochs=0), weights=300_000)
     >>> [f"{level.loss:.3f} {level.file_bytes:,}" for level in found.levels]
-    ['0.001 10,000', '0.002 5,000', '0.004 2,500', '0.008 1,250', '0.016 625', '0.011 883']
+    ['0.001 10,000', '0.004 2,500', '0.008 1,250', '0.016 625', '0.011 883']
     """
     levels: list[Level] = []
     states: list[TrainState | None] = []
@@ -186,7 +186,7 @@ def _storable(leaf: Any) -> bool:
 
 
 def outcome_text(
-    levels: list[Level], number: int, targets: Targets, size: int | None, before: float
+    levels: list[Level], number: int, targets: Targets, size: int | None
 ) -> tuple[bool, str]:
     """Return whether a target was reached, and a sentence about it.
 
@@ -195,21 +195,20 @@ def outcome_text(
         number: the level that was chosen.
         targets: of the walk.
         size: bytes that were asked for; None for the smallest file within the limit.
-        before: loss of the pretrained net.
 
     >>> levels = [Level(Move("anneal", None, 1e-7), 0.015, 20_000)]
-    >>> outcome_text(levels, 0, Targets(0.02), None, 0.0125)
+    >>> outcome_text(levels, 0, Targets(0.0125, 0.02), None)
     (True, '20,000 bytes at a loss of 0.015, 0.0025 above the pretrained net (0.0075 allowed)')
-    >>> outcome_text(levels, 0, Targets(0.02, (9_000,)), 9_000, 0.0125)[0]
+    >>> outcome_text(levels, 0, Targets(0.0125, 0.02, (9_000,)), 9_000)[0]
     False
     """
     level = levels[number]
     here = (
         f"{level.file_bytes:,} bytes at a loss of {level.loss:.4g}, "
-        f"{level.loss - before:.2g} above the pretrained net"
+        f"{level.loss - targets.before:.2g} above the pretrained net"
     )
     if isfinite(targets.limit):
-        here += f" ({targets.limit - before:.2g} allowed)"
+        here += f" ({targets.limit - targets.before:.2g} allowed)"
     if level.loss > targets.limit:
         return False, f"not reached: the net that keeps most has {here}"
     if size is None:

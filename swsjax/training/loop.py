@@ -53,11 +53,34 @@ class Feed(NamedTuple):
     """Passes through the data per epoch."""
     mesh: Mesh | None
     """Devices to divide each batch over."""
+    augment: Augment | None = None
+    """Changes each batch."""
 
     @property
     def steps(self) -> int:
         """Steps per epoch."""
         return self.passes * (self.size // self.batch_size)
+
+    def augmented(self, step: Step) -> Step:
+        """A step that augments its batch first, by a key of its state's key and step number."""
+        augment = self.augment
+        if augment is None:
+            return step
+
+        def on_augmented(state: TrainState, batch: Any) -> tuple[TrainState, Any]:
+            return step(state, augment(_augment_key(state), batch))
+
+        return on_augmented
+
+    def batch_shapes(self) -> Any:
+        """Shapes and types of a batch of arrays, after ``augment``."""
+        batch = jax.tree.map(
+            lambda array: jax.ShapeDtypeStruct((self.batch_size, *array.shape[1:]), array.dtype),
+            self.data,
+        )
+        if self.augment is None:
+            return batch
+        return jax.eval_shape(self.augment, jax.random.key(0), batch)
 
     def epoch(self, step: Step, state: TrainState, number: int) -> tuple[TrainState, Any]:
         """Run one epoch, the one with this number from 0; the mean info over its steps."""
@@ -74,7 +97,14 @@ class Feed(NamedTuple):
         return state, jax.tree.map(lambda *figures: sum(figures) / len(figures), *infos)
 
 
-def feed_of(data: Any, batch_size: int, *, least_steps: int = 1, mesh: Mesh | None = None) -> Feed:
+def feed_of(
+    data: Any,
+    batch_size: int,
+    *,
+    least_steps: int = 1,
+    mesh: Mesh | None = None,
+    augment: Augment | None = None,
+) -> Feed:
     """Check training data and put them on the devices.
 
     Args:
@@ -82,15 +112,21 @@ def feed_of(data: Any, batch_size: int, *, least_steps: int = 1, mesh: Mesh | No
         batch_size: examples per step.
         least_steps: fewest steps per epoch; small data are passed through several times.
         mesh: devices to train on.
+        augment: as for ``train``.
 
     Raises:
         ConfigError: the data do not make up a batch, are not arrays of numbers, or do not fit the
-            mesh.
+            mesh; augment is no function.
 
     >>> feed = feed_of(jnp.zeros((10, 3)), 5, least_steps=7)
     >>> feed.passes, feed.steps
     (4, 8)
     """
+    if augment is not None and not callable(augment):
+        raise ConfigError(
+            "augment must be a function of a key and a batch, got a "
+            f"{type(augment).__name__}; crop_and_flip is one"
+        )
     if mesh is not None:
         mesh = check_mesh(mesh, batch_size)
     if isinstance(data, Stream):
@@ -98,7 +134,8 @@ def feed_of(data: Any, batch_size: int, *, least_steps: int = 1, mesh: Mesh | No
     else:
         size = check_data(data, batch_size)
         data = replicate(jax.tree.map(jnp.asarray, data), mesh)
-    return Feed(data, size, batch_size, -(-least_steps // (size // batch_size)), mesh)
+    passes = -(-least_steps // (size // batch_size))
+    return Feed(data, size, batch_size, passes, mesh, augment)
 
 
 class Phase(NamedTuple):
@@ -208,9 +245,9 @@ def train(
     1.0
     """
     check_floating("params", params)
-    _check_types(loss_fn, optimizer, epochs, augment)
-    feed = feed_of(data, batch_size, mesh=mesh)
-    step = _step(loss_fn, optimizer, project, augment)
+    _check_types(loss_fn, optimizer, epochs)
+    feed = feed_of(data, batch_size, mesh=mesh, augment=augment)
+    step = feed.augmented(_step(loss_fn, optimizer, project))
     params, aux = copied((params, aux))
     # Before the arrays are divided: afterwards a process may not have all of them.
     identity = "" if resume is None else digest(params, aux, feed.size, epochs, batch_size, seed)
@@ -249,7 +286,7 @@ def train(
     return Trained(params, aux, log.history)
 
 
-def _check_types(loss_fn: Any, optimizer: Any, epochs: Any, augment: Any) -> None:
+def _check_types(loss_fn: Any, optimizer: Any, epochs: Any) -> None:
     """Find arguments of the wrong type, or in the wrong order, before they fail elsewhere."""
     if not callable(loss_fn):
         raise ConfigError(
@@ -263,18 +300,12 @@ def _check_types(loss_fn: Any, optimizer: Any, epochs: Any, augment: Any) -> Non
             f"optimizer must be an optax optimiser, got a {type(optimizer).__name__}; "
             "optax.adam(learning_rate) is one"
         )
-    if augment is not None and not callable(augment):
-        raise ConfigError(
-            "augment must be a function of a key and a batch, got a "
-            f"{type(augment).__name__}; crop_and_flip is one"
-        )
 
 
 def _step(
     loss_fn: Callable[..., Any],
     optimizer: optax.GradientTransformation,
     project: Callable[[Params], Params] | None,
-    augment: Augment | None,
 ) -> Step:
     def without_aux(params: Params, state: TrainState, batch: Any) -> tuple[Array, Any]:
         loss = check_scalar(loss_fn(params, batch))
@@ -286,8 +317,6 @@ def _step(
 
     def step(state: TrainState, batch: Any) -> tuple[TrainState, Array]:
         objective: Objective = without_aux if state.aux is None else with_aux
-        if augment is not None:
-            batch = augment(_augment_key(state), batch)
         state, loss = gradient_step(objective, optimizer)(state, batch)
         return (state if project is None else state._replace(params=project(state.params))), loss
 

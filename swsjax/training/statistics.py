@@ -52,13 +52,15 @@ def estimator(loss_fn: LossWithAux, feed: Feed, *, steps: int = 200) -> Estimate
 
     def step(state: TrainState, batch: Any) -> tuple[TrainState, Any]:
         _, carried = loss_fn(state.params, state.aux, batch)
-        return state._replace(aux=carried), jnp.zeros(())
+        return state._replace(aux=carried, step=state.step + 1), jnp.zeros(())
+
+    step_of_data = feed.augmented(step)
 
     def estimate(weights: Weights, carried: Any) -> Any:
         if not any(map(is_weight, jax.tree.leaves(carried[0]))):
             return carried
         start = _still(weights, carried)
-        state, _ = part().epoch(step, replicate(start, feed.mesh), 0)
+        state, _ = part().epoch(step_of_data, replicate(start, feed.mesh), 0)
         found = gather(state.aux, feed.mesh)
         return jax.tree.map(lambda new, old: new if is_weight(new) else old, found, carried)
 
@@ -85,10 +87,10 @@ def mean_loss(
 
     def step(state: TrainState, batch: Any) -> tuple[TrainState, Any]:
         loss, carried = loss_fn(state.params, state.aux, batch)
-        return state._replace(aux=carried), loss
+        return state._replace(aux=carried, step=state.step + 1), loss
 
     start = _still(weights, carried)
-    _, loss = _part(feed, steps).epoch(step, replicate(start, feed.mesh), 0)
+    _, loss = _part(feed, steps).epoch(feed.augmented(step), replicate(start, feed.mesh), 0)
     return loss.item()
 
 

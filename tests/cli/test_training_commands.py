@@ -151,7 +151,7 @@ def settings_of(tmp_path, capsys, monkeypatch, pretrain_for):
 
     found = []
 
-    def compress_task(task, net, recipe, *, teachers, callback, resume, **targets):
+    def compress_task(task, net, recipe, *, teachers, augment, callback, resume, **targets):
         found.append((recipe, len(teachers), targets))
         raise ReachedError
 

@@ -96,6 +96,36 @@ def test_same_seed_same_bits_other_seed_other_weights(run):
     assert not jnp.array_equal(other.retrained["w"], result.retrained["w"])
 
 
+def test_every_batch_of_every_stage_is_augmented():
+    config = replace(LEARNED, **QUICK, prune_epochs=1)
+    doubled = {"x": DATA["x"], "y": 2 * DATA["y"]}
+
+    def halved(key, batch):
+        del key
+        return batch | {"y": batch["y"] / 2}
+
+    augmented = compress(PARAMS, loss_fn, doubled, config, augment=halved)
+    assert_bit_equal(augmented[:3], compress(PARAMS, loss_fn, DATA, config)[:3])
+
+
+def test_an_augmentation_may_add_to_the_batch():
+    def loss(params, batch):
+        return loss_fn(params, batch) + 0 * batch["noise"].sum()
+
+    def noisy(key, batch):
+        return batch | {"noise": jax.random.normal(key, (3,))}
+
+    config = replace(LEARNED, **QUICK)
+    result = compress(PARAMS, loss, DATA, config, augment=noisy)
+    assert_bit_equal(result[:3], compress(PARAMS, loss_fn, DATA, config)[:3])
+
+
+def test_an_augmentation_that_is_not_a_function():
+    message = "augment must be a function of a key and a batch, got a str; crop_and_flip is one"
+    with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
+        compress(PARAMS, loss_fn, DATA, Config(tau=1e-4), augment="flip")
+
+
 class Linear(nnx.Module):
     def __init__(self):
         self.w = nnx.Param(jnp.asarray(PARAMS["w"]))

@@ -72,6 +72,19 @@ def test_net_is_distilled_from_its_teachers(task, good):
     assert taught.history[0].loss > 10 * alone.history[0].loss
 
 
+def test_teachers_see_the_augmented_images(task, good):
+    """Where the images stay as they are, that is the logits computed once."""
+    recipe = Recipe(CONFIG, teacher_weight=1.0)
+    once = compress_task(task, good, recipe, teachers=[good])
+    same = compress_task(task, good, recipe, teachers=[good], augment=lambda key, batch: batch)
+    negated = compress_task(
+        task, good, recipe, augment=lambda key, batch: batch | {"inputs": -batch["inputs"]}
+    )
+    assert same.history[0].loss == pytest.approx(once.history[0].loss, rel=1e-4)
+    # A linear net without biases agrees with itself on any images.
+    assert negated.history[0].loss < 10 * once.history[0].loss
+
+
 def test_errors_are_of_the_nets_and_splits_that_they_name(task, good):
     result = compress_task(task, good, Recipe(CONFIG))
     wrong = Variables(jax.tree.map(jnp.negative, good.params), good.aux)

@@ -1,6 +1,8 @@
 """Which net comes next: on nets whose loss and bytes are known functions of tau and pruning."""
 
 from dataclasses import replace
+from itertools import pairwise
+from math import inf
 
 import pytest
 from hypothesis import assume, given
@@ -51,18 +53,48 @@ FRONTS = st.builds(
 )
 
 
-def test_the_first_net_is_an_annealing_and_the_next_ones_double_tau():
-    levels = walked(front(), Targets(0.02))
+def factors(levels):
+    """Of tau, from level to level, up to the first pruning."""
+    taus = [level.move.tau for level in levels if level.move.kind != "prune"]
+    return [round(new / old, 3) for old, new in pairwise(taus)]
+
+
+def test_the_first_net_is_an_annealing_then_come_cycles_then_prunings():
+    levels = walked(front(), Targets(0.01, 0.02))
     assert levels[0].move == Move("anneal", None, FIRST)
+    assert levels[1].move == Move("cycle", 0, 4 * FIRST)
     kinds = [level.move.kind for level in levels]
     assert kinds == sorted(kinds, key=["anneal", "cycle", "prune"].index)
-    for number, level in enumerate(levels[1:5]):
-        assert level.move == Move("cycle", number, 2 ** (number + 1) * FIRST)
+    assert set(kinds) == {"anneal", "cycle", "prune"}
+
+
+def test_steps_of_tau_are_smaller_near_the_largest_loss():
+    """The loss is 0.01 + 0.0025 sqrt(tau): a quarter of what is allowed is lost at the first."""
+    assert factors(walked(front(), Targets(0.01, 0.02))) == [4, 2, 2, 2, 0.707]
+    # A quarter at 16 times the first tau: from there on it doubles.
+    assert factors(walked(front(), Targets(0.01, 0.05)))[:4] == [4, 4, 4, 2]
+
+
+def test_steps_of_tau_are_smaller_near_the_bytes():
+    """The bytes are 40,000 / sqrt(tau)."""
+    config = replace(CONFIG, prune_epochs=0)
+    assert factors(walked(front(), Targets(0.01, inf, (3_500,)), config)) == [4, 4, 4, 2, 2]
+    assert factors(walked(front(), Targets(0.01, inf, (30_000, 4_000)), config)) == [2, 4, 4, 2, 2]
+
+
+def test_a_step_that_was_too_much_is_halved():
+    def figures(move, start):
+        return (0.0101, 9_000) if move.tau < 2.5 * FIRST else (0.05, 8_000)
+
+    levels = walked(figures, Targets(0.01, 0.02), replace(CONFIG, prune_epochs=0))
+    taus = [level.move.tau / FIRST for level in levels]
+    assert taus == pytest.approx([1, 4, 2, 8**0.5])
+    assert [level.move.start for level in levels] == [None, 0, 0, 2]
 
 
 @given(FRONTS, st.floats(0.0101, 0.2))
 def test_the_smallest_file_within_the_limit(figures, limit):
-    targets = Targets(limit)
+    targets = Targets(0.01, limit)
     levels = walked(figures, targets)
     (number,) = chosen(levels, targets)
     within = [level for level in levels if level.loss <= limit]
@@ -74,7 +106,7 @@ def test_the_smallest_file_within_the_limit(figures, limit):
 
 @given(FRONTS, st.floats(0.011, 0.1))
 def test_a_walk_goes_on_until_the_next_cycle_is_too_much(figures, limit):
-    levels = walked(figures, Targets(limit))
+    levels = walked(figures, Targets(0.01, limit))
     cycles = [level for level in levels if level.move.kind != "prune"]
     within = [level.move.tau for level in cycles if level.loss <= limit]
     assume(within and len(levels) < 30)
@@ -86,7 +118,7 @@ def test_a_walk_goes_on_until_the_next_cycle_is_too_much(figures, limit):
 
 @given(FRONTS, st.sets(st.integers(2_000, 60_000), min_size=1, max_size=3))
 def test_every_size_is_reached_and_the_best_net_within_it_is_chosen(figures, wanted):
-    targets = Targets(float("inf"), tuple(sorted(wanted, reverse=True)))
+    targets = Targets(0.01, inf, tuple(sorted(wanted, reverse=True)))
     levels = walked(figures, targets)
     for size, number in zip(targets.sizes, chosen(levels, targets), strict=True):
         within = [level for level in levels if level.file_bytes <= size]
@@ -97,7 +129,7 @@ def test_every_size_is_reached_and_the_best_net_within_it_is_chosen(figures, wan
 
 @given(FRONTS, st.floats(0.0101, 0.1), st.integers(1_000, 60_000))
 def test_a_size_beyond_the_limit_ends_at_the_smallest_file_within_it(figures, limit, size):
-    targets = Targets(limit, (size,))
+    targets = Targets(0.01, limit, (size,))
     levels = walked(figures, targets)
     (number,) = chosen(levels, targets)
     within = [level for level in levels if level.loss <= limit]
@@ -109,9 +141,9 @@ def test_a_size_beyond_the_limit_ends_at_the_smallest_file_within_it(figures, li
 
 @given(FRONTS, st.floats(0.0101, 0.1))
 def test_the_next_move_depends_on_the_levels_only(figures, limit):
-    levels = walked(figures, Targets(limit))
+    levels = walked(figures, Targets(0.01, limit))
     for number, level in enumerate(levels):
-        again = next_move(levels[:number], Targets(limit), tau=FIRST, config=CONFIG)
+        again = next_move(levels[:number], Targets(0.01, limit), tau=FIRST, config=CONFIG)
         assert again == level.move
 
 
@@ -119,7 +151,7 @@ def test_an_annealing_that_is_too_much_is_repeated_with_a_gentler_prior():
     def figures(move, start):
         return (0.5, 9_000) if move.gentle < 3 else (0.012, 30_000)
 
-    levels = walked(figures, Targets(0.02, (ANY_SIZE,)))
+    levels = walked(figures, Targets(0.01, 0.02, (ANY_SIZE,)))
     moves = [level.move for level in levels]
     assert [(move.kind, move.start, move.gentle) for move in moves] == [
         ("anneal", None, gentle) for gentle in range(4)
@@ -136,33 +168,33 @@ def test_cycles_are_as_gentle_as_their_annealing():
     def figures(move, start):
         return (0.5, 9_000) if move.gentle < 2 else front()(move, start)
 
-    levels = walked(figures, Targets(0.02))
+    levels = walked(figures, Targets(0.01, 0.02))
     assert {level.move.gentle for level in levels[2:]} == {2}
     assert len(levels) > 5
 
 
 def test_a_net_that_nothing_keeps_ends_at_the_one_that_keeps_most():
     losses = iter([0.5, 0.3, 0.4, 0.6])
-    levels = walked(lambda move, start: (next(losses), 1000), Targets(0.02))
+    levels = walked(lambda move, start: (next(losses), 1000), Targets(0.01, 0.02))
     assert len(levels) == 4
-    assert chosen(levels, Targets(0.02)) == [1]
+    assert chosen(levels, Targets(0.01, 0.02)) == [1]
 
 
 def test_a_lost_level_is_stepped_back_from():
     def figures(move, start):
         lost = move.tau > 3 * FIRST
-        return (float("inf"), 0) if lost else (0.01, 10_000 - round(10 * move.tau / FIRST))
+        return (inf, 0) if lost else (0.01, 10_000 - round(10 * move.tau / FIRST))
 
-    levels = walked(figures, Targets(float("inf"), (10,)), replace(CONFIG, prune_epochs=0))
-    lost = [level.move.tau / FIRST for level in levels if level.loss == float("inf")]
+    levels = walked(figures, Targets(0.01, inf, (10,)), replace(CONFIG, prune_epochs=0))
+    lost = [level.move.tau / FIRST for level in levels if level.loss == inf]
     assert lost == [4.0]
     assert levels[-1].move.tau == pytest.approx(8**0.5 * FIRST)
-    assert levels[chosen(levels, Targets(float("inf"), (10,)))[0]].loss == 0.01
+    assert levels[chosen(levels, Targets(0.01, inf, (10,)))[0]].loss == 0.01
 
 
 @pytest.mark.parametrize("saved", [0.4, 0.6, 0.9])
 def test_pruning_aims_at_the_bytes(saved):
-    targets = Targets(float("inf"), (12_000,))
+    targets = Targets(0.01, inf, (12_000,))
     levels = walked(front(saved=saved), targets)
     prunings = [level for level in levels if level.move.kind == "prune"]
     assert levels[-1] is prunings[-1]
@@ -179,14 +211,14 @@ def test_three_prunings_may_fail():
             return front()(move, start)
         return (1.0 if next(failing) else 0.012), round(0.9 * start.file_bytes)
 
-    levels = walked(figures, Targets(0.02))
+    levels = walked(figures, Targets(0.01, 0.02))
     keeps = [level.move.keep for level in levels if level.move.kind == "prune"]
     roots = [1, 2, 2, 4, 4, 4]
     assert keeps == pytest.approx([0.6 ** (1 / root) for root in roots])
 
 
 def test_without_pruning_cycles_go_on():
-    targets = Targets(float("inf"), (10_000,))
+    targets = Targets(0.01, inf, (10_000,))
     levels = walked(front(), targets, replace(CONFIG, prune_epochs=0))
     assert {level.move.kind for level in levels} == {"anneal", "cycle"}
     assert levels[-1].file_bytes <= 10_000 < levels[-2].file_bytes

@@ -9,7 +9,7 @@ import numpy as np
 from swsjax.sws import LEARNED, LearningRates, compress
 from swsjax.training import Stream, take_apart
 from swsjax.training.loop import feed_of
-from swsjax.training.statistics import estimator
+from swsjax.training.statistics import estimator, mean_loss
 
 RNG = np.random.default_rng(0)
 INPUTS = np.float32(RNG.normal(1.0, 2.0, (640, 5)))
@@ -124,3 +124,33 @@ def test_a_compressed_net_has_its_own_statistics():
     for params, aux in [*seen, (result.params, result.aux)]:
         close(aux["running"], population(params))
     assert result.aux["steps"] == 2 * 60
+
+
+def test_statistics_are_those_of_augmented_batches():
+    """Twice the inputs have twice the mean and four times the variance."""
+    net = take_apart(PARAMS, start())
+    data = {name: np.tile(array, (8, 1)) for name, array in DATA.items()}
+
+    def doubled(key, batch):
+        del key
+        return batch | {"x": 2 * batch["x"]}
+
+    estimate = estimator(net.loss(loss), feed_of(data, 64, augment=doubled), steps=60)
+    mean, variance = estimate(net.weights, net.carried)[0]["running"]
+    close((mean / 2, variance / 4), population(PARAMS))
+
+
+def test_each_batch_is_augmented_by_a_key_of_its_own():
+    seen = []
+
+    def loss(params, aux, batch):
+        jax.debug.callback(lambda x: seen.append(x.item()), batch[0])
+        return jnp.sum(params["kernel"] ** 2), aux
+
+    net = take_apart(PARAMS, {"running": jnp.zeros(3)})
+    feed = feed_of(np.zeros(40), 4, augment=lambda key, x: x + jax.random.uniform(key, x.shape))
+    mean_loss(net.loss(loss), net.weights, net.carried, feed, steps=20)
+    estimator(net.loss(loss), feed, steps=20)(net.weights, net.carried)
+    jax.effects_barrier()
+    assert len(seen) == 40
+    assert len(set(seen)) == 20  # the same ones in both

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.sharding import Mesh
 
@@ -30,13 +31,14 @@ from swsjax.sws.walk import (
     TRAINING_SHARE,
     Outcome,
     allowed,
+    compared,
     outcome_text,
     stored_bytes,
     walk,
 )
 from swsjax.training.augment import Augment
 from swsjax.training.epochs import TrainState, caches_cleared, compiled_loop, indexed_step
-from swsjax.training.history import Epoch, error_of
+from swsjax.training.history import Epoch, losses_of
 from swsjax.training.loop import feed_of
 from swsjax.training.losses import Loss, LossWithAux
 from swsjax.training.net import Net, Weights, take_apart
@@ -125,7 +127,9 @@ def compress(
             optionally ``"model"``, over which the weights are. With several processes
             (``jax.distributed``) each calls this with the same arguments and gets the same result.
         evaluate: error of a net on validation data: ``evaluate(params)``, or with ``aux``
-            ``evaluate(params, aux)``; smaller is better. Called once per epoch with the quantised
+            ``evaluate(params, aux)``; smaller is better. A number, or one for each example, as
+            ``training.misclassified`` returns: then the walk knows how far to trust a difference.
+            Called once per epoch with the quantised
             net, for the history; with the net at the end of each run it decides what is run next.
             Without it, the run ends at the first net that keeps its loss on the training data.
         callback: called with the record of each epoch.
@@ -187,13 +191,13 @@ def compress(
         for loss in losses[: 1 if prune_loss_fn is None else 2]:
             jax.eval_shape(loss, net.weights, net.carried, batch)
 
-    def error(weights: Weights, carried: Any) -> float:
+    def evaluated(weights: Weights, carried: Any) -> np.ndarray:
         assert evaluate is not None
         rebuilt, aux_after = net.rebuild(weights, carried)
-        return error_of(evaluate, *((rebuilt,) if aux is None else (rebuilt, aux_after)))
+        return losses_of(evaluate, *((rebuilt,) if aux is None else (rebuilt, aux_after)))
 
     identity = digest(str(rules), net.weights, net.carried, mixtures, feed.size)
-    measured = None if evaluate is None else error
+    measured = None if evaluate is None else evaluated
     made = made_once(feed)
     job = Job(net, feed, losses[0], losses[1], stages, measured, callback, identity, made)
     with caches_cleared(compiled_loop, indexed_step, one_step):
@@ -215,11 +219,12 @@ def _walked(job: Job, config: Config, wanted: _Wanted, folder: Path | None) -> R
     most: float | None = wanted.max_loss
     if wanted.sizes and most is None:
         most = inf
-    share = TRAINING_SHARE if job.error is None else SHARE
-    before, most = allowed(job.loss, job.net, most, share)
+    share = TRAINING_SHARE if job.evaluate is None else SHARE
+    before, most = allowed(job.losses, job.net, most, share)
     # Without validation data nothing says how far to go: the first net that keeps its loss.
-    known = job.error is not None or wanted.max_loss is not None or wanted.sizes
-    targets = Targets(before, before + most, wanted.sizes if known else (ANY_SIZE,))
+    known = job.evaluate is not None or wanted.max_loss is not None or wanted.sizes
+    loss = before.mean().item()
+    targets = Targets(loss, loss + most, wanted.sizes if known else (ANY_SIZE,))
 
     def run(
         number: int, move: Move, start: TrainState | None, done: int
@@ -232,10 +237,10 @@ def _walked(job: Job, config: Config, wanted: _Wanted, folder: Path | None) -> R
             warnings.simplefilter("ignore", SwsjaxWarning)
             return job.run(settings, start, of_level, done)
 
-    def measure(state: TrainState) -> tuple[float, int]:
+    def measure(state: TrainState) -> tuple[float, int, float]:
         net = job.quantised(state, config)
-        loss = job.loss(net.weights, net.statistics)
-        return loss, stored_bytes(*job.net.rebuild(net.weights, net.statistics))
+        loss, noise = compared(job.losses(net.weights, net.statistics), before)
+        return loss, stored_bytes(*job.net.rebuild(net.weights, net.statistics)), noise
 
     found = walk(run, measure, targets, config, weights=_size(job.net))
     outcomes = []

@@ -5,6 +5,8 @@ from contextlib import nullcontext
 from os import PathLike
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from swsjax.errors import RetrainingError
 from swsjax.sws.advice import why_zero
 from swsjax.sws.config import Config
@@ -53,8 +55,8 @@ class Job(NamedTuple):
     """Of the pruning stage."""
     stages: Stages
     """Makes the stages of a run from its settings."""
-    error: Callable[[Weights, Any], float] | None
-    """Error of weights and the carried part on validation data."""
+    evaluate: Callable[[Weights, Any], np.ndarray] | None
+    """Losses of weights and the carried part on validation data: one, or one for each example."""
     callback: Callable[[Epoch], None] | None
     """Called with the record of each epoch."""
     identity: str
@@ -87,7 +89,8 @@ class Job(NamedTuple):
         with nullcontext() if folder is None else opened(folder, identity) as resume:
             log = Log.opened(resume, report, read_details)
             planned = self.stages(config, self.loss_fn, self.prune_loss_fn, self.feed)
-            run = Run(self.net, self.feed, config, planned, self.error, log, self.made)
+            error = None if self.evaluate is None else self._error
+            run = Run(self.net, self.feed, config, planned, error, log, self.made)
             state = run_stages(run, start)
         return state, [counted(epoch) for epoch in log.history]
 
@@ -111,8 +114,12 @@ class Job(NamedTuple):
         statistics = self.made.estimate(self.prune_loss_fn)(weights, carried)
         return Quantised(retrained, carried, weights, statistics)
 
-    def loss(self, weights: Weights, carried: Any) -> float:
-        """Measure a net: its error on validation data, or without them its loss in training."""
-        if self.error is not None:
-            return self.error(weights, carried)
-        return mean_loss(self.loss_fn, weights, carried, self.feed, steps=_MEASURED)
+    def losses(self, weights: Weights, carried: Any) -> np.ndarray:
+        """Measure a net: its losses on validation data, or without them its loss in training."""
+        if self.evaluate is not None:
+            return self.evaluate(weights, carried)
+        return np.array(mean_loss(self.loss_fn, weights, carried, self.feed, steps=_MEASURED))
+
+    def _error(self, weights: Weights, carried: Any) -> float:
+        assert self.evaluate is not None
+        return self.evaluate(weights, carried).mean().item()

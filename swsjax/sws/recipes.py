@@ -21,7 +21,7 @@ from swsjax.sws.compression import Result, compress
 from swsjax.sws.config import LEARNED, Config
 from swsjax.sws.rates import LearningRates
 from swsjax.training.augment import Augment
-from swsjax.training.losses import distillation
+from swsjax.training.losses import distillation, misclassified
 
 __all__ = [
     "PRUNE_TEMPERATURE",
@@ -141,6 +141,7 @@ def compress_task(
         for temperature in (recipe.temperature, PRUNE_TEMPERATURE)
     )
     teachers = [net, *teachers]
+    validation = task.dataset.validation
 
     def augmented(key: Array, batch: dict[str, Array]) -> dict[str, Array]:
         assert augment is not None
@@ -154,7 +155,7 @@ def compress_task(
         aux=net.aux,
         augment=None if augment is None else augmented,
         prune_loss_fn=prune_loss,
-        evaluate=lambda *net: task.error(Variables(*net), task.dataset.validation),
+        evaluate=lambda *net: misclassified(task.predict, Variables(*net), *validation),
         **options,
     )
 

@@ -20,7 +20,7 @@ from swsjax.measure.front import pareto
 from swsjax.sws.compression import Result
 from swsjax.sws.config import Config
 from swsjax.sws.storage import opened, quiet
-from swsjax.training.history import Epoch
+from swsjax.training.history import Epoch, error_of
 from swsjax.trees import is_number
 
 if TYPE_CHECKING:
@@ -269,7 +269,7 @@ def _objective(run: _Search, trial: "optuna.Trial") -> tuple[float, int]:
     except RetrainingError as error:
         _stop(trial, str(error))
     net = (result.params,) if result.aux is None else (result.params, result.aux)
-    value = float(run.evaluate(*net))
+    value = error_of(run.evaluate, *net)
     if not np.isfinite(value) or value > run.max_error:
         _stop(trial, f"the error is {value}")
     return value, len(dumps(result.params))

@@ -22,6 +22,7 @@ __all__ = [
     "Targets",
     "chosen",
     "first_tau",
+    "is_within",
     "next_move",
     "settings_of",
 ]
@@ -35,6 +36,8 @@ _CYCLE_WIDTH = 0.3
 # above the bytes that are wanted, and while little of the loss that is allowed has been lost.
 _FAR_BYTES = 2.5
 _FAR_LOSS = 0.25
+# Of the loss that is allowed, beyond it: then the next gentler annealing would be too much, too.
+_MUCH = 2.0
 # Of the bytes that pruning aims at.
 _MARGIN = 0.98
 # A file shrinks by about this share of the weights that are pruned: the fewer there are, the more
@@ -114,6 +117,9 @@ class Level(NamedTuple):
     """Its loss, in the units of ``evaluate``."""
     file_bytes: int
     """Bytes of its file."""
+    noise: float = 0.0
+    """Standard error of the difference between its loss and that of the pretrained net, if
+    ``evaluate`` tells the examples apart."""
 
 
 def first_tau(weights: int) -> float:
@@ -178,10 +184,7 @@ def next_move(
     """
     unpruned = [n for n in _within(levels, targets) if levels[n].move.kind != "prune"]
     if not unpruned:
-        gentle = len(levels)
-        if gentle == len(_LADDER):
-            return None
-        return Move("anneal", None, tau * _LADDER[gentle].tau, gentle=gentle)
+        return _anneal(levels, targets, tau)
     missing = [size for size in targets.sizes if not _reached(levels, targets, size)]
     if len(levels) >= _MOST_LEVELS or (targets.sizes and not missing):
         return None
@@ -223,24 +226,51 @@ def chosen(levels: Sequence[Level], targets: Targets) -> list[int]:
     ]
 
 
+def is_within(level: Level, targets: Targets) -> bool:
+    """Return whether a level is within the limit by more than its standard error.
+
+    Without that, a walk would end where the loss is too large, but seems not to be by chance: it
+    has many levels to choose from. Where the examples are too few to tell, half of what is allowed
+    may be used.
+
+    Args:
+        level: as it was measured.
+        targets: of the walk.
+
+    >>> move = Move("anneal", None, 1e-7)
+    >>> [is_within(Level(move, 0.018, 900, noise), Targets(0.01, 0.02)) for noise in (0.0, 0.003)]
+    [True, False]
+    """
+    margin = min(level.noise, (targets.limit - targets.before) / 2)
+    return isfinite(level.loss) and level.loss + margin <= targets.limit
+
+
 def _within(levels: Sequence[Level], targets: Targets) -> list[int]:
-    return [n for n, level in enumerate(levels) if _is_within(level, targets)]
-
-
-def _is_within(level: Level, targets: Targets) -> bool:
-    return isfinite(level.loss) and level.loss <= targets.limit
+    return [n for n, level in enumerate(levels) if is_within(level, targets)]
 
 
 def _reached(levels: Sequence[Level], targets: Targets, size: int) -> bool:
     return any(levels[n].file_bytes <= size for n in _within(levels, targets))
 
 
+def _anneal(levels: Sequence[Level], targets: Targets, tau: float) -> Move | None:
+    """The first annealing, or a gentler one than the last; much gentler if that lost much."""
+    gentle, last = 0, len(_LADDER) - 1
+    if levels:
+        loss, tried = levels[-1].loss, levels[-1].move.gentle
+        if tried == last:
+            return None
+        much = targets.limit + _MUCH * (targets.limit - targets.before)
+        gentle = min(tried + (1 if loss <= much else 2), last)
+    return Move("anneal", None, tau * _LADDER[gentle].tau, gentle=gentle)
+
+
 def _cycle(levels: Sequence[Level], targets: Targets, base: int, size: int) -> Move | None:
     """The next cycle from a level: with two or four times its tau, or less if that was too much."""
-    move, loss, file_bytes = levels[base]
+    move, loss, file_bytes, _ = levels[base]
     little = targets.before + _FAR_LOSS * (targets.limit - targets.before)
     is_far = file_bytes > _FAR_BYTES * size and loss <= little
-    failed = (level for level in levels if not _is_within(level, targets))
+    failed = (level for level in levels if not is_within(level, targets))
     too_much = min((level.move.tau for level in failed if level.move.kind == "cycle"), default=inf)
     for factor in (4.0, 2.0, 2**0.5) if is_far else (2.0, 2**0.5):
         if factor * move.tau < 0.99 * too_much:
@@ -258,7 +288,7 @@ def _pruning(
     """
     tip, failed = base, 0
     while pruned := [n for n, level in enumerate(levels) if level.move[:2] == ("prune", tip)]:
-        kept = [n for n in pruned if _is_within(levels[n], targets)]
+        kept = [n for n in pruned if is_within(levels[n], targets)]
         failed += len(pruned) - len(kept)
         if not kept:
             break

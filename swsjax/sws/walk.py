@@ -16,7 +16,7 @@ from flax import nnx
 from swsjax.errors import ConfigError, RetrainingError
 from swsjax.file.files import dumps
 from swsjax.sws.config import Config
-from swsjax.sws.targets import Level, Move, Targets, first_tau, next_move
+from swsjax.sws.targets import Level, Move, Targets, first_tau, is_within, next_move
 from swsjax.training.epochs import TrainState
 from swsjax.training.history import Epoch
 from swsjax.training.net import Net
@@ -29,6 +29,7 @@ __all__ = [
     "Outcome",
     "Walk",
     "allowed",
+    "compared",
     "outcome_text",
     "stored_bytes",
     "walk",
@@ -39,8 +40,8 @@ SHARE = 0.005
 TRAINING_SHARE = 0.01
 """Of what training gained, may be lost on the training data, where there is no ``evaluate``."""
 
-Measure = Callable[[Any, Any], float]
-"""From the weights and the carried part of a net to its loss."""
+Measure = Callable[[Any, Any], np.ndarray]
+"""From the weights and the carried part of a net to its loss, or its losses on several examples."""
 
 
 class Outcome(NamedTuple):
@@ -83,7 +84,7 @@ net."""
 
 def walk(
     run: Runner,
-    measure: Callable[[TrainState], tuple[float, int]],
+    measure: Callable[[TrainState], tuple[float, int, float]],
     targets: Targets,
     config: Config,
     *,
@@ -93,7 +94,7 @@ def walk(
 
     Args:
         run: makes a level.
-        measure: loss and bytes of the file of a level.
+        measure: loss of a level, bytes of its file, and standard error of the loss.
         targets: where to end.
         config: settings of the walk.
         weights: number of weights that are compressed.
@@ -102,7 +103,7 @@ def walk(
         RetrainingError: every level was lost.
 
     >>> made = lambda number, move, start, before: (move.tau, [])
-    >>> figures = lambda tau: (1e4 * tau, int(1e-3 / tau))  # heavier priors, larger losses
+    >>> figures = lambda tau: (1e4 * tau, int(1e-3 / tau), 0.0)  # heavier priors, larger losses
     >>> found = walk(made, figures, Targets(0.0, 0.01), Config(prune_epochs=0), weights=300_000)
     >>> [f"{level.loss:.3f} {level.file_bytes:,}" for level in found.levels]
     ['0.001 10,000', '0.004 2,500', '0.008 1,250', '0.016 625', '0.011 883']
@@ -115,10 +116,10 @@ def walk(
         start = None if move.start is None else states[move.start]
         try:
             state, epochs = run(len(levels), move, start, len(history))
-            loss, file_bytes = measure(state)
+            figures = measure(state)
         except RetrainingError as error:  # one that goes too far ends only its own level
-            lost, state, epochs, loss, file_bytes = error, None, [], float("inf"), 0
-        levels.append(Level(move, loss, file_bytes))
+            lost, state, epochs, figures = error, None, [], (float("inf"), 0, 0.0)
+        levels.append(Level(move, *figures))
         states.append(state)
         history += epochs
     if lost is not None and not any(isfinite(level.loss) for level in levels):
@@ -128,8 +129,8 @@ def walk(
 
 def allowed(
     measure: Measure, net: Net, max_loss: float | None, share: float = SHARE
-) -> tuple[float, float]:
-    """Return the loss of the pretrained net and how much may be added to it.
+) -> tuple[np.ndarray, float]:
+    """Return the losses of the pretrained net and how much may be added to their mean.
 
     By default that is a share of what training gained: of the difference between the loss of the
     net and that of the same net with zeros for the weights that are compressed. Half a percent of
@@ -146,21 +147,47 @@ def allowed(
 
     >>> from swsjax.training import take_apart
     >>> def error(weights, carried):
-    ...     return float(jnp.abs(weights.groups["weights"][0] - 1).max())
-    >>> allowed(error, take_apart({"w": jnp.array([1.0, 0.875])}), None)
-    (0.125, 0.004375)
+    ...     return np.abs(np.asarray(weights.groups["weights"][0]) - 1)
+    >>> allowed(error, take_apart({"w": jnp.array([1.0, 0.75])}), None)
+    (array([0.  , 0.25], dtype=float32), 0.004375)
     """
     before = measure(net.weights, net.carried)
     if max_loss is not None:
         return before, max_loss
+    loss = before.mean().item()
     zeros = net.weights._replace(groups=jax.tree.map(jnp.zeros_like, net.weights.groups))
-    worst = measure(zeros, net.carried)
-    if not (isfinite(before) and isfinite(worst) and worst > before):
+    worst = measure(zeros, net.carried).mean().item()
+    if not (isfinite(loss) and isfinite(worst) and worst > loss):
         raise ConfigError(
-            f"evaluate returns {before:g} for the pretrained net and {worst:g} for one of zeros, "
+            f"evaluate returns {loss:g} for the pretrained net and {worst:g} for one of zeros, "
             "which should be larger: return an error, not an accuracy, or pass max_loss"
         )
-    return before, share * (worst - before)
+    return before, share * (worst - loss)
+
+
+def compared(losses: np.ndarray, before: np.ndarray) -> tuple[float, float]:
+    """Return the mean of the losses, and the standard error of its difference to those before.
+
+    The examples are the same, so most of the noise of both means is common to them. Of one number
+    for all examples the noise is not known, and 0.
+
+    Args:
+        losses: of a net, shape () or (N,).
+        before: of the pretrained net, of the same shape.
+
+    Raises:
+        ConfigError: the shapes differ.
+
+    >>> compared(np.array([0.0, 1, 1, 1]), np.array([0.0, 0, 1, 1]))
+    (0.75, 0.25)
+    """
+    if losses.shape != before.shape:
+        raise ConfigError(
+            f"evaluate returned losses of shape {before.shape} for the pretrained net, and of "
+            f"shape {losses.shape} for a smaller one: use the same examples each time"
+        )
+    noise = np.std(losses - before, ddof=1) / losses.size**0.5 if losses.size > 1 else 0.0
+    return losses.mean().item(), float(noise)
 
 
 def stored_bytes(params: Any, aux: Any) -> int:
@@ -207,9 +234,11 @@ def outcome_text(
         f"{level.file_bytes:,} bytes at a loss of {level.loss:.4g}, "
         f"{level.loss - targets.before:.2g} above the pretrained net"
     )
+    if level.noise:
+        here += f", with a standard error of {level.noise:.1g}"
     if isfinite(targets.limit):
         here += f" ({targets.limit - targets.before:.2g} allowed)"
-    if level.loss > targets.limit:
+    if not is_within(level, targets):
         return False, f"not reached: the net that keeps most has {here}"
     if size is None:
         return True, here

@@ -9,7 +9,7 @@ from swsjax.errors import ConfigError
 from swsjax.training.resume import Resume
 from swsjax.trees import is_array
 
-__all__ = ["Epoch", "Log", "error_of"]
+__all__ = ["Epoch", "Log", "error_of", "losses_of"]
 
 
 class Epoch(NamedTuple):
@@ -78,21 +78,33 @@ class Log(NamedTuple):
         return cls(history, resume, callback)
 
 
-def error_of(evaluate: Callable[..., Any], *net: Any) -> float:
-    """Return what ``evaluate`` says of a net, as a Python number.
+def losses_of(evaluate: Callable[..., Any], *net: Any) -> np.ndarray:
+    """Return what ``evaluate`` says of a net: a number, or one for each example.
 
     Raises:
-        ConfigError: it does not return a number.
+        ConfigError: it returns neither.
 
-    >>> error_of(lambda params: np.float32(0.5), {})
-    0.5
+    >>> losses_of(lambda params: jnp.array([True, False]), {})
+    array([1., 0.])
     """
-    error = evaluate(*net)
+    found = evaluate(*net)
     try:
-        return float(error)
+        losses = np.asarray(found, np.float64)
     except (TypeError, ValueError):
-        found = f"an array of shape {error.shape}" if is_array(error) else repr(error)
-        raise ConfigError(f"evaluate must return a number, got {found}") from None
+        losses = np.empty(0)
+    if found is None or losses.ndim > 1 or not losses.size:
+        shown = f"an array of shape {found.shape}" if is_array(found) else repr(found)
+        raise ConfigError(f"evaluate must return a number, or one for each example, got {shown}")
+    return losses
+
+
+def error_of(evaluate: Callable[..., Any], *net: Any) -> float:
+    """Return what ``evaluate`` says of a net as one number, the mean over the examples.
+
+    >>> error_of(lambda params: np.float32(0.5), {}), error_of(lambda params: jnp.arange(4), {})
+    (0.5, 1.5)
+    """
+    return losses_of(evaluate, *net).mean().item()
 
 
 def _plain(value: Any) -> Any:

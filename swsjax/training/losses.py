@@ -22,6 +22,7 @@ __all__ = [
     "distillation",
     "error_rate",
     "logits_of",
+    "misclassified",
     "output_matching",
     "with_aux",
     "with_teacher",
@@ -240,6 +241,18 @@ def logits_of(
     return jnp.concatenate(batches)
 
 
+def misclassified(
+    apply: Apply, params: Params, inputs: Array | np.ndarray, labels: Array | np.ndarray
+) -> Array:
+    """Whether the largest logit of each input is not its label's, (N,); 1 or 0.
+
+    >>> misclassified(lambda params, x: x @ params, jnp.eye(2), jnp.eye(2), jnp.array([0, 0]))
+    Array([0., 1.], dtype=float32)
+    """
+    logits = logits_of(apply, params, inputs)
+    return jnp.float32(jnp.argmax(logits, axis=-1) != _class_numbers(labels, logits))
+
+
 def error_rate(
     apply: Apply, params: Params, inputs: Array | np.ndarray, labels: Array | np.ndarray
 ) -> float:
@@ -248,5 +261,4 @@ def error_rate(
     >>> error_rate(lambda params, x: x @ params, jnp.eye(2), jnp.eye(2), jnp.array([0, 0]))
     0.5
     """
-    logits = logits_of(apply, params, inputs)
-    return jnp.mean(jnp.argmax(logits, axis=-1) != _class_numbers(labels, logits)).item()
+    return np.asarray(misclassified(apply, params, inputs, labels)).mean(dtype=float).item()

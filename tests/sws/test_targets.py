@@ -16,6 +16,7 @@ from swsjax.sws.targets import (
     Targets,
     chosen,
     first_tau,
+    is_within,
     next_move,
     settings_of,
 )
@@ -149,7 +150,7 @@ def test_the_next_move_depends_on_the_levels_only(figures, limit):
 
 def test_an_annealing_that_is_too_much_is_repeated_with_a_gentler_prior():
     def figures(move, start):
-        return (0.5, 9_000) if move.gentle < 3 else (0.012, 30_000)
+        return (0.03, 9_000) if move.gentle < 3 else (0.012, 30_000)
 
     levels = walked(figures, Targets(0.01, 0.02, (ANY_SIZE,)))
     moves = [level.move for level in levels]
@@ -166,7 +167,7 @@ def test_an_annealing_that_is_too_much_is_repeated_with_a_gentler_prior():
 
 def test_cycles_are_as_gentle_as_their_annealing():
     def figures(move, start):
-        return (0.5, 9_000) if move.gentle < 2 else front()(move, start)
+        return (0.03, 9_000) if move.gentle < 2 else front()(move, start)
 
     levels = walked(figures, Targets(0.01, 0.02))
     assert {level.move.gentle for level in levels[2:]} == {2}
@@ -174,10 +175,16 @@ def test_cycles_are_as_gentle_as_their_annealing():
 
 
 def test_a_net_that_nothing_keeps_ends_at_the_one_that_keeps_most():
-    losses = iter([0.5, 0.3, 0.4, 0.6])
+    losses = iter([0.04, 0.03, 0.035, 0.04])
     levels = walked(lambda move, start: (next(losses), 1000), Targets(0.01, 0.02))
     assert len(levels) == 4
     assert chosen(levels, Targets(0.01, 0.02)) == [1]
+
+
+@pytest.mark.parametrize("lost", [0.041, inf])
+def test_an_annealing_that_lost_much_is_repeated_with_a_much_gentler_prior(lost):
+    levels = walked(lambda move, start: (lost, 1000), Targets(0.01, 0.02))
+    assert [level.move.gentle for level in levels] == [0, 2, 3]
 
 
 def test_a_lost_level_is_stepped_back_from():
@@ -215,6 +222,16 @@ def test_three_prunings_may_fail():
     keeps = [level.move.keep for level in levels if level.move.kind == "prune"]
     roots = [1, 2, 2, 4, 4, 4]
     assert keeps == pytest.approx([0.6 ** (1 / root) for root in roots])
+
+
+def test_a_level_within_the_limit_by_chance_is_not_within_it():
+    move = Move("anneal", None, FIRST)
+    targets = Targets(0.01, 0.02)
+    assert is_within(Level(move, 0.0149, 900, noise=0.005), targets)
+    assert not is_within(Level(move, 0.0151, 900, noise=0.005), targets)
+    assert is_within(Level(move, 0.0149, 900, noise=0.5), targets)  # half of it, whatever the noise
+    assert not is_within(Level(move, 0.0151, 900, noise=0.5), targets)
+    assert is_within(Level(move, 0.5, 900, noise=0.5), Targets(0.01, inf))
 
 
 def test_without_pruning_cycles_go_on():

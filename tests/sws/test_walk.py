@@ -1,16 +1,19 @@
 """Runs towards targets: on a linear net with more weights than it needs."""
 
+import re
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from linear_net import assert_bit_equal
+from scipy.stats import sem
 
 import swsjax
 from swsjax.errors import ConfigError, RetrainingError, SwsjaxWarning
 from swsjax.sws.compression import compress
 from swsjax.sws.config import Config
 from swsjax.sws.targets import Level, Move, Targets
-from swsjax.sws.walk import allowed, outcome_text, stored_bytes, walk
+from swsjax.sws.walk import allowed, compared, outcome_text, stored_bytes, walk
 from swsjax.training import take_apart
 
 RNG = np.random.default_rng(0)
@@ -111,7 +114,7 @@ def test_the_default_is_half_a_percent_of_what_training_gained():
     net = take_apart(PARAMS)
 
     def measure(weights, carried):
-        return distance(net.rebuild(weights, carried)[0])
+        return np.array(distance(net.rebuild(weights, carried)[0]))
 
     before, most = allowed(measure, net, None)
     assert before == pytest.approx(distance(PARAMS), rel=1e-5)
@@ -119,6 +122,44 @@ def test_the_default_is_half_a_percent_of_what_training_gained():
     assert most == pytest.approx(0.005 * (zeros - before))
     assert zeros > 0.99
     assert allowed(measure, net, 0.3) == (before, 0.3)
+
+
+def test_losses_of_examples_are_compared_in_pairs():
+    rng = np.random.default_rng(0)
+    before = rng.normal(5, 3, 200)
+    after = before + rng.normal(0.1, 0.2, 200)
+    loss, noise = compared(after, before)
+    assert loss == pytest.approx(after.mean())
+    assert noise == pytest.approx(sem(after - before))
+    assert compared(np.array(0.3), np.array(0.1)) == (0.3, 0.0)
+    assert compared(np.array([0.3]), np.array([0.1])) == (0.3, 0.0)
+
+
+def test_other_examples_than_before():
+    message = (
+        "evaluate returned losses of shape (3,) for the pretrained net, and of shape (2,) for a "
+        "smaller one: use the same examples each time"
+    )
+    with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
+        compared(np.ones(2), np.ones(3))
+
+
+def test_levels_are_within_the_loss_by_more_than_their_noise(within):
+    def of_each(params):
+        """What is not explained, input by input: its mean is the distance."""
+        return jnp.mean((INPUTS @ params["w"] - DATA["y"]) ** 2, axis=1) / np.var(DATA["y"])
+
+    result = run(evaluate=of_each, max_loss=0.06)
+    first, other = result.levels[0], within.levels[0]
+    assert first.loss == pytest.approx(other.loss)
+    assert (first.noise > 0, other.noise) == (True, 0.0)
+    (outcome,) = result.outcomes
+    noise = sem(of_each(result.params) - of_each(PARAMS))
+    assert outcome.loss == pytest.approx(distance(result.params))
+    assert outcome.loss + noise <= distance(PARAMS) + 0.06
+    assert outcome.text.endswith(f", with a standard error of {noise:.1g} (0.06 allowed)")
+    assert result.history[-1].error is not None
+    assert outcome.file_bytes >= within.outcomes[0].file_bytes
 
 
 def test_an_accuracy_in_place_of_an_error():

@@ -241,10 +241,10 @@ LOSSES = [
         "and (4,).",
     ),
     Case(
-        "an error of each class",
-        lambda: compress(evaluate=lambda params: jnp.ones(3)),
+        "errors in a table",
+        lambda: compress(evaluate=lambda params: jnp.ones((3, 2))),
         ConfigError,
-        "evaluate must return a number, got an array of shape (3,)",
+        "evaluate must return a number, or one for each example, got an array of shape (3, 2)",
     ),
 ]
 

@@ -345,7 +345,7 @@ TRAINING = [
         "an error that is None",
         lambda: train(evaluate=lambda params: None),
         ConfigError,
-        "evaluate must return a number, got None",
+        "evaluate must return a number, or one for each example, got None",
     ),
     Case(
         "devices as mesh",

@@ -20,7 +20,7 @@ from swsjax.errors import ConfigError, SwsjaxWarning
 from swsjax.sws.advice import checked, warn_before
 from swsjax.sws.config import Config
 from swsjax.sws.grid import range_of
-from swsjax.sws.job import Job, Quantised
+from swsjax.sws.job import Job, Quantised, shared_identity
 from swsjax.sws.plans import Stages, three_stages
 from swsjax.sws.prior import GaussianMixture, init_mixture
 from swsjax.sws.stages import made_once, started
@@ -42,7 +42,7 @@ from swsjax.training.history import Epoch, losses_of
 from swsjax.training.loop import feed_of
 from swsjax.training.losses import Loss, LossWithAux
 from swsjax.training.net import Net, Weights, take_apart
-from swsjax.training.resume import FOLDER, digest
+from swsjax.training.resume import FOLDER
 from swsjax.training.selection import Rules, Selection
 from swsjax.training.stream import Stream, one_step
 from swsjax.trees import form_of, is_number
@@ -129,13 +129,15 @@ def compress(
         evaluate: error of a net on validation data: ``evaluate(params)``, or with ``aux``
             ``evaluate(params, aux)``; smaller is better. A number, or one for each example, as
             ``training.misclassified`` returns: then the walk knows how far to trust a difference.
-            Called once per epoch with the quantised
-            net, for the history; with the net at the end of each run it decides what is run next.
-            Without it, the run ends at the first net that keeps its loss on the training data.
+            Called once per epoch with the quantised net, for the history; with the net at the end
+            of each run it decides what is run next. Without it, the run ends at the first net that
+            keeps its loss on the training data.
         callback: called with the record of each epoch.
         resume: folder in which the whole state is written after every epoch. A run that finds its
-            own state there resumes from it, and ends as if it had never stopped. Towards targets,
-            every net on the way is kept there, and other targets go on from them.
+            own state there resumes from it, and ends as if it had never stopped. It is the same run
+            if settings, rules, weights and data are the same, and the losses return the same on the
+            first batch; of a stream, the size is compared. Towards targets, every net on the way is
+            kept there, and other targets go on from them.
 
     Returns:
         The quantised net, the retrained one, the mixtures, the history, the selection and aux; the
@@ -196,7 +198,7 @@ def compress(
         rebuilt, aux_after = net.rebuild(weights, carried)
         return losses_of(evaluate, *((rebuilt,) if aux is None else (rebuilt, aux_after)))
 
-    identity = digest(str(rules), net.weights, net.carried, mixtures, feed.size)
+    identity = None if resume is None else shared_identity(net, mixtures, rules, feed, losses)
     measured = None if evaluate is None else evaluated
     made = made_once(feed)
     job = Job(net, feed, losses[0], losses[1], stages, measured, callback, identity, made)

@@ -1,6 +1,6 @@
 """What the runs of one ``compress`` have in common, and one of them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from os import PathLike
 from typing import Any, NamedTuple
@@ -11,6 +11,7 @@ from swsjax.errors import RetrainingError
 from swsjax.sws.advice import why_zero
 from swsjax.sws.config import Config
 from swsjax.sws.plans import Stages
+from swsjax.sws.prior import GaussianMixture
 from swsjax.sws.quantizing import non_zeros, quantize_groups
 from swsjax.sws.record import read_details
 from swsjax.sws.stages import Made, Run, run_stages
@@ -19,11 +20,12 @@ from swsjax.training.history import Epoch, Log
 from swsjax.training.loop import Feed
 from swsjax.training.losses import LossWithAux
 from swsjax.training.net import Net, Weights
-from swsjax.training.resume import digest, opened
+from swsjax.training.resume import Identity, identity_of, opened, with_settings
+from swsjax.training.selection import Rules
 from swsjax.training.sharding import gather
 from swsjax.training.statistics import mean_loss
 
-__all__ = ["Job", "Quantised"]
+__all__ = ["Job", "Quantised", "shared_identity"]
 
 # Batches of training data that the loss is measured on where there is no evaluate.
 _MEASURED = 100
@@ -59,8 +61,8 @@ class Job(NamedTuple):
     """Losses of weights and the carried part on validation data: one, or one for each example."""
     callback: Callable[[Epoch], None] | None
     """Called with the record of each epoch."""
-    identity: str
-    """Text that identifies the net and the data."""
+    identity: Identity | None
+    """Of the net, the data and the losses; None if nothing is written."""
     made: Made
     """Steps and estimates of all runs."""
 
@@ -85,8 +87,7 @@ class Job(NamedTuple):
 
         callback = self.callback
         report = None if callback is None else lambda epoch: callback(counted(epoch))
-        identity = digest(self.identity, str(config))
-        with nullcontext() if folder is None else opened(folder, identity) as resume:
+        with nullcontext() if folder is None else opened(folder, self._identity(config)) as resume:
             log = Log.opened(resume, report, read_details)
             planned = self.stages(config, self.loss_fn, self.prune_loss_fn, self.feed)
             error = None if self.evaluate is None else self._error
@@ -120,6 +121,44 @@ class Job(NamedTuple):
             return self.evaluate(weights, carried)
         return np.array(mean_loss(self.loss_fn, weights, carried, self.feed, steps=_MEASURED))
 
+    def _identity(self, config: Config) -> Identity:
+        assert self.identity is not None
+        return with_settings(self.identity, config)
+
     def _error(self, weights: Weights, carried: Any) -> float:
         assert self.evaluate is not None
         return self.evaluate(weights, carried).mean().item()
+
+
+def shared_identity(
+    net: Net,
+    mixtures: Mapping[str, GaussianMixture] | None,
+    rules: Rules,
+    feed: Feed,
+    losses: Sequence[LossWithAux],
+) -> Identity:
+    """Return what identifies all runs of a ``compress``; each adds its settings.
+
+    Args:
+        net: the pretrained net in parts.
+        mixtures: that the first run starts with, if they are given.
+        rules: which leaves are compressed.
+        feed: the data.
+        losses: of the stages.
+
+    >>> from swsjax.training import take_apart
+    >>> from swsjax.training.loop import feed_of
+    >>> net, feed = take_apart(np.ones(4)), feed_of(np.ones(8), 4)
+    >>> shared_identity(net, None, (), feed, [net.loss(lambda w, batch: batch.mean())])["loss"]
+    [1.0]
+    """
+
+    def on_first_batch(loss: LossWithAux) -> list[float]:
+        return feed.on_first_batch(lambda batch: loss(net.weights, net.carried, batch)[0])
+
+    return identity_of(
+        settings=rules,
+        weights=(net.weights, net.carried, mixtures),
+        data=feed.content,
+        losses=[value for loss in dict.fromkeys(losses) for value in on_first_batch(loss)],
+    )

@@ -32,7 +32,7 @@ from swsjax.training.epochs import (
 )
 from swsjax.training.history import Epoch, Log, error_of
 from swsjax.training.losses import Loss, LossWithAux
-from swsjax.training.resume import digest, opened
+from swsjax.training.resume import Identity, identity_of, opened
 from swsjax.training.sharding import check_mesh, gather, replicate, settle, shard_weights
 from swsjax.training.stream import Stream, batches_of, one_step, stream_epoch
 from swsjax.trees import Params
@@ -71,6 +71,20 @@ class Feed(NamedTuple):
             return step(state, augment(_augment_key(state), batch))
 
         return on_augmented
+
+    @property
+    def content(self) -> Any:
+        """What identifies the data: the arrays, or the size of a stream."""
+        return self.size if isinstance(self.data, Stream) else self.data
+
+    def on_first_batch(self, loss: Callable[[Any], Array]) -> list[float]:
+        """The loss of the first batch in the order of the arrays; none for a stream."""
+        if isinstance(self.data, Stream):
+            return []
+        batch = jax.tree.map(lambda array: array[: self.batch_size], self.data)
+        if self.augment is not None:
+            batch = self.augment(jax.random.key(0), batch)
+        return [float(jax.jit(loss)(batch))]
 
     def batch_shapes(self) -> Any:
         """Shapes and types of a batch of arrays, after ``augment``."""
@@ -250,7 +264,7 @@ def train(
     step = feed.augmented(_step(loss_fn, optimizer, project))
     params, aux = copied((params, aux))
     # Before the arrays are divided: afterwards a process may not have all of them.
-    identity = "" if resume is None else digest(params, aux, feed.size, epochs, batch_size, seed)
+    identity = {} if resume is None else _identity(params, aux, loss_fn, feed, epochs, seed)
     params, aux = shard_weights(params, feed.mesh), replicate(aux, feed.mesh)
     opt_state = copied(optimizer.init(params))
     key = jax.random.key(seed)
@@ -300,6 +314,25 @@ def _check_types(loss_fn: Any, optimizer: Any, epochs: Any) -> None:
             f"optimizer must be an optax optimiser, got a {type(optimizer).__name__}; "
             "optax.adam(learning_rate) is one"
         )
+
+
+def _identity(
+    params: Params,
+    aux: Any,
+    loss_fn: Callable[..., Any],
+    feed: Feed,
+    epochs: int,
+    seed: int,
+) -> Identity:
+    def loss(batch: Any) -> Any:
+        return loss_fn(params, batch) if aux is None else loss_fn(params, aux, batch)[0]
+
+    return identity_of(
+        settings=(epochs, feed.batch_size, seed),
+        weights=(params, aux),
+        data=feed.content,
+        losses=feed.on_first_batch(loss),
+    )
 
 
 def _step(

@@ -7,8 +7,12 @@ one that was never interrupted.
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import fields, is_dataclass
+from itertools import zip_longest
+from math import isclose, nan
+from numbers import Real
 from os import PathLike
 from textwrap import shorten
 from typing import Any, NamedTuple
@@ -20,11 +24,18 @@ import orbax.checkpoint as ocp
 
 from swsjax.checks import path_of
 from swsjax.errors import CheckpointError
+from swsjax.trees import is_array
 
-__all__ = ["FOLDER", "Resume", "digest", "opened"]
+__all__ = ["FOLDER", "Identity", "Resume", "identity_of", "opened", "with_settings"]
 
 FOLDER = "resume is the folder for the state of the run"
 """What a path that cannot be one should have been."""
+
+
+Identity = Mapping[str, str | list[float]]
+"""What makes two runs the same, by name: digests, and losses. See ``identity_of``."""
+
+_SAME_LOSS = 1e-3  # relative: the same loss on another machine or of another version of JAX
 
 
 class Resume(NamedTuple):
@@ -56,22 +67,23 @@ class Resume(NamedTuple):
 
 
 @contextmanager
-def opened(folder: str | PathLike[str], settings: str) -> Iterator[Resume]:
+def opened(folder: str | PathLike[str], identity: Identity) -> Iterator[Resume]:
     """Open the folder of a run; the states of its last two epochs are kept.
 
     Args:
         folder: created if missing.
-        settings: text that identifies the run, as ``digest`` makes it.
+        identity: of the run.
 
     Raises:
-        CheckpointError: the folder holds a run with other settings, a damaged one, or a checkpoint
-            that no training run wrote.
+        CheckpointError: the folder holds a different run, a damaged one, or a checkpoint that no
+            training run wrote.
 
     >>> import tempfile
+    >>> identity = identity_of(settings={"seed": 1}, weights=np.ones(2), data=np.ones(9))
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     with opened(folder, "run 1") as resume:
+    ...     with opened(folder, identity) as resume:
     ...         resume.save(1, {"w": np.ones(2)}, {"loss": 0.5})
-    ...     with opened(folder, "run 1") as resume:
+    ...     with opened(folder, identity) as resume:
     ...         print(resume.written["loss"], resume.restore({"w": np.zeros(2)}))
     0.5 {'w': array([1., 1.])}
     """
@@ -90,17 +102,17 @@ def opened(folder: str | PathLike[str], settings: str) -> Iterator[Resume]:
         path,
         options=options,
         item_names=("state", "history"),
-        metadata={"settings": settings},
+        metadata={"identity": dict(identity)},
     ) as manager:
         last = manager.latest_step()
         if last is None:
             yield Resume(manager, None)
             return
         with _damage_named(f"metadata in {folder}", "delete the folder to start again"):
-            found = manager.metadata().custom_metadata["settings"]
-        if found != settings:
+            other = _other(manager.metadata().custom_metadata["identity"], identity)
+        if other:
             raise CheckpointError(
-                f"{folder} holds a run with other settings, data or weights; choose a different "
+                f"{folder} holds a run with other {' and '.join(other)}; choose a different "
                 "folder, or delete this one to start again"
             )
         yield Resume(manager, _restored(manager, history=ocp.args.JsonRestore()))
@@ -126,26 +138,74 @@ def _damage_named(what: str, advice: str) -> Iterator[None]:
         raise CheckpointError(f"the {what} is damaged; {advice} ({reason})") from error
 
 
-def digest(*parts: Any) -> str:
-    """Return a text that is equal for equal settings and arrays, in every process.
+def identity_of(
+    *, settings: Any, weights: Any, data: Any, losses: Sequence[float] = ()
+) -> Identity:
+    """Return what identifies a run, in every process.
 
-    Functions are identified by their names only.
+    Numbers are equal if their values are, whatever their types, and so are lists and tuples.
+    Functions among the settings are identified by their names only, so what the losses return on
+    the first batch is a part, too.
 
-    >>> digest("tau", {"w": np.ones(2)}) == digest("tau", {"w": np.ones(2)})
-    True
-    >>> digest("tau", {"w": np.ones(2)}) == digest("tau", {"w": np.zeros(2)})
-    False
+    Args:
+        settings: of the run; dataclasses, containers, numbers and text.
+        weights: at its start; a pytree of arrays.
+        data: arrays, or the size of a stream.
+        losses: values of the run's losses on its first batch.
+
+    >>> one, other = (
+    ...     identity_of(settings=(tau, ["*bias"]), weights=np.ones(2), data=60, losses=[loss])
+    ...     for tau, loss in ((1, 0.25), (1.0, 0.5))
+    ... )
+    >>> [name for name in one if one[name] != other[name]]
+    ['loss']
     """
+    parts = {"settings": settings, "weights": weights, "data": data}
+    return {name: _digest(part) for name, part in parts.items()} | {"loss": [*map(float, losses)]}
+
+
+def with_settings(identity: Identity, settings: Any) -> Identity:
+    """Return an identity with further settings.
+
+    >>> identity = identity_of(settings="*bias", weights=np.ones(2), data=60)
+    >>> one, same, other = (with_settings(identity, {"tau": tau}) for tau in (1, 1.0, 2))
+    >>> one == same, one == other
+    (True, False)
+    """
+    return {**identity, "settings": _digest((identity["settings"], settings))}
+
+
+def _other(found: Identity, identity: Identity) -> list[str]:
+    """The names of the parts that differ; the loss, if it alone does."""
+    names = [name for name, part in identity.items() if not _same(found[name], part)]
+    return [name for name in names if name != "loss"] or names
+
+
+def _same(one: str | list[float], other: str | list[float]) -> bool:
+    if isinstance(one, str) or isinstance(other, str):
+        return one == other
+    pairs = zip_longest(one, other, fillvalue=nan)
+    return all(isclose(*pair, rel_tol=_SAME_LOSS, abs_tol=_SAME_LOSS) for pair in pairs)
+
+
+def _digest(part: Any) -> str:
     found = hashlib.sha256()
-    for path, leaf in jax.tree.leaves_with_path(parts):
+    for path, leaf in jax.tree.leaves_with_path(part, is_leaf=lambda x: x is None):
         found.update(jax.tree_util.keystr(path).encode())
-        if hasattr(leaf, "dtype"):
-            leaf = np.asarray(_data(leaf))
-            found.update(f"{leaf.dtype}{leaf.shape}".encode())
-            found.update(leaf.tobytes())
-        else:
-            found.update(re.sub(r" at 0x[0-9a-f]+", "", repr(leaf)).encode())
+        found.update(_content(leaf))
     return found.hexdigest()
+
+
+def _content(leaf: Any) -> bytes:
+    if isinstance(leaf, Real):
+        return repr(float(leaf)).encode()
+    if is_array(leaf):
+        array = np.asarray(_data(leaf))
+        return f"{array.dtype}{array.shape}".encode() + array.tobytes()
+    if is_dataclass(leaf):
+        values = {field.name: getattr(leaf, field.name) for field in fields(leaf)}
+        return f"{type(leaf).__name__}{_digest(values)}".encode()
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(leaf)).encode()
 
 
 def _arrays(state: Any) -> dict[str, Any]:

@@ -46,14 +46,16 @@ def loss_fn(params, aux, batch):
     return jnp.mean(error**2), {"key": key, "mean": mean, "steps": aux["steps"] + 1}
 
 
-def run(folder=None, *, data=DATA, config=CONFIG, callback=None) -> Result:
+def run(
+    folder=None, *, data=DATA, loss_fn=loss_fn, rules=RULES, config=CONFIG, callback=None
+) -> Result:
     return compress(
         PARAMS,
         loss_fn,
         data,
         config,
         aux=AUX,
-        rules=RULES,
+        rules=rules,
         evaluate=lambda params, aux: float(jnp.abs(params["w"] - TRUE).max() + aux["mean"].sum()),
         callback=callback,
         resume=folder,

@@ -1,16 +1,19 @@
 """A run that was interrupted ends bit-equal to one that was not."""
 
 import random
+import re
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
-from killed_run import PARAMS, RULES, everything, run, stream
+from killed_run import CONFIG, DATA, PARAMS, RULES, everything, loss_fn, run, stream
 
+from swsjax.errors import CheckpointError
 from swsjax.file import load
 from swsjax.training import select
 
@@ -88,3 +91,33 @@ def test_completed_run_is_not_run_again(tmp_path, whole):
     again = run(tmp_path / "state", callback=interrupt_at(1))
     assert_equal(everything(again), whole)
     assert again.selection == select(PARAMS, RULES)
+
+
+def test_a_run_is_the_same_whatever_the_types_of_its_settings(tmp_path, whole):
+    run(tmp_path / "state", rules=RULES, config=replace(CONFIG, tau=1e-6, seed=0))
+    config = replace(CONFIG, tau=np.float64(1e-6), seed=np.int64(0))
+    again = run(tmp_path / "state", rules=tuple(RULES), config=config, callback=interrupt_at(1))
+    assert len(again.history) == EPOCHS
+
+
+def test_a_folder_of_a_different_run(tmp_path):
+    with pytest.raises(PowerCutError):
+        run(tmp_path, callback=interrupt_at(1))
+
+    def other_loss(params, aux, batch):
+        loss, aux = loss_fn(params, aux, batch)
+        return 1.1 * loss, aux
+
+    swapped = {name: array[::-1] for name, array in DATA.items()}
+    for what, change in {
+        "settings": {"config": replace(CONFIG, seed=1)},
+        "settings and weights": {"rules": ()},
+        "data": {"data": swapped},
+        "loss": {"loss_fn": other_loss},
+    }.items():
+        message = (
+            f"{tmp_path} holds a run with other {what}; choose a different folder, or delete this "
+            "one to start again"
+        )
+        with pytest.raises(CheckpointError, match=f"^{re.escape(message)}$"):
+            run(tmp_path, **change)

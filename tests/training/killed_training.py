@@ -43,10 +43,10 @@ def project(params):
     return params | {"w": jnp.clip(params["w"], -1, 1)}
 
 
-def run(folder=None, *, data=DATA, loss_fn=loss_fn, **options) -> Trained:
+def run(folder=None, *, params=PARAMS, data=DATA, loss_fn=loss_fn, **options) -> Trained:
     schedule = optax.cosine_decay_schedule(0.05, STEPS)
     return train(
-        PARAMS,
+        params,
         loss_fn,
         data,
         optax.chain(optax.sgd(schedule, momentum=0.9), hold_zeros()),

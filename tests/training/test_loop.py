@@ -15,7 +15,7 @@ import killed_training
 import numpy as np
 import optax
 import pytest
-from killed_training import everything, run
+from killed_training import DATA, PARAMS, everything, loss_fn, run
 
 from swsjax.errors import CheckpointError, ConfigError, RetrainingError
 from swsjax.file.files import load
@@ -406,11 +406,23 @@ def test_a_finished_run_is_not_repeated(tmp_path, whole):
 def test_a_folder_of_a_different_run(tmp_path):
     with pytest.raises(PowerCutError):
         run(tmp_path, callback=interrupt_at(1))
-    message = (
-        f"{tmp_path} holds a run with other settings, data or weights; choose a different folder, "
-        "or delete this one to start again"
-    )
-    for change in ({"epochs": EPOCHS + 1}, {"seed": 1}, {"batch_size": 25}):
+
+    def other_loss(params, aux, batch):
+        loss, aux = loss_fn(params, aux, batch)
+        return loss + 0.1, aux
+
+    moved = jax.tree.map(lambda x: x + 1, DATA)
+    for what, change in {
+        "settings": {"epochs": EPOCHS + 1, "seed": 1, "batch_size": 25},
+        "weights": {"params": jax.tree.map(lambda x: x + 1, PARAMS)},
+        "data": {"data": moved},
+        "loss": {"loss_fn": other_loss},
+        "settings and data": {"seed": 1, "data": moved},
+    }.items():
+        message = (
+            f"{tmp_path} holds a run with other {what}; choose a different folder, or delete this "
+            "one to start again"
+        )
         with pytest.raises(CheckpointError, match=f"^{re.escape(message)}$"):
             run(tmp_path, **change)
 

@@ -280,8 +280,8 @@ RESUMING = [
         "the folder of a different run",
         resume_with_a_different_tau,
         CheckpointError,
-        "state holds a run with other settings, data or weights; choose a different folder, or "
-        "delete this one to start again",
+        "state holds a run with other settings; choose a different folder, or delete this one to "
+        "start again",
     ),
     Case(
         "a damaged state",

@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
 from swsjax.training.epochs import TrainState, copied
 from swsjax.training.loop import Feed
@@ -23,6 +24,8 @@ from swsjax.trees import is_weight
 
 __all__ = ["Estimate", "estimator", "mean_loss"]
 
+_STATISTIC_BITS = 8
+
 Estimate = Callable[[Weights, Any], Any]
 """From the weights and the carried part of a net to that part with statistics of these weights."""
 
@@ -31,7 +34,9 @@ def estimator(loss_fn: LossWithAux, feed: Feed, *, steps: int = 200) -> Estimate
     """Make the function that re-estimates statistics: the loss in training, without gradients.
 
     Only floating arrays of the auxiliary state are re-estimated; counters and random keys stay as
-    they are. If it has no floating arrays, nothing is done.
+    they are. If it has no floating arrays, nothing is done. Statistics of several channels are
+    rounded to 8 significant bits, as the levels of the weights are: in a file they then take about
+    half as much, and on CIFAR-10 fewer than that change no error.
 
     Args:
         loss_fn: of weights, carried part and batch, as ``Net.loss`` makes it.
@@ -62,7 +67,7 @@ def estimator(loss_fn: LossWithAux, feed: Feed, *, steps: int = 200) -> Estimate
         start = _still(weights, carried)
         state, _ = part().epoch(step_of_data, replicate(start, feed.mesh), 0)
         found = gather(state.aux, feed.mesh)
-        return jax.tree.map(lambda new, old: new if is_weight(new) else old, found, carried)
+        return jax.tree.map(lambda new, old: _short(new) if is_weight(new) else old, found, carried)
 
     return estimate
 
@@ -98,6 +103,13 @@ def _still(weights: Weights, carried: Any) -> TrainState:
     """The state of a pass that trains nothing."""
     number, key = jnp.zeros((), jnp.int32), jax.random.key(0)
     return TrainState(copied(weights), (), number, key, copied(carried))
+
+
+def _short(statistics: Array) -> Array:
+    if not statistics.ndim:  # a count, or a moving average of one number, costs nothing
+        return statistics
+    exponent = jnp.finfo(statistics.dtype).nexp
+    return jax.lax.reduce_precision(statistics, exponent, _STATISTIC_BITS - 1)
 
 
 def _part(feed: Feed, steps: int) -> Feed:

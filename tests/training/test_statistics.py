@@ -69,6 +69,21 @@ def test_statistics_become_those_of_the_weights():
     assert (jax.random.key_data(found["key"]) == jax.random.key_data(start()["key"])).all()
 
 
+def test_statistics_have_8_significant_bits():
+    net = take_apart(PARAMS, start() | {"scale": jnp.float32(1 / 3)})
+    estimate = estimator(net.loss(lambda *net: (loss(*net)[0], net[1])), feed_of(DATA, 64), steps=1)
+    rng = np.random.default_rng(0)
+    running = [jnp.float32(rng.normal(size=3)) for _ in range(2)]
+    (aux, _) = net.carried
+    found, _ = estimate(net.weights, (aux | {"running": running}, ()))
+    assert found["scale"] == np.float32(1 / 3)
+    for ours, exact in zip(found["running"], running, strict=True):
+        mantissas, _ = np.frexp(np.asarray(ours, np.float64))
+        np.testing.assert_array_equal(mantissas * 2**8, np.round(mantissas * 2**8))
+        np.testing.assert_allclose(ours, exact, rtol=2**-8)
+        assert (ours != exact).any()
+
+
 def test_examples_of_a_part_are_drawn_at_random():
     """The first half of sorted data would have other statistics."""
     order = np.argsort(INPUTS[:, 0])

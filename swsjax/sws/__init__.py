@@ -1,6 +1,6 @@
 """Soft weight-sharing: the mixture prior, retraining under it, quantising, and search."""
 
-from swsjax.sws.compression import Result, compress
+from swsjax.sws.compression import compress
 from swsjax.sws.config import LEARNED, Annealing, Config
 from swsjax.sws.merging import kl_divergence, merge
 from swsjax.sws.plans import three_stages
@@ -21,6 +21,7 @@ from swsjax.sws.prior import (
 from swsjax.sws.quantizing import codebook, non_zeros, quantize
 from swsjax.sws.rates import LearningRates
 from swsjax.sws.record import Details
+from swsjax.sws.result import Result
 from swsjax.sws.stages import Stage
 from swsjax.sws.step import Info, Joint, hard, init, make_step, soft
 from swsjax.sws.study import Front, Point, Study, search, space_around

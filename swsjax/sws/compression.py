@@ -7,7 +7,7 @@ from math import inf
 from numbers import Integral
 from os import PathLike
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -23,8 +23,9 @@ from swsjax.sws.grid import range_of
 from swsjax.sws.job import Job, Quantised, shared_identity
 from swsjax.sws.plans import Stages, three_stages
 from swsjax.sws.prior import GaussianMixture, init_mixture
+from swsjax.sws.result import Result
 from swsjax.sws.stages import made_once, started
-from swsjax.sws.targets import ANY_SIZE, Level, Move, Targets, chosen, settings_of
+from swsjax.sws.targets import ANY_SIZE, Move, Targets, chosen, settings_of
 from swsjax.sws.units import Carried, in_units
 from swsjax.sws.walk import (
     SHARE,
@@ -47,37 +48,14 @@ from swsjax.training.selection import Rules, Selection
 from swsjax.training.stream import Stream, one_step
 from swsjax.trees import form_of, is_number
 
-__all__ = ["Result", "compress"]
+__all__ = ["compress"]
 
 
-class Result(NamedTuple):
-    """What ``compress`` returns."""
-
-    params: Any
-    """The quantised net: like the given one, with few distinct values, most of them 0."""
-    retrained: Any
-    """The net at the end of retraining, before its weights were quantised."""
-    mixtures: dict[str, GaussianMixture]
-    """The priors at the end, merged, by group: ``"weights"`` unless a rule names another."""
-    history: list[Epoch]
-    """One entry per epoch; its details are ``sws.Details``."""
-    selection: Selection
-    """What was done with each leaf."""
-    aux: Any = None
-    """What the loss carried from step to step, at the end. Statistics are those of the quantised
-    net."""
-    units: dict[str, list[Array]] | None = None
-    """The unit of each compressed array, by group: the mixtures are over weights in these units.
-    None if precisions are learned."""
-    levels: list[Level] = []  # noqa: RUF012
-    """The nets on the way to the targets, each with its loss and bytes; none with a given tau."""
-    outcomes: list[Outcome] = []  # noqa: RUF012
-    """What was reached, for each of ``target_bytes``, or for ``max_loss``. The last one's net is
-    ``params``."""
+NetT = TypeVar("NetT")
 
 
 def compress(
-    params: Any,
+    params: NetT,
     loss_fn: Loss | LossWithAux,
     data: Any,
     config: Config = Config(),
@@ -88,13 +66,13 @@ def compress(
     rules: Rules = (),
     augment: Augment | None = None,
     prune_loss_fn: Loss | LossWithAux | None = None,
-    start: Result | None = None,
+    start: Result[NetT] | None = None,
     stages: Stages = three_stages,
     mesh: Mesh | None = None,
     evaluate: Callable[..., Any] | None = None,
     callback: Callable[[Epoch], None] | None = None,
     resume: str | PathLike[str] | None = None,
-) -> Result:
+) -> Result[NetT]:
     """Retrain a pretrained net under the mixture prior and quantise it.
 
     Args:
@@ -216,7 +194,7 @@ class _Wanted(NamedTuple):
     sizes: tuple[int, ...]
 
 
-def _walked(job: Job, config: Config, wanted: _Wanted, folder: Path | None) -> Result:
+def _walked(job: Job, config: Config, wanted: _Wanted, folder: Path | None) -> Result[Any]:
     """Make level after level, and the result from those that the targets end at."""
     most: float | None = wanted.max_loss
     if wanted.sizes and most is None:
@@ -260,7 +238,7 @@ def _walked(job: Job, config: Config, wanted: _Wanted, folder: Path | None) -> R
     return result._replace(levels=found.levels, outcomes=outcomes)
 
 
-def _result(job: Job, state: TrainState, history: list[Epoch], net: Quantised) -> Result:
+def _result(job: Job, state: TrainState, history: list[Epoch], net: Quantised) -> Result[Any]:
     before, _ = job.net.rebuild(net.retrained, net.carried)
     compressed, aux = job.net.rebuild(net.weights, net.statistics)
     units = net.carried.units if isinstance(net.carried, Carried) else None
@@ -355,7 +333,7 @@ def _taken_apart(params: Any, aux: Any, rules: Rules, config: Config, units: Any
     return net if config.annealing is None else in_units(net, units)
 
 
-def _started(net: Net, start: Result, rules: Rules, config: Config) -> Net:
+def _started(net: Net, start: Result[Any], rules: Rules, config: Config) -> Net:
     """The net as an earlier result left it, checked to be the same net."""
     started = _taken_apart(start.retrained, start.aux, rules, config, start.units)
     expected, actual = _forms(net.selection), _forms(started.selection)

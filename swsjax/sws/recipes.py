@@ -17,9 +17,10 @@ from typing import Any, NamedTuple
 from jax import Array
 
 from swsjax.lab.task import Task, Variables
-from swsjax.sws.compression import Result, compress
+from swsjax.sws.compression import compress
 from swsjax.sws.config import LEARNED, Config
 from swsjax.sws.rates import LearningRates
+from swsjax.sws.result import Result
 from swsjax.training.augment import Augment
 from swsjax.training.losses import distillation, misclassified
 
@@ -107,7 +108,7 @@ def compress_task(
     teachers: Sequence[Variables] = (),
     augment: Augment | None = None,
     **options: Any,
-) -> Result:
+) -> Result[Any]:
     """Compress a pretrained net of a task, distilled from itself; see ``compress``.
 
     The loss is distillation from the pretrained net, mixed with cross-entropy, at the recipe's
@@ -170,7 +171,7 @@ def teacher_seeds(seed: int, number: int) -> list[int]:
 
 
 def errors_of(
-    task: Task, pretrained: Variables, result: Result, decoded: Variables
+    task: Task, pretrained: Variables, result: Result[Any], decoded: Variables
 ) -> dict[str, dict[str, float]]:
     """Errors for a report, by stage and split: pretrained, retrained (not quantised), decoded.
 

@@ -17,8 +17,8 @@ import numpy as np
 from swsjax.errors import CheckpointError, ConfigError, RetrainingError, SwsjaxWarning
 from swsjax.file.files import dumps
 from swsjax.measure.front import pareto
-from swsjax.sws.compression import Result
 from swsjax.sws.config import Config
+from swsjax.sws.result import Result
 from swsjax.sws.storage import opened, quiet
 from swsjax.training.history import Epoch, error_of
 from swsjax.trees import is_number
@@ -157,7 +157,7 @@ def is_hopeless(mark: tuple[float, float], others: list[tuple[float, float]]) ->
 
 
 def search(
-    compress: Callable[..., Result],
+    compress: Callable[..., Result[Any]],
     base: Config,
     *,
     evaluate: Callable[..., float],
@@ -236,7 +236,7 @@ def search(
 class _Search(NamedTuple):
     """What the trials of a search have in common: arguments of ``search``."""
 
-    compress: Callable[..., Result]
+    compress: Callable[..., Result[Any]]
     base: Config
     evaluate: Callable[..., float]
     space: "Callable[[optuna.Trial, Config], Config]"

@@ -12,11 +12,11 @@ from swsjax.measure.page import Picture
 from swsjax.measure.plot.figures import alone, save_pictures, two_high
 from swsjax.measure.plot.kernels import plot_features, plot_filters
 from swsjax.measure.plot.style import column_png
-from swsjax.sws.compression import Result
 from swsjax.sws.plot.components import plot_components
 from swsjax.sws.plot.hyperpriors import plot_betas, plot_gammas
 from swsjax.sws.plot.weights import plot_moves, plot_weights
 from swsjax.sws.prior import HyperPriors
+from swsjax.sws.result import Result
 from swsjax.training.net import named_weights
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ _MOST_CONVOLUTIONS = 4  # a deep net has a hundred, which look alike
 
 def run_pictures(
     before: Any,
-    result: Result,
+    result: Result[Any],
     *,
     hyper_priors: HyperPriors | None = None,
     image_shape: tuple[int, int] | None = None,
@@ -69,7 +69,7 @@ def run_pictures(
 def save_figures(
     folder: str | Path,
     before: Any,
-    result: Result,
+    result: Result[Any],
     *,
     hyper_priors: HyperPriors | None = None,
     image_shape: tuple[int, int] | None = None,
@@ -103,7 +103,7 @@ def save_figures(
     return save_pictures(folder, pictures)
 
 
-def _mixture_pictures(before: Any, result: Result, name: str, ending: str) -> Iterator[Picture]:
+def _mixture_pictures(before: Any, result: Result[Any], name: str, ending: str) -> Iterator[Picture]:
     def draw_components(axes: "list[Axes]") -> None:
         plot_components(axes[:2], result.history, name=name)
         plot_moves(axes[2], before, result, name=name)
@@ -126,7 +126,7 @@ def _mixture_pictures(before: Any, result: Result, name: str, ending: str) -> It
 
 
 def _weight_pictures(
-    before: Any, result: Result, image_shape: tuple[int, int] | None
+    before: Any, result: Result[Any], image_shape: tuple[int, int] | None
 ) -> Iterator[Picture]:
     old, new = (_arrays(net, result) for net in (before, result.params))
     convolutions = [path for path, kernel in old.items() if kernel.ndim == 4 and len(kernel) > 1]
@@ -165,7 +165,7 @@ def _hyper_prior_picture(hyper: HyperPriors) -> Picture:
     return Picture("hyper-priors", caption, column_png(draw, two_high, 4.4))
 
 
-def _arrays(net: Any, result: Result) -> dict[str, np.ndarray]:
+def _arrays(net: Any, result: Result[Any]) -> dict[str, np.ndarray]:
     """The trained arrays of a net, by name."""
     found = named_weights(net, result.selection)
     return {name: np.asarray(leaf, np.float32) for name, leaf in found.items()}

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from swsjax.measure.plot.style import BLUE, GREY, ORANGE
-from swsjax.sws.compression import Result
 from swsjax.sws.prior import GaussianMixture, component_means, log_prob
+from swsjax.sws.result import Result
 from swsjax.training.net import named_weights
 from swsjax.training.selection import WEIGHTS
 
@@ -20,7 +20,7 @@ __all__ = ["plot_moves", "plot_weights"]
 def plot_weights(
     axes: "Sequence[Axes]",
     before: Any,
-    result: Result,
+    result: Result[Any],
     *,
     name: str = WEIGHTS,
     most: int = 20_000,
@@ -70,7 +70,7 @@ def plot_weights(
 def plot_moves(
     axes: "Axes",
     before: Any,
-    result: Result,
+    result: Result[Any],
     *,
     name: str = WEIGHTS,
     most: int = 20_000,
@@ -120,7 +120,7 @@ def _draw_bands(axes: "Axes", mixture: GaussianMixture) -> None:
     axes.legend(loc="upper left")
 
 
-def _flat(net: Any, result: Result, name: str) -> np.ndarray:
+def _flat(net: Any, result: Result[Any], name: str) -> np.ndarray:
     """All weights of a group, each array in its unit if the mixture is over weights in units."""
     arrays = list(named_weights(net, result.selection, name).values())
     units: Sequence[Any] = [1.0] * len(arrays) if result.units is None else result.units[name]

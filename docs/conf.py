@@ -44,6 +44,7 @@ nb_execution_raise_on_error = True
 nb_execution_in_temp = True  # they write files
 nb_execution_timeout = 300
 nb_merge_streams = True
+nb_output_stderr = "remove"  # progress
 
 autodoc_preserve_defaults = True
 autodoc_member_order = "bysource"

@@ -1,28 +1,52 @@
 """Checks of settings and arguments that several modules share."""
 
+from collections.abc import Iterable
 from dataclasses import fields
-from numbers import Integral
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
+import numpy as np
+from flax import nnx
 
 from swsjax.errors import ConfigError
-from swsjax.trees import first_axes, holds_numbers, is_number, is_numeric, named_leaves
+from swsjax.trees import (
+    first_axes,
+    holds_numbers,
+    is_array,
+    is_integer,
+    is_number,
+    is_numeric,
+    is_weight,
+    named_leaves,
+    named_variables,
+)
 
 __all__ = [
+    "check_aux",
     "check_data",
+    "check_examples",
     "check_floating",
+    "check_integer",
     "check_numbers",
     "check_pair",
+    "check_params",
     "check_scalar",
+    "check_types",
+    "check_untied",
+    "for_jax",
     "path_of",
 ]
+
+_WIDEST = {"f": 8, "c": 16}  # bytes of JAX's widest types, by NumPy's kind
 
 
 def check_numbers(settings: Any) -> None:
     """Check that the fields of a dataclass annotated ``int`` or ``float`` hold such numbers.
+
+    Integers of NumPy become those of Python, which do not overflow.
 
     Raises:
         ConfigError: a field holds something else.
@@ -35,10 +59,159 @@ def check_numbers(settings: Any) -> None:
     """
     for field in fields(settings):
         value = getattr(settings, field.name)
-        if field.type is int and not isinstance(value, Integral):
-            raise ConfigError(f"{field.name} must be an integer, got {value!r}")
+        if field.type is int:
+            object.__setattr__(settings, field.name, check_integer(field.name, value, least=None))
         if field.type is float and not is_number(value):
             raise ConfigError(f"{field.name} must be a number, got {value!r}")
+
+
+def check_integer(name: str, value: Any, least: int | None = 1) -> int:
+    """Return an argument that is an integer, as one of Python, which does not overflow.
+
+    Args:
+        name: of the argument.
+        value: of any type.
+        least: smallest value that is allowed; None: any.
+
+    Raises:
+        ConfigError: it is something else, or too small.
+
+    >>> check_integer("epochs", 0)
+    Traceback (most recent call last):
+        ...
+    swsjax.errors.ConfigError: epochs must be an integer of at least 1, got 0
+    """
+    if not is_integer(value) or (least is not None and value < least):
+        bound = "" if least is None else f" of at least {least}"
+        raise ConfigError(f"{name} must be an integer{bound}, got {value!r}")
+    return int(value)
+
+
+def check_types(what: str, tree: Any) -> None:
+    """Check that JAX can take the NumPy arrays of a tree without loss.
+
+    Args:
+        what: what the tree holds.
+        tree: any pytree.
+
+    Raises:
+        ConfigError: a masked array, whose mask would be lost, or one of a wider type than JAX has.
+
+    >>> check_types("data", {"x": np.ma.array([1.0, 9.9], mask=[False, True])})
+    Traceback (most recent call last):
+        ...
+    swsjax.errors.ConfigError: x in data is a masked array, whose mask would be lost; fill it, and \
+if the mask is needed, pass it as an array of its own
+    """
+    for name, leaf in named_leaves(tree):
+        if isinstance(leaf, np.ma.MaskedArray):
+            raise ConfigError(
+                f"{name} in {what} is a masked array, whose mask would be lost; fill it, and if "
+                "the mask is needed, pass it as an array of its own"
+            )
+        if _of_numpy(leaf) and leaf.dtype.itemsize > _WIDEST.get(leaf.dtype.kind, np.inf):
+            raise ConfigError(
+                f"{name} in {what} is of type {leaf.dtype}, which JAX does not have; convert it to "
+                "a narrower one"
+            )
+
+
+def for_jax(what: str, tree: Any) -> Any:
+    """Return a tree with its NumPy arrays in the byte order of the machine, as JAX takes them.
+
+    Args:
+        what: what the tree holds.
+        tree: any pytree; other leaves stay as they are.
+
+    Raises:
+        ConfigError: as ``check_types``.
+
+    >>> for_jax("data", {"x": np.array([1.5], ">f4")})
+    {'x': array([1.5], dtype=float32)}
+    """
+    check_types(what, tree)
+    return jax.tree.map(_native, tree)
+
+
+def check_untied(leaves: Iterable[tuple[str, Any]]) -> None:
+    """Check that no array is to be trained under two names, as it would become two.
+
+    JAX knows values, not objects, so weights are not tied by being one object. An array whose
+    entries are all equal may have several names: it is an initial value, such as the zeros of
+    biases, which code that makes nets often shares. Equal arrays that are different objects were
+    never tied. Variables of NNX that are shared stay so, as NNX knows objects.
+
+    Args:
+        leaves: names and arrays.
+
+    Raises:
+        ConfigError: two names have one array, or NumPy arrays that are one memory.
+
+    >>> table = jnp.arange(3.0)
+    >>> check_untied([("embed", table), ("head", table)])
+    Traceback (most recent call last):
+        ...
+    swsjax.errors.ConfigError: embed and head are one array, which training would make two; keep \
+it under one name and use it twice in the net, or pass copies if they are not tied
+    """
+    names: dict[Any, str] = {}
+    for name, leaf in leaves:
+        first = names.setdefault(_place(leaf), name)
+        if first is not name and leaf.size and jnp.any(leaf != leaf.ravel()[0]):
+            raise ConfigError(
+                f"{first} and {name} are one array, which training would make two; keep it under "
+                "one name and use it twice in the net, or pass copies if they are not tied"
+            )
+
+
+def check_params(params: Any) -> Any:
+    """Return what is trained as it is, as JAX takes it: floating arrays, each under one name.
+
+    Variables of Flax NNX must be parameters. A module is trained as the tree of its variables, so
+    that others would be trained as weights, and shared ones would no longer be.
+
+    Raises:
+        ConfigError: a leaf is something else, or has two names.
+
+    >>> check_params({"bias": nnx.Param(jnp.zeros(2)), "mean": nnx.BatchStat(jnp.zeros(2))})
+    Traceback (most recent call last):
+        ...
+    swsjax.errors.ConfigError: params hold mean, a BatchStat of Flax NNX, which would be trained; \
+split the module by nnx.split(module, nnx.Param, ...), and pass the other state as aux
+    """
+    names: dict[int, str] = {}
+    for name, variable in named_variables(params):
+        if not isinstance(variable, nnx.Param):
+            raise ConfigError(
+                f"params hold {name}, a {type(variable).__name__} of Flax NNX, which would be "
+                "trained; split the module by nnx.split(module, nnx.Param, ...), and pass the "
+                "other state as aux"
+            )
+        if (first := names.setdefault(id(variable), name)) is not name:
+            raise ConfigError(
+                f"{first} and {name} are one variable of Flax NNX, which training would make two; "
+                "split the module by nnx.split(module, nnx.Param, ...), and pass the parameters"
+            )
+    check_floating("params", params)
+    check_untied(named_leaves(params))  # before `for_jax` may copy
+    return for_jax("params", params)
+
+
+def check_aux(aux: Any) -> Any:
+    """Return what a loss carries, as JAX takes it: arrays and numbers.
+
+    Raises:
+        ConfigError: a leaf is something else.
+
+    >>> check_aux({"mode": "train"})
+    Traceback (most recent call last):
+        ...
+    swsjax.errors.ConfigError: aux must hold arrays, got mode of type str
+    """
+    for name, leaf in named_leaves(aux):
+        if not is_numeric(leaf):
+            raise ConfigError(f"aux must hold arrays, got {name} of type {type(leaf).__name__}")
+    return for_jax("aux", aux)
 
 
 def check_floating(what: str, tree: Any) -> None:
@@ -49,7 +222,7 @@ def check_floating(what: str, tree: Any) -> None:
         tree: any pytree.
 
     Raises:
-        ConfigError: a leaf is not floating.
+        ConfigError: a leaf is not floating, or of less than 16 bits.
 
     >>> check_floating("weights", {"w": jnp.ones(2), "steps": jnp.array(3)})
     Traceback (most recent call last):
@@ -58,11 +231,14 @@ def check_floating(what: str, tree: Any) -> None:
 out
     """
     for name, leaf in named_leaves(tree):
-        if not is_numeric(leaf) or not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
-            kind = getattr(leaf, "dtype", type(leaf).__name__)
-            raise ConfigError(
-                f"{what} must be floating arrays, got {name} of type {kind}; leave it out"
-            )
+        if is_weight(leaf) or isinstance(leaf, float):
+            continue
+        kind = getattr(leaf, "dtype", type(leaf).__name__)
+        is_narrow = is_array(leaf) and jnp.issubdtype(kind, jnp.floating)
+        bits, advice = (" of 16 bits or more", "convert it") if is_narrow else ("", "leave it out")
+        raise ConfigError(
+            f"{what} must be floating arrays{bits}, got {name} of type {kind}; {advice}"
+        )
 
 
 def check_data(data: Any, batch_size: int) -> int:
@@ -70,28 +246,45 @@ def check_data(data: Any, batch_size: int) -> int:
 
     Raises:
         ConfigError: the arrays disagree on the number of examples, hold fewer than a batch, or do
-            not hold numbers.
+            not hold numbers; or as ``check_types``.
 
     >>> check_data({"x": jnp.zeros((10, 3)), "y": jnp.zeros(10)}, batch_size=5)
     10
     """
-    if not isinstance(batch_size, Integral) or batch_size < 1:
-        raise ConfigError(f"batch_size must be an integer of at least 1, got {batch_size!r}")
-    axes = first_axes(data)
-    if len(axes) != 1 or () in axes.values():
-        raise ConfigError(
-            "data must be a pytree of arrays with the same number of examples along the first "
-            f"axis, got {f'first axes {axes}' if axes else 'no arrays'}"
-        )
-    for name, leaf in named_leaves(data):
-        if not holds_numbers(leaf):
-            raise ConfigError(f"data must hold numbers, got {name} of type {leaf.dtype}")
-    ((size,),) = axes.values()
+    batch_size = check_integer("batch_size", batch_size)
+    size = check_examples("data", data)
     if size < batch_size:
         raise ConfigError(
             f"data hold {size} examples, fewer than a batch of {batch_size}; set a smaller "
             "batch_size"
         )
+    return size
+
+
+def check_examples(what: str, tree: Any) -> int:
+    """Return the number of examples along the first axis of all arrays of a tree.
+
+    Args:
+        what: what the tree holds; the message begins with it.
+        tree: pytree of arrays.
+
+    Raises:
+        ConfigError: the arrays disagree on it, or do not hold numbers; or as ``check_types``.
+
+    >>> check_examples("inputs", {"left": np.ones((5, 2)), "right": np.ones(5)})
+    5
+    """
+    check_types(what, tree)
+    axes = first_axes(tree)
+    if len(axes) != 1 or () in axes.values():
+        raise ConfigError(
+            f"{what} must be a pytree of arrays with the same number of examples along the first "
+            f"axis, got {f'first axes {axes}' if axes else 'no arrays'}"
+        )
+    for name, leaf in named_leaves(tree):
+        if not holds_numbers(leaf):
+            raise ConfigError(f"{what} must hold numbers, got {name} of type {leaf.dtype}")
+    ((size,),) = axes.values()
     return size
 
 
@@ -159,3 +352,20 @@ def path_of(given: str | PathLike[str], advice: str) -> Path:
     if not isinstance(given, str | PathLike):
         raise TypeError(f"expected a path, got a {type(given).__name__}; {advice}")
     return Path(given)
+
+
+def _of_numpy(leaf: Any) -> bool:
+    return isinstance(leaf, np.ndarray | np.generic)
+
+
+def _native(leaf: Any) -> Any:
+    if _of_numpy(leaf) and not leaf.dtype.isnative:
+        return leaf.astype(leaf.dtype.newbyteorder("="))
+    return leaf
+
+
+def _place(leaf: Any) -> Any:
+    """What two leaves have in common that are one array: NumPy's views have one memory."""
+    if isinstance(leaf, np.ndarray):
+        return leaf.__array_interface__["data"][0], leaf.nbytes
+    return id(leaf)

@@ -1,6 +1,8 @@
 """Pytrees: the one spelling of a leaf's path, and which leaves hold numbers."""
 
-from numbers import Real
+from collections.abc import Container, Iterator
+from fnmatch import fnmatchcase
+from numbers import Integral, Real
 from typing import Any, TypeGuard
 
 import jax
@@ -12,15 +14,19 @@ __all__ = [
     "Params",
     "Path",
     "first_axes",
+    "fits",
     "form_of",
     "holds_numbers",
+    "holds_variables",
     "is_array",
+    "is_integer",
     "is_number",
     "is_numeric",
     "is_weight",
     "leaf_name",
     "name_of",
     "named_leaves",
+    "named_variables",
     "unboxed_leaves",
 ]
 
@@ -48,13 +54,24 @@ def name_of(path: Path) -> str:
     return "/".join(map(str, path)) or "(the tree itself)"
 
 
+def fits(name: str, pattern: str, names: Container[str]) -> bool:
+    """Whether a name fits a pattern; a pattern that is a name itself, brackets and all, is it.
+
+    >>> fits("fc/bias", "*/bias", []), fits("layers[1]", "layers[1]", ["layers[1]"])
+    (True, True)
+    """
+    return name == pattern if pattern in names else fnmatchcase(name, pattern)
+
+
 def named_leaves(tree: Any) -> list[tuple[str, Any]]:
     """Return each leaf with its name, in the order of ``jax.tree.leaves``.
 
-    >>> named_leaves({"fc": {"bias": 1, "kernel": 2}})
+    The name has no trace of the box that Flax NNX puts around an array.
+
+    >>> named_leaves({"fc": {"bias": 1, "kernel": nnx.Param(2)}})
     [('fc/bias', 1), ('fc/kernel', 2)]
     """
-    return [(leaf_name(path), leaf) for path, leaf in jax.tree.leaves_with_path(tree)]
+    return [(leaf_name(path), leaf) for path, leaf in _unboxed(tree)]
 
 
 def unboxed_leaves(tree: Any) -> list[tuple[Path, Any]]:
@@ -66,15 +83,28 @@ def unboxed_leaves(tree: Any) -> list[tuple[Path, Any]]:
     >>> unboxed_leaves({"layers": [1.5, 2.5]})
     [(('layers', 0), 1.5), (('layers', 1), 2.5)]
     """
-    out = []
-    for path, leaf in jax.tree.leaves_with_path(tree, is_leaf=_is_variable):
-        keys = tuple(map(_checked_key, path))
-        if _is_variable(leaf):
-            inner = jax.tree.leaves_with_path(leaf)
-            out += [(keys + tuple(map(_checked_key, rest[1:])), x) for rest, x in inner]
-        else:
-            out.append((keys, leaf))
-    return out
+    return [(tuple(map(_checked_key, path)), leaf) for path, leaf in _unboxed(tree)]
+
+
+def holds_variables(tree: Any) -> bool:
+    """Whether a tree is a Flax NNX module, the state of one, or holds such.
+
+    >>> holds_variables([nnx.Linear(2, 3, rngs=nnx.Rngs(0))]), holds_variables([jnp.ones(2)])
+    (True, False)
+    """
+    # A module that is not a pytree is a leaf.
+    leaves = jax.tree.leaves(tree, is_leaf=_is_variable)
+    return any(isinstance(leaf, nnx.Variable | nnx.Module) for leaf in leaves)
+
+
+def named_variables(tree: Any) -> list[tuple[str, "nnx.Variable[Any]"]]:
+    """Return each variable of Flax NNX with its name; a shared one under each of its names.
+
+    >>> [(name, type(x).__name__) for name, x in named_variables([1.5, nnx.BatchStat(2.5)])]
+    [('1', 'BatchStat')]
+    """
+    leaves = jax.tree.leaves_with_path(tree, is_leaf=_is_variable)
+    return [(leaf_name(path), leaf) for path, leaf in leaves if _is_variable(leaf)]
 
 
 def is_array(leaf: Any) -> bool:
@@ -87,12 +117,23 @@ def is_array(leaf: Any) -> bool:
 
 
 def is_weight(leaf: Any) -> bool:
-    """Whether a leaf can be trained: a floating array.
+    """Whether a leaf can be trained: a floating array, of 16 bits or more.
+
+    Narrower types are for storage: JAX does not add a gradient or a product to them.
 
     >>> is_weight(jnp.ones(2)), is_weight(jnp.arange(2)), is_weight(jax.nn.relu)
     (True, False, False)
     """
-    return is_array(leaf) and jnp.issubdtype(leaf.dtype, jnp.floating)
+    return is_array(leaf) and jnp.issubdtype(leaf.dtype, jnp.floating) and leaf.dtype.itemsize > 1
+
+
+def is_integer(value: Any) -> TypeGuard[int]:
+    """Whether a value is an integer, of Python or NumPy; True and False are none.
+
+    >>> is_integer(3), is_integer(np.int64(3)), is_integer(3.0), is_integer(True)
+    (True, True, False, False)
+    """
+    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def is_number(value: Any) -> TypeGuard[float]:
@@ -151,6 +192,15 @@ def first_axes(tree: Any) -> dict[str, tuple[int, ...]]:
     return {name: axis for axis, name in found.items()}
 
 
+def _unboxed(tree: Any) -> Iterator[tuple[tuple[Any, ...], Any]]:
+    """JAX's path of each leaf, without the key of the box around it, and the leaf."""
+    for path, leaf in jax.tree.leaves_with_path(tree, is_leaf=_is_variable):
+        if _is_variable(leaf):
+            yield from ((path + inner[1:], x) for inner, x in jax.tree.leaves_with_path(leaf))
+        else:
+            yield path, leaf
+
+
 def _key(key: Any) -> Any:
     """One entry of a JAX path, without its type."""
     for attribute in ("key", "idx", "name"):
@@ -166,5 +216,5 @@ def _checked_key(entry: Any) -> str | int:
     raise TypeError(f"tree key {key!r} is neither a string nor a non-negative integer")
 
 
-def _is_variable(node: Any) -> bool:
+def _is_variable(node: Any) -> TypeGuard[nnx.Variable[Any]]:
     return isinstance(node, nnx.Variable)

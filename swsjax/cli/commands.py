@@ -1,61 +1,37 @@
-"""The commands, from parsed options to what they print and write."""
+"""The commands that train, from parsed options to what they print and write."""
 
 import argparse
 import json
-import platform
 import shutil
-import sys
 from collections.abc import Callable
 from dataclasses import replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from swsjax.cli.datasets import DATASETS
+from swsjax.cli.output import drawn, versions, writable_folder, write_json, write_page
+from swsjax.cli.parser import USELESS
 from swsjax.cli.terminal import Reporter, reporter
-from swsjax.errors import ConfigError, FormatError
-from swsjax.file.atomic import write_bytes
-from swsjax.file.checkpoint import load_checkpoint, save_checkpoint
-from swsjax.file.files import load, read_metadata, save
-from swsjax.file.safetensors import from_safetensors, safetensors_metadata, to_safetensors
-from swsjax.lab.cifar import load_cifar10
-from swsjax.lab.data import Dataset, load_digits, load_fashion_mnist, load_mnist
+from swsjax.errors import CheckpointError, ConfigError
+from swsjax.file.checkpoint import check_replaceable, load_checkpoint, save_checkpoint
+from swsjax.file.files import load, save
 from swsjax.lab.nets import NETS
 from swsjax.lab.task import Task, Variables, classification, pretrain_task
 from swsjax.measure import published
-from swsjax.measure.page import Picture, page
+from swsjax.measure.page import Picture
 from swsjax.measure.plot import file_pictures, front_picture, save_pictures
-from swsjax.measure.reports import Report, report
-from swsjax.sws.compression import Result
+from swsjax.measure.reports import report
 from swsjax.sws.config import Config
 from swsjax.sws.plot import run_pictures
 from swsjax.sws.recipes import RECIPES, Recipe, compress_task, errors_of, teacher_seeds
-from swsjax.sws.study import Study, search
+from swsjax.sws.result import Result
+from swsjax.sws.study import Study, check_study, search
 from swsjax.training.history import Epoch
 from swsjax.training.pretraining import PretrainConfig
 
-__all__ = [
-    "DATASETS",
-    "USELESS",
-    "run_compress",
-    "run_decode",
-    "run_demo",
-    "run_encode",
-    "run_evaluate",
-    "run_inspect",
-    "run_pretrain",
-    "run_search",
-    "versions",
-]
+__all__ = ["run_compress", "run_demo", "run_pretrain", "run_search"]
 
-USELESS = 3.0
-"""Nets with more than this many times the error of the pretrained net are left out of a search."""
-DATASETS: dict[str, Callable[[], Dataset]] = {
-    "mnist": load_mnist,
-    "fashion-mnist": load_fashion_mnist,
-    "cifar10": load_cifar10,
-    "digits": load_digits,
-}
-"""Data sets by their names on the command line."""
+_REPORTS = ("report.json", "report.html", "*.png")
 # So that the demo takes less than a minute: an epoch is one pass through the 1,197 images.
 _DEMO = Recipe(
     Config(tau=5e-6, soft_epochs=60, hard_epochs=40, prune_epochs=0, batch_size=32, least_steps=1)
@@ -64,8 +40,8 @@ _DEMO = Recipe(
 
 def run_demo(options: argparse.Namespace) -> None:
     """Pretrain on handwritten digits, compress, reload and report."""
-    folder = _writable(options.out)
-    task = classification(NETS["lenet-300-100"].model, load_digits())
+    folder = writable_folder(options.out, ["demo.sws", *_REPORTS])
+    task = classification(NETS["lenet-300-100"].model, DATASETS["digits"]())
     with reporter() as show:
         config = PretrainConfig(epochs=60, batch_size=32)
         pretrained = pretrain_task(task, config, callback=show.epoch)
@@ -77,7 +53,8 @@ def run_demo(options: argparse.Namespace) -> None:
 
 def run_pretrain(options: argparse.Namespace) -> None:
     """Train a net in the ordinary way."""
-    folder = _writable(options.out)
+    folder = writable_folder(options.out, ["pretrain.json"])
+    check_replaceable(folder / "checkpoint")
     task = _task(options.model, options.data)
     with reporter() as show:
         pretrained = _pretrained(options, task, options.seed, show)
@@ -87,19 +64,28 @@ def run_pretrain(options: argparse.Namespace) -> None:
         "test": task.error(pretrained, task.dataset.test),
     }
     settings = {"model": options.model, "data": options.data, "seed": options.seed}
-    _write_json(folder / "pretrain.json", settings | {"errors": errors})
+    write_json(folder / "pretrain.json", settings | {"errors": errors})
     print(f"validation error {100 * errors['validation']:.2f} %, test {100 * errors['test']:.2f} %")
     print(f"wrote {folder / 'checkpoint'}")
 
 
 def run_compress(options: argparse.Namespace) -> None:
-    """Retrain, quantise and write a net."""
-    folder = _writable(options.out)
+    """Retrain, quantise and write a net.
+
+    Raises:
+        ConfigError: the options contradict each other, or a file is where the state belongs.
+    """
     recipe, targets = _recipe(options), _targets(options)
-    task = _task(options.model, options.data)
+    sizes = sorted(targets.get("target_bytes", ()), reverse=True)
+    names = [f"{options.model}.sws", *(f"{options.model}-{size}.sws" for size in sizes)]
+    folder = writable_folder(options.out, [*names, *_REPORTS])
     state = folder / "state"  # the same command, run again, resumes from there
+    if state.is_file():
+        raise ConfigError(f"{state} is a file, not a folder; move it away, or choose another --out")
+    task = _task(options.model, options.data)
+    given = _given(options, task)
     with reporter() as show:
-        pretrained = _given(options, task, show)
+        pretrained = _pretrained(options, task, options.seed, show) if given is None else given
         result = compress_task(
             task,
             pretrained,
@@ -112,7 +98,6 @@ def run_compress(options: argparse.Namespace) -> None:
         )
     metadata = {"model": options.model, "data": options.data}
     run = _Run(task, pretrained, result, recipe)
-    sizes = sorted(options.target_bytes or [], reverse=True)
     for outcome, size in zip(result.outcomes, sizes, strict=False):
         net = task.whole(Variables(outcome.params, outcome.aux))
         save(folder / f"{options.model}-{size}.sws", net, metadata=metadata)
@@ -124,110 +109,67 @@ def run_compress(options: argparse.Namespace) -> None:
 
 def run_search(options: argparse.Namespace) -> None:
     """Try many settings; write the front of error against bytes, and its settings."""
-    folder = _writable(options.out)
+    folder = writable_folder(options.out, ["front.json", "trial-*.json", "*.png"])
     recipe = RECIPES[options.model].by_name()[options.setting]
+    base = replace(recipe.config, seed=options.seed)
+    study = _study(options, base)
     task = _task(options.model, options.data)
-    name = f"{options.model} {options.data} {options.setting}"
-    study = Study(options.storage or folder / "search.journal", name, options.seed)
 
     def error(*net: Any) -> float:
         return task.error(Variables(*net), task.dataset.validation)
 
-    def compress(config: Config, *, evaluate: Any, callback: Callable[[Epoch], None]) -> Result:
+    def compress(
+        config: Config, *, evaluate: Any, callback: Callable[[Epoch], None]
+    ) -> Result[Any]:
         del evaluate  # compress_task evaluates in the same way
         return compress_task(
             task, pretrained, recipe._replace(config=config), teachers=teachers, callback=callback
         )
 
+    given = _given(options, task)
     with reporter() as show:
-        pretrained = _given(options, task, show)
+        pretrained = _pretrained(options, task, options.seed, show) if given is None else given
         teachers = _teachers(options, task, recipe.teachers, show)
-        limit = USELESS * error(*pretrained) if options.max_error is None else options.max_error
+        limit = options.max_error
+        if limit is None:  # of a net without errors, one error is a third of the limit
+            images = len(task.dataset.validation.labels)
+            limit = USELESS * max(error(*pretrained), 1 / images)
         front = search(
             compress,
-            replace(recipe.config, seed=options.seed),
+            base,
             evaluate=error,
             trials=options.trials,
             max_error=limit,
             study=study,
             callback=show.trial,
         )
-    _write_json(folder / "front.json", front.to_dict())
+    write_json(folder / "front.json", front.to_dict())
     for point in front.points:
-        _write_json(folder / f"trial-{point.trial}.json", point.config.to_dict())
+        write_json(folder / f"trial-{point.trial}.json", point.config.to_dict())
     print(front)
     sizes = [(point.file_bytes, point.error) for point in (*front.points, *front.beaten)]
     others = published.BY_NET.get(options.model, ()) if options.data == "mnist" else ()
-    save_pictures(folder, _drawn(lambda: [front_picture(sizes, others)]))
+    save_pictures(folder, drawn(lambda: [front_picture(sizes, others)]))
     print(f"\nwrote {folder / 'front.json'}; compress --config {folder}/trial-N.json uses a row")
 
 
-def run_evaluate(options: argparse.Namespace) -> None:
-    """Print the test error of a file."""
-    task, net = _decoded(options.file, options.data)
-    error = task.error(net, task.dataset.test)
-    if options.json:
-        print(json.dumps({"file": str(options.file), "data": options.data, "test_error": error}))
-    else:
-        print(f"test error {100 * error:.2f} %")
-
-
-def run_inspect(options: argparse.Namespace) -> None:
-    """Print what a file holds and what it costs; write it as a page."""
-    measured = report(options.file)
-    print(_shown(measured, options))
-    if options.html is None:
-        return
-    pictures = _drawn(lambda: file_pictures(load(options.file), measured))
-    _write_page(options.html, measured, options.file, pictures)
-    if not options.json:
-        print(f"\nwrote {options.html}")
-
-
-def run_decode(options: argparse.Namespace) -> None:
-    """Write the weights of a file as safetensors.
-
-    Raises:
-        ConfigError: safetensors does not support a type or name in the file.
-    """
-    tree, metadata = load(options.file), read_metadata(options.file)
+def _study(options: argparse.Namespace, base: Config) -> Study:
+    """The study of a search, opened once before any work."""
+    storage = options.out / "search.journal" if options.storage is None else options.storage
+    name = f"{options.model} {options.data} {options.setting}"
+    study = Study(storage, name, options.seed)
     try:
-        to_safetensors(tree, options.out, metadata=metadata)
-    except (TypeError, ValueError) as error:  # safetensors has fewer types, and reserves a name
-        raise ConfigError(f"{options.file} cannot be written as safetensors: {error}") from error
-    print(f"wrote {options.out}")
-
-
-def run_encode(options: argparse.Namespace) -> None:
-    """Compress a safetensors file losslessly."""
-    tree = from_safetensors(options.file)
-    save(options.out, tree, metadata=safetensors_metadata(options.file))
-    print(_shown(report(options.out), options))
-    if not options.json:
-        print(f"\nwrote {options.out}")
-
-
-def versions() -> dict[str, str]:
-    """Versions of the programs that made a file, by name.
-
-    >>> sorted(versions())
-    ['jax', 'numpy', 'python', 'swsjax']
-    """
-    found = {"python": platform.python_version()}
-    for name in ("swsjax", "jax", "numpy"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:  # run from a source tree
-            found[name] = "not installed"
-    return found
+        check_study(study, base)
+    except CheckpointError as error:
+        raise CheckpointError(
+            "the search that is stored there began with another --seed, or with another version of "
+            "the settings; choose another --storage or --out"
+        ) from error
+    return study
 
 
 def _task(model: str, data: str) -> Task:
     return classification(NETS[model].model, DATASETS[data]())
-
-
-def _shown(measured: Report, options: argparse.Namespace) -> str:
-    return json.dumps(measured.to_dict(), indent=2) if options.json else str(measured)
 
 
 def _pretrained(options: argparse.Namespace, task: Task, seed: int, show: Reporter) -> Variables:
@@ -235,10 +177,10 @@ def _pretrained(options: argparse.Namespace, task: Task, seed: int, show: Report
     return pretrain_task(task, config, callback=show.epoch)
 
 
-def _given(options: argparse.Namespace, task: Task, show: Reporter) -> Variables:
-    """The pretrained net, from the checkpoint if one is given."""
+def _given(options: argparse.Namespace, task: Task) -> Variables | None:
+    """The pretrained net of a checkpoint, if one is given."""
     if options.pretrained is None:
-        return _pretrained(options, task, options.seed, show)
+        return None
     like = task.whole(task.init(options.seed))
     return task.parts(load_checkpoint(options.pretrained, like))
 
@@ -270,7 +212,16 @@ def _recipe(options: argparse.Namespace) -> Recipe:
         )
     given = {name: getattr(options, name) for name in ("keep", "tau")}
     changes = {name: value for name, value in given.items() if value is not None}
-    return recipe._replace(config=replace(recipe.config, seed=options.seed, **changes))
+    config = replace(recipe.config, seed=options.seed, **changes)
+    if config.tau is None and config.annealing is None:
+        raise ConfigError(f"{source} learns precisions and has no tau; give --tau")
+    if config.tau is not None and _targets(options):
+        source = source if options.tau is None else "--tau"
+        raise ConfigError(
+            f"{source} makes one run with a given tau, which --max-loss and --target-bytes would "
+            "find; give only one of them"
+        )
+    return recipe._replace(config=config)
 
 
 def _targets(options: argparse.Namespace) -> dict[str, Any]:
@@ -282,7 +233,11 @@ def _targets(options: argparse.Namespace) -> dict[str, Any]:
 def _config(path: Path) -> Config:
     """Settings from a JSON file."""
     try:
-        return Config.from_dict(json.loads(path.read_text()))
+        return Config.from_dict(json.loads(path.read_text(encoding="utf-8")))
+    except RecursionError as error:
+        raise ConfigError(
+            f"{path} holds no settings of compress: it is nested too deeply"
+        ) from error
     except ValueError as error:  # not JSON, not text, or not settings
         raise ConfigError(f"{path} holds no settings of compress: {error}") from error
 
@@ -296,26 +251,12 @@ def _settings(recipe: Recipe) -> dict[str, Any]:
     }
 
 
-def _decoded(path: Path, data: str) -> tuple[Task, Variables]:
-    """The task and net of a file, from the file alone and the images to try it on."""
-    name = read_metadata(path).get("model")
-    if name not in NETS:
-        raise FormatError(
-            f"{path} does not name its model; expected one of {', '.join(NETS)} in its metadata"
-        )
-    task = _task(name, data)
-    try:
-        return task, task.parts(load(path, like=task.whole(task.init(0))))
-    except ValueError as error:
-        raise FormatError(f"{path} does not fit {name} on {data}: {error}") from error
-
-
 class _Run(NamedTuple):
     """A finished run, to be written."""
 
     task: Task
     pretrained: Variables
-    result: Result
+    result: Result[Any]
     recipe: Recipe
 
 
@@ -327,7 +268,7 @@ def _write(path: Path, run: _Run, metadata: dict[str, Any]) -> None:
     errors = errors_of(task, pretrained, result, decoded)
     measured = report(path, errors=errors)
     folder = path.parent
-    _write_json(folder / "report.json", measured.to_dict() | {"versions": versions()})
+    write_json(folder / "report.json", measured.to_dict() | {"versions": versions()})
     print(measured)
 
     def draw() -> list[Picture]:
@@ -340,40 +281,7 @@ def _write(path: Path, run: _Run, metadata: dict[str, Any]) -> None:
             image_shape=(shape[0], shape[1]) if len(shape) == 2 else None,
         )
 
-    pictures = _drawn(draw)
+    pictures = drawn(draw)
     save_pictures(folder, pictures)
-    _write_page(folder / "report.html", measured, path, pictures, _settings(run.recipe))
+    write_page(folder / "report.html", measured, path, pictures, _settings(run.recipe))
     print(f"\nwrote {path}, report.html, report.json and {len(pictures)} figures next to it")
-
-
-def _drawn(draw: Callable[[], list[Picture]]) -> list[Picture]:
-    """Figures, or none and the reason if matplotlib is missing."""
-    try:
-        return draw()
-    except ImportError as error:
-        print(f"no figures: {error}", file=sys.stderr)
-        return []
-
-
-def _write_page(
-    path: Path,
-    measured: Report,
-    file: Path,
-    pictures: list[Picture],
-    settings: dict[str, Any] | None = None,
-) -> None:
-    text = page(measured, file.name, pictures=pictures, settings=settings, versions=versions())
-    write_bytes(path, text.encode())
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    write_bytes(path, (json.dumps(content, indent=2) + "\n").encode())
-
-
-def _writable(folder: Path) -> Path:
-    """Create a folder and try to write to it, before hours of work are to be stored there."""
-    folder.mkdir(parents=True, exist_ok=True)
-    probe = folder / ".swsjax-probe"
-    write_bytes(probe, b"")
-    probe.unlink()
-    return folder

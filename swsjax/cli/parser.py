@@ -1,18 +1,41 @@
-"""The parser of the command line, and its exit codes."""
+"""The parser of the command line, and its exit codes.
+
+It imports no other room, so that help, version, misuse and completion answer at once; the tests
+compare the names below with those of the rooms.
+"""
 
 import argparse
+import io
+import os
 import sys
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import NoReturn
 
-from swsjax.cli import commands
-from swsjax.errors import SwsjaxError
-from swsjax.lab.nets import NETS
-from swsjax.sws.config import Config
-from swsjax.sws.recipes import RECIPES
+import swsjax
+from swsjax.cli.messages import in_words, one_line, short_warnings
+from swsjax.cli.options import number, path, share, size, sizes, whole
 
-__all__ = ["main"]
+__all__ = ["BALANCED", "DATASETS", "LENETS", "MODELS", "SETTINGS", "USELESS", "main"]
+
+MODELS = ("lenet-300-100", "lenet-5-caffe", "resnet-8", "wrn-16-4")
+"""Names of nets."""
+LENETS = MODELS[:2]
+"""Nets that have settings of their own."""
+DATASETS = ("mnist", "fashion-mnist", "cifar10", "digits")
+"""Names of data sets."""
+SETTINGS = ("small-loss", "balanced", "smallest")
+"""Names of the settings of a LeNet."""
+BALANCED = {
+    "keep": "0.6; balanced: 0.5 for lenet-300-100, 0.7 for lenet-5-caffe",
+    "tau": "found; balanced: 9.09e-07 for lenet-300-100, 1.82e-06 for lenet-5-caffe",
+}
+"""Defaults of two options, and their values in the balanced settings."""
+USELESS = 3.0
+"""Nets with more than this many times the error of the pretrained net are left out of a search."""
+_LARGEST_SEED = 2**32 - 1
+_OF_FILES = ("evaluate", "inspect", "decode", "encode")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -24,88 +47,108 @@ def main(arguments: Sequence[str] | None = None) -> int:
     >>> main(["decode", "no-such-file.sws", "--out", "net.safetensors"])  # says why on stderr
     1
     """
-    options = _parser().parse_args(arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # names may have characters that it lacks
+            stream.reconfigure(errors="backslashreplace")
+    parser = _parser()
+    _complete(parser)
+    options = parser.parse_args(arguments)
     try:
-        options.run(options)
+        with short_warnings():
+            _run(options)
+            sys.stdout.flush()
     except KeyboardInterrupt:
         print("swsjax: interrupted", file=sys.stderr)
         return 130
-    except (SwsjaxError, OSError, ImportError) as error:
-        message = " ".join(str(error).split())
-        print(f"swsjax: error: {message}", file=sys.stderr)
+    except Exception as error:
+        if sys.flags.dev_mode:  # a user has no use for a traceback
+            raise
+        print(f"swsjax: error: {in_words(error)}", file=sys.stderr)
+        if isinstance(error, BrokenPipeError):  # nor for a second one, when Python flushes
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     return 0
+
+
+def _run(options: argparse.Namespace) -> None:
+    # Imported here: with JAX, it takes seconds.
+    module = "files" if options.command in _OF_FILES else "commands"
+    getattr(import_module(f"swsjax.cli.{module}"), f"run_{options.command}")(options)
+
+
+def _complete(parser: argparse.ArgumentParser) -> None:
+    """Answer a shell that asks how a command line may go on, and exit."""
+    if "_ARGCOMPLETE" not in os.environ:
+        return
+    import argcomplete
+
+    argcomplete.autocomplete(parser)
 
 
 class _Parser(argparse.ArgumentParser):
     """Reports an error in one line, without the usage text."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"swsjax: error: {message}; see `{self.prog} --help`\n")
+        self.exit(2, f"swsjax: error: {one_line(message)}; see `{self.prog} --help`\n")
 
 
-Command = Callable[[Callable[[argparse.Namespace], None], str, str], argparse.ArgumentParser]
-"""Adds a command: from what runs it, its name and its help to its parser."""
+Command = Callable[[str, str], argparse.ArgumentParser]
+"""Adds a command: from its name and its help to its parser."""
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="swsjax", description="Make trained neural nets very small by soft weight-sharing."
     )
-    installed = commands.versions()["swsjax"]
-    parser.add_argument("--version", action="version", version=f"swsjax {installed}")
-    subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
+    parser.add_argument("--version", action="version", version=f"swsjax {swsjax.__version__}")
+    subparsers = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
 
-    def command(
-        run: Callable[[argparse.Namespace], None], name: str, text: str
-    ) -> argparse.ArgumentParser:
-        added = subparsers.add_parser(name, help=text, description=text)
-        added.set_defaults(run=run)
-        return added
+    def command(name: str, text: str) -> argparse.ArgumentParser:
+        return subparsers.add_parser(name, help=text, description=text)
 
-    demo = command(
-        commands.run_demo, "demo", "pretrain on handwritten digits, compress, reload and report"
-    )
-    demo.add_argument("--out", type=Path, default=Path("swsjax-demo"), help="folder (%(default)s)")
+    demo = command("demo", "pretrain on handwritten digits, compress, reload and report")
+    demo.add_argument("--out", type=path, default=Path("swsjax-demo"), help="folder (%(default)s)")
     _add_training(command)
     _add_files(command)
     return parser
 
 
 def _add_training(command: Command) -> None:
-    pretrain = command(commands.run_pretrain, "pretrain", "train a net in the ordinary way")
-    compress = command(commands.run_compress, "compress", "retrain, quantise and write a net")
-    search = command(
-        commands.run_search, "search", "try many settings: the front of error against bytes"
-    )
+    pretrain = command("pretrain", "train a net in the ordinary way")
+    compress = command("compress", "retrain, quantise and write a net")
+    search = command("search", "try many settings: the front of error against bytes")
     for trained in (pretrain, compress, search):
-        trained.add_argument("model", choices=RECIPES if trained is search else NETS)
-        trained.add_argument("--data", choices=commands.DATASETS, required=True)
-        trained.add_argument("--seed", type=int, default=0, help="random seed (%(default)s)")
-        trained.add_argument("--out", type=Path, required=True, help="folder to write to")
+        trained.add_argument("model", choices=LENETS if trained is search else MODELS)
+        trained.add_argument("--data", choices=DATASETS, required=True)
+        trained.add_argument(
+            "--seed", type=whole(0, _LARGEST_SEED), default=0, help="random seed (%(default)s)"
+        )
+        trained.add_argument("--out", type=path, required=True, help="folder to write to")
     for compressing in (compress, search):
         compressing.add_argument(
-            "--pretrained", type=Path, help="checkpoint that pretrain wrote (default: pretrain now)"
+            "--pretrained", type=path, help="checkpoint that pretrain wrote (default: pretrain now)"
         )
         compressing.add_argument(
             "--setting",
-            choices=RECIPES["lenet-300-100"].by_name(),
+            choices=SETTINGS,
             default="balanced" if compressing is search else None,
             help="settings that were chosen for a LeNet, from a small error to a small file "
             + ("(%(default)s)" if compressing is search else "(default: one for every net)"),
         )
     _add_compress(compress)
     search.add_argument(
-        "--trials", type=int, default=40, help="number of trials in all (%(default)s)"
+        "--trials", type=whole(1), default=40, help="number of trials in all (%(default)s)"
     )
     search.add_argument(
         "--max-error",
-        type=float,
-        help="from 0 to 1: nets with a larger error are left out "
-        f"(default: {commands.USELESS:g} times that of the pretrained net)",
+        type=_error,
+        metavar="SHARE",
+        help="1%% or 0.01: nets with a larger error are left out "
+        f"(default: {USELESS:g} times that of the pretrained net)",
     )
     search.add_argument(
         "--storage",
+        type=_storage,
         help="file or database URL that all workers share (default: search.journal in the folder)",
     )
 
@@ -113,82 +156,64 @@ def _add_training(command: Command) -> None:
 def _add_compress(compress: argparse.ArgumentParser) -> None:
     compress.add_argument(
         "--max-loss",
-        type=_share,
+        type=share,
         metavar="SHARE",
         help="validation error that may be lost, 0.5%% or 0.005: ends at the smallest file within "
         "(default: half a percent of what training gained)",
     )
     compress.add_argument(
         "--target-bytes",
-        type=_sizes,
+        type=sizes,
         metavar="BYTES",
         help="size of the file, 100k or 100000: ends at the best net within; several as 100k,50k",
     )
     compress.add_argument(
         "--config",
-        type=Path,
+        type=path,
         help="JSON file of settings to use instead, such as a trial-N.json written by search",
     )
     compress.add_argument(
         "--keep",
-        type=float,
+        type=number,
         help="fraction of the weights that pruning keeps: the smaller, the smaller the file and "
-        f"the larger the error; 1 prunes nothing ({Config().keep}; {_balanced('keep')})",
+        f"the larger the error; 1 prunes nothing ({BALANCED['keep']})",
     )
     compress.add_argument(
         "--tau",
-        type=float,
-        help="weight of the prior, for a run without a target (default: found; "
-        f"{_balanced('tau')})",
+        type=number,
+        help=f"weight of the prior, for a run without a target (default: {BALANCED['tau']})",
     )
 
 
 def _add_files(command: Command) -> None:
-    evaluate = command(commands.run_evaluate, "evaluate", "measure the test error of a file")
-    evaluate.add_argument("file", type=Path)
-    evaluate.add_argument("--data", choices=commands.DATASETS, required=True)
-    inspect = command(commands.run_inspect, "inspect", "show what a file holds and what it costs")
-    inspect.add_argument("file", type=Path)
-    inspect.add_argument("--html", type=Path, help="also write the report to this web page")
-
-    decode = command(commands.run_decode, "decode", "write the weights of a file as safetensors")
-    decode.add_argument("file", type=Path)
-    encode = command(
-        commands.run_encode, "encode", "compress a pruned or quantised safetensors file losslessly"
-    )
-    encode.add_argument("file", type=Path, help="safetensors file")
+    evaluate = command("evaluate", "measure the test error of a file")
+    inspect = command("inspect", "show what a file holds and what it costs")
+    decode = command("decode", "write the weights of a file as safetensors")
+    encode = command("encode", "compress a pruned or quantised safetensors file losslessly")
+    for reader in (evaluate, inspect, decode):
+        reader.add_argument("file", type=path)
+        reader.add_argument(
+            "--max-bytes",
+            type=size,
+            metavar="BYTES",
+            help="refuse a file whose decoded weights take more, such as 8G (default: 4 GiB)",
+        )
+    encode.add_argument("file", type=path, help="safetensors file")
+    evaluate.add_argument("--data", choices=DATASETS, required=True)
+    inspect.add_argument("--html", type=path, help="also write the report to this web page")
     for writer in (decode, encode):
-        writer.add_argument("--out", type=Path, required=True, help="file to write")
-
+        writer.add_argument("--out", type=path, required=True, help="file to write")
     for reader in (evaluate, inspect, encode):
         reader.add_argument("--json", action="store_true", help="print JSON instead of text")
 
 
-def _balanced(name: str) -> str:
-    """The values of the balanced recipes."""
-    return "balanced: " + ", ".join(
-        f"{getattr(settings.balanced.config, name):.3g} for {net}"
-        for net, settings in RECIPES.items()
-    )
+def _error(text: str) -> float:
+    value = share(text)
+    if value == 0:
+        raise argparse.ArgumentTypeError(f"expected a share over 0, got {text!r}")
+    return value
 
 
-def _share(text: str) -> float:
-    """A share, with or without a percent sign."""
-    try:
-        number = float(text.removesuffix("%"))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"expected 0.5% or 0.005, got {text!r}") from None
-    return number / 100 if text.endswith("%") else number
-
-
-def _sizes(text: str) -> list[int]:
-    """Numbers of bytes, with k or M, separated by commas."""
-    factors = {"k": 1_000, "M": 1_000_000}
-    try:
-        return [
-            round(float(one.rstrip("kM")) * factors.get(one[-1:], 1)) for one in text.split(",")
-        ]
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"expected 100k, 100000 or several as 100k,50k, got {text!r}"
-        ) from None
+def _storage(text: str) -> str:
+    path(text)
+    return text

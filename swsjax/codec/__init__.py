@@ -10,7 +10,8 @@ from swsjax.codec.container import (
     read_metadata,
     unpack,
 )
-from swsjax.codec.han import HanBits, han_size
+from swsjax.codec.han import han_size
+from swsjax.codec.hanplan import HanBits
 from swsjax.codec.header import DTYPES
 
 __all__ = [

@@ -90,19 +90,20 @@ def _measure(bits: np.ndarray) -> _Leaf:
 
 def _charge(leaves: Sequence[_Leaf], units: Mapping[int, int]) -> list[EntropyBound]:
     """Add the codebooks to the bounds; ``units`` are the units of leaves by index, if any."""
-    seen: dict[int, np.ndarray] = {}
+    seen: dict[int, set[int]] = {}
     out = []
     for i, leaf in enumerate(leaves):
         width = leaf.bits.dtype.itemsize
         best = EntropyBound(raw=8.0 * width * leaf.bits.size)
         if leaf.levels is not None:
             levels = divided(leaf.levels, units[i]) if i in units else leaf.levels
-            known = seen.get(width, levels[:0])
-            union = np.union1d(known, levels)
-            codebook = 8.0 * width * (union.size - known.size) + _UNIT_BITS * (i in units)
+            known = seen.setdefault(width, set())
+            new = set(levels.tolist()) - known
+            codebook = 8.0 * width * len(new) + _UNIT_BITS * (i in units)
             bound = leaf.bound._replace(codebook=codebook)
             if bound.total < best.total:
-                seen[width], best = union, bound
+                known |= new
+                best = bound
         out.append(best)
     return out
 

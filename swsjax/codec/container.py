@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from swsjax.codec.bits import bits_of
-from swsjax.codec.entropy import decode_entropy, encode_entropy
+from swsjax.codec.entropy import LEAST_GAIN, Features, decode_entropy, encode_entropy
 from swsjax.codec.han import decode_han, encode_han
 from swsjax.codec.header import (
     DTYPES,
@@ -20,19 +20,21 @@ from swsjax.codec.header import (
     read_specs,
     specs_bytes,
 )
+from swsjax.codec.packed import packed_specs, read_packed_specs
 from swsjax.codec.wire import ByteReader, varint
 from swsjax.errors import FormatError
 
 __all__ = ["ENCODINGS", "MAX_BYTES", "Contents", "leaf_bits", "pack", "read_metadata", "unpack"]
 
 MAGIC = b"sws"
-VERSION = 1
-_WITH_UNITS = 2  # version of the files with units, which are smaller with them
+# The version of a file is the lowest that can hold it. Version 2 has units, version 3 has flags.
+_PLAIN, _WITH_UNITS, _FLAGGED = 1, 2, 3
 MAX_BYTES = 2**32
 """Default limit on the total size in bytes of the arrays of a file."""
 ENCODINGS = ("entropy", "han", "han-huffman")
 """Names of the encodings; the index is the code in the file."""
-_HAS_METADATA, _HAS_RAW = 4, 8
+_ENCODING, _HAS_METADATA, _HAS_RAW = 3, 4, 8  # flags of all versions
+_PACKED_HEADER, _UNITS, _STACKS, _ZERO_SIGNS = 16, 32, 64, 128  # and those of version 3
 _CHECKSUM_BYTES = 4
 
 
@@ -81,10 +83,9 @@ def pack(
         if spec.dtype not in DTYPES:
             raise TypeError(
                 f"leaf {spec.path} has element type {spec.dtype}, expected one of "
-                f"{', '.join(DTYPES)}"
+                f"{', '.join(DTYPES)}; convert it with astype"
             )
-    flags = ENCODINGS.index(encoding)
-    head = b""
+    head, flags = b"", ENCODINGS.index(encoding)
     if metadata:
         try:
             text = json.dumps(
@@ -96,23 +97,33 @@ def pack(
             raise ValueError(f"the metadata is not JSON: {error}") from None
         flags |= _HAS_METADATA
         head = varint(len(text)) + text
-    head += specs_bytes(specs)
+    header, packed = specs_bytes(specs), packed_specs(specs)
+    if len(packed) + LEAST_GAIN <= len(header):
+        header = packed
+        flags |= _PACKED_HEADER
+    head += header
     bits = [bits_of(array) for _, array in leaves]
     shapes = [pattern_shape(DTYPES[spec.dtype], spec.shape) for spec in specs]
     raw = b""
     if encoding == "entropy":
-        body, raw, _, has_units = encode_entropy(shapes, bits)
+        body, raw, _, features = encode_entropy(shapes, bits)
         if raw:
             flags |= _HAS_RAW
             head += varint(len(body))
     else:
         body, has_units = encode_han(shapes, bits, huffman=encoding == "han-huffman")
-    version = _WITH_UNITS if has_units else VERSION
-    parts = [MAGIC, bytes([version, flags]), head, body, raw]
-    checksum = 0
-    for part in parts:
-        checksum = zlib.crc32(part, checksum)
-    return b"".join([*parts, checksum.to_bytes(_CHECKSUM_BYTES, "big")])
+        features = Features(has_units)
+    flags |= _STACKS * features.stacks | _ZERO_SIGNS * features.zero_signs
+    return _sealed(flags, features.units, head + body + raw)
+
+
+def _sealed(flags: int, has_units: bool, body: bytes) -> bytes:
+    """Return a file of the lowest version that can hold it."""
+    version = _WITH_UNITS if has_units else _PLAIN
+    if flags >= _PACKED_HEADER:
+        version, flags = _FLAGGED, flags | _UNITS * has_units
+    data = MAGIC + bytes([version, flags]) + body
+    return data + zlib.crc32(data).to_bytes(_CHECKSUM_BYTES, "big")
 
 
 def leaf_bits(arrays: Iterable[np.ndarray]) -> list[float]:
@@ -149,24 +160,27 @@ def unpack(data: bytes, max_bytes: int = MAX_BYTES) -> Contents:
         >>> contents.bits[0].view(contents.specs[0].dtype)
         array([0., 1.], dtype=float32)
     """
-    reader, encoding, has_raw, metadata = _open(data)
-    has_units = data[len(MAGIC)] == _WITH_UNITS
-    specs = read_specs(reader, max_bytes)
+    opened = _open(data)
+    reader, flags = opened.reader, opened.flags
+    specs = (read_packed_specs if flags & _PACKED_HEADER else read_specs)(reader, max_bytes)
     shapes = [pattern_shape(DTYPES[spec.dtype], spec.shape) for spec in specs]
     dtypes = [pattern_dtype(spec.dtype) for spec in specs]
+    features = Features(bool(flags & _UNITS), bool(flags & _STACKS), bool(flags & _ZERO_SIGNS))
+    has_raw = flags & _HAS_RAW
     size = reader.varint("length of the coded leaves") if has_raw else reader.remaining
     start = reader.offset
     body = reader.take(size, "coded leaves")
+    encoding = ENCODINGS[flags & _ENCODING]
     if encoding == "entropy":
         raw = reader.take(reader.remaining, "raw values")
         names = [spec.path for spec in specs]
-        bits = decode_entropy(body, raw, shapes, dtypes, names, start, has_units)
+        bits = decode_entropy(body, raw, shapes, dtypes, names, start, features)
     else:
-        bits = decode_han(body, shapes, dtypes, encoding == "han-huffman", start, has_units)
+        bits = decode_han(body, shapes, dtypes, encoding == "han-huffman", start, features.units)
     for spec, leaf in zip(specs, bits, strict=True):
         if spec.dtype == "bool" and leaf.max(initial=0) > 1:
             raise FormatError(f"leaf {spec.path} is bool but has the value {leaf.max()}")
-    return Contents(specs, bits, metadata)
+    return Contents(specs, bits, opened.metadata)
 
 
 def read_metadata(data: bytes) -> dict[str, Any]:
@@ -179,10 +193,18 @@ def read_metadata(data: bytes) -> dict[str, Any]:
         >>> read_metadata(pack([], {"seed": 3}))
         {'seed': 3}
     """
-    return _open(data)[-1]
+    return _open(data).metadata
 
 
-def _open(data: bytes) -> tuple[ByteReader, str, bool, dict[str, Any]]:
+class _Opened(NamedTuple):
+    """What comes before the header of a file, in terms of version 3."""
+
+    flags: int
+    metadata: dict[str, Any]
+    reader: ByteReader
+
+
+def _open(data: bytes) -> _Opened:
     """Check magic, version and checksum; return a reader past the metadata."""
     smallest = len(MAGIC) + 2 + _CHECKSUM_BYTES
     if data[: len(MAGIC)] != MAGIC:
@@ -191,10 +213,11 @@ def _open(data: bytes) -> tuple[ByteReader, str, bool, dict[str, Any]]:
         raise FormatError(
             f"file has {len(data)} bytes, expected at least {smallest}: it is cut off"
         )
-    if data[len(MAGIC)] not in (VERSION, _WITH_UNITS):
+    version = data[len(MAGIC)]
+    if version not in (_PLAIN, _WITH_UNITS, _FLAGGED):
         raise FormatError(
-            f"format version {data[len(MAGIC)]} at byte {len(MAGIC)}; this package reads "
-            f"{VERSION} and {_WITH_UNITS}"
+            f"format version {version} at byte {len(MAGIC)}; this package reads {_PLAIN} to "
+            f"{_FLAGGED}"
         )
     stop = len(data) - _CHECKSUM_BYTES
     stored, computed = int.from_bytes(data[stop:], "big"), zlib.crc32(data[:stop])
@@ -206,11 +229,13 @@ def _open(data: bytes) -> tuple[ByteReader, str, bool, dict[str, Any]]:
     reader = ByteReader(data, stop)
     reader.take(len(MAGIC) + 1, "magic")
     flags = reader.take(1, "flags")[0]
-    code = flags & ~(_HAS_METADATA | _HAS_RAW)
-    if code >= len(ENCODINGS) or (flags & _HAS_RAW and code > 0):
+    code = flags & _ENCODING
+    of_entropy = _HAS_RAW | _STACKS | _ZERO_SIGNS
+    is_new = flags >= _PACKED_HEADER
+    if code >= len(ENCODINGS) or (code and flags & of_entropy) or is_new != (version == _FLAGGED):
         raise FormatError(f"unknown flags {flags:#x} at byte {reader.offset - 1}")
     metadata = _read_metadata(reader) if flags & _HAS_METADATA else {}
-    return reader, ENCODINGS[code], bool(flags & _HAS_RAW), metadata
+    return _Opened(flags | _UNITS * (version == _WITH_UNITS), metadata, reader)
 
 
 def _read_metadata(reader: ByteReader) -> dict[str, Any]:

@@ -4,7 +4,7 @@ Each stored entry is an index into the codebook and a p-bit difference, the dist
 the previous entry. Gaps too long for p bits are bridged by filler zeros.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -13,7 +13,17 @@ from swsjax.codec.bits import BitReader, BitWriter, bit_width
 from swsjax.codec.huffman import huffman_bits, read_huffman, write_huffman
 from swsjax.errors import FormatError
 
-__all__ = ["MAX_SPAN_BITS", "Layout", "LayoutBits", "Nonzeros", "read_matrix", "write_layout"]
+__all__ = [
+    "MAX_SPAN_BITS",
+    "Counts",
+    "Layout",
+    "LayoutBits",
+    "Nonzeros",
+    "count_entries",
+    "layout_bits",
+    "read_matrix",
+    "write_layout",
+]
 
 _SPAN_FIELD, _POINTER_FIELD = 4, 6
 MAX_SPAN_BITS = 2**_SPAN_FIELD - 1
@@ -47,17 +57,105 @@ class Layout(NamedTuple):
     def size(self, level_count: int, huffman: bool) -> LayoutBits:
         """Bits that :func:`write_layout` writes."""
         entries = self.differences.size
-        header = _SPAN_FIELD + 1 + _POINTER_FIELD
-        pointers = self.row_ends.size * bit_width(entries)
         if huffman:
+            header = _SPAN_FIELD + 1 + _POINTER_FIELD
+            pointers = self.row_ends.size * bit_width(entries)
             positions = sum(huffman_bits(np.bincount(self.differences, minlength=1)))
             values = sum(huffman_bits(np.bincount(self.level_index, minlength=1)))
             return LayoutBits(header, pointers, positions, 0, values)
-        width = _index_width(level_count, self.has_fillers)
         fillers = int((self.level_index == 0).sum()) if self.has_fillers else 0
-        kept = entries - fillers
-        fillers *= self.span_bits + width
-        return LayoutBits(header, pointers, kept * self.span_bits, fillers, kept * width)
+        rows, nonzeros = self.row_ends.size, entries - fillers
+        return LayoutBits(
+            *map(int, layout_bits(rows, nonzeros, fillers, level_count, self.span_bits))
+        )
+
+
+class Counts(NamedTuple):
+    """What the sizes of the layouts of n matrices depend on."""
+
+    nonzeros: np.ndarray
+    """(n,) number of non-zeros."""
+    fillers: np.ndarray
+    """(n, 16) number of fillers for each p."""
+
+
+def count_entries(masks: Sequence[np.ndarray]) -> Counts:
+    """Count the entries that the layouts of matrices would have, for every p.
+
+    Args:
+        masks: where each matrix is not zero; it may be a transposed view.
+
+    Example:
+        >>> counts = count_entries([np.array([[1, 0, 0, 0, 0, 1]]) > 0])
+        >>> counts.nonzeros.tolist(), counts.fillers[0, :4].tolist()
+        ([2], [4, 2, 1, 0])
+    """
+    nonzeros = np.zeros(len(masks), np.int64)
+    fillers = np.zeros((len(masks), MAX_SPAN_BITS + 1), np.int64)
+    for part in _batches([mask.size for mask in masks]):
+        batch = masks[part]
+        sizes = np.array([mask.size for mask in batch])
+        columns = np.array([max(mask.shape[1], 1) for mask in batch])
+        starts = np.cumsum(sizes) - sizes
+        place = np.flatnonzero(np.concatenate([mask.ravel() for mask in batch]))
+        of_matrix = np.searchsorted(starts, place, side="right") - 1
+        row, column = np.divmod(place - starts[of_matrix], columns[of_matrix])
+        gaps = np.diff(place, prepend=-1)
+        first = np.diff(row, prepend=-1) != 0
+        first |= np.diff(of_matrix, prepend=-1) != 0
+        gaps[first] = column[first] + 1
+        nonzeros[part] = np.bincount(of_matrix, minlength=len(batch))
+        for span_bits in range(bit_width(int(gaps.max(initial=1)) - 1)):
+            if span_bits <= MAX_SPAN_BITS:
+                needed = (gaps - 1) >> span_bits
+                fillers[part, span_bits] = np.bincount(of_matrix, needed, len(batch))
+    return Counts(nonzeros, fillers)
+
+
+def _batches(sizes: Sequence[int]) -> Iterator[slice]:
+    """Yield slices of matrices with about 2**20 entries in total, to limit working memory."""
+    start = total = 0
+    for i, size in enumerate(sizes):
+        if i > start and total + size > 1 << 20:
+            yield slice(start, i)
+            start = i
+            total = 0
+        total += size
+    if start < len(sizes):
+        yield slice(start, len(sizes))
+
+
+def layout_bits(
+    rows: int | np.ndarray,
+    nonzeros: int | np.ndarray,
+    fillers: int | np.ndarray,
+    level_counts: int | np.ndarray,
+    span_bits: int | np.ndarray,
+) -> tuple[np.ndarray, ...]:
+    """Return the fields of :class:`LayoutBits` for layouts without Huffman codes.
+
+    Args:
+        rows, nonzeros, fillers: number of rows, of non-zeros and of fillers.
+        level_counts: number of levels of the codebook.
+        span_bits: p.
+
+    Example:
+        >>> [int(bits) for bits in layout_bits(2, 9, 3, level_counts=5, span_bits=2)]
+        [11, 8, 18, 15, 27]
+    """
+    width = _bit_widths(np.maximum(level_counts + (fillers > 0) - 1, 0))
+    return np.broadcast_arrays(
+        _SPAN_FIELD + 1 + _POINTER_FIELD,
+        rows * _bit_widths(nonzeros + fillers),
+        nonzeros * span_bits,
+        fillers * (span_bits + width),
+        nonzeros * width,
+    )
+
+
+def _bit_widths(largest: int | np.ndarray) -> np.ndarray:
+    """:func:`~swsjax.codec.bits.bit_width` of each number."""
+    return np.frexp(largest)[1].astype(np.int64)
 
 
 class Nonzeros:
@@ -81,20 +179,12 @@ class Nonzeros:
         first = np.diff(self._row, prepend=-1) != 0
         self._gaps[first] = column[first] + 1
         self._index = np.searchsorted(levels, matrix[self._row, column])
-        self._level_count = levels.size
 
     @property
     def most_span_bits(self) -> int:
         """The smallest p that needs no fillers, or the maximum of p if that is smaller."""
         longest = int(self._gaps.max(initial=1))
         return min(bit_width(longest - 1), MAX_SPAN_BITS)
-
-    def least_bits(self, span_bits: int) -> int:
-        """Return a lower bound on the bits of a layout without Huffman codes."""
-        fillers = int(((self._gaps - 1) >> span_bits).sum())
-        entries = self._gaps.size + fillers
-        width = span_bits + _index_width(self._level_count, fillers > 0)
-        return entries * width + self._rows * bit_width(entries)
 
     def lay_out(self, span_bits: int) -> Layout:
         """Return the layout, fillers included, with differences of ``span_bits`` bits."""

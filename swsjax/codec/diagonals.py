@@ -39,14 +39,15 @@ def to_diagonals(matrix: np.ndarray) -> np.ndarray:
     return out
 
 
-def places(diagonals: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def places(diagonals: np.ndarray, chunk: int = _CHUNK) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield the rows and columns of the non-zeros of a matrix in coding order.
 
     Args:
         diagonals: (C, R) array of wrapped diagonals.
+        chunk: number of consecutive entries of which a pair has the non-zeros; by default 2**20.
 
     Yields:
-        ``(row, column)`` arrays, one pair for each 2**20 consecutive entries.
+        ``(row, column)`` arrays, one pair for each chunk.
 
     Example:
         >>> [(r.tolist(), c.tolist()) for r, c in places(to_diagonals(np.eye(3)[:, ::-1]))]
@@ -54,7 +55,7 @@ def places(diagonals: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """
     columns, rows = diagonals.shape
     flat = diagonals.reshape(-1)
-    for start in range(0, flat.size, _CHUNK):
-        found = np.flatnonzero(flat[start : start + _CHUNK]) + start
+    for start in range(0, flat.size, chunk):
+        found = np.flatnonzero(flat[start : start + chunk]) + start
         diagonal, row = np.divmod(found, rows)
         yield row, (row + diagonal) % columns

@@ -3,6 +3,7 @@
 import contextlib
 import math
 from collections.abc import Iterator, Sequence
+from itertools import compress
 from typing import NamedTuple
 
 import numpy as np
@@ -14,7 +15,8 @@ from swsjax.codec.header import Shape, matrix_shape
 from swsjax.codec.planes import RawSection, code_planes
 from swsjax.codec.positions import code_positions
 from swsjax.codec.rangecoder import Coder, Decoder, Encoder
-from swsjax.codec.sharing import CODEBOOK, DENSE_RAW, ZERO, Leaf, Plan, make_plans
+from swsjax.codec.sharing import CODEBOOK, DENSE_RAW, ZERO, Leaf, Plan, classify, make_plans
+from swsjax.codec.stacks import Group, groups_of, pays, stack, stackable
 from swsjax.codec.structure import Profiles, code_structure, find_structure
 from swsjax.codec.units import (
     ONE,
@@ -26,25 +28,43 @@ from swsjax.codec.units import (
     unit_shift,
 )
 from swsjax.codec.values import LevelModel, code_levels
+from swsjax.codec.zeros import code_zero_signs, negative_zeros
 from swsjax.errors import FormatError
 
-__all__ = ["Encoded", "decode_entropy", "encode_entropy"]
+__all__ = ["LEAST_GAIN", "PLAIN", "Encoded", "Features", "decode_entropy", "encode_entropy"]
 
 _KIND_BITS = 2
 
 
-class Encoded(NamedTuple):
-    """What :func:`encode_entropy` returns.
+class Features(NamedTuple):
+    """What a string has beyond version 1 of the format."""
 
-    ``coded`` is the range-coded string and ``raw`` the bytes stored without coding. ``leaf_bits``
-    has the fractional number of bits of every leaf; all shared codebooks are charged to the leaf
-    that is coded first. ``has_units`` is whether the shared codebook has units.
-    """
+    units: bool = False
+    """Whether the shared codebook of 32-bit patterns has units."""
+    stacks: bool = False
+    """Whether small leaves of one size are stacked."""
+    zero_signs: bool = False
+    """Whether the signs of zeros are coded apart."""
+
+
+PLAIN = Features()
+"""The features of version 1."""
+LEAST_GAIN = 128
+"""Bytes that a feature of version 3 must save: older versions of this package cannot read it."""
+
+
+class Encoded(NamedTuple):
+    """What :func:`encode_entropy` returns."""
 
     coded: bytes
+    """The range-coded string."""
     raw: bytes
+    """The bytes stored without coding."""
     leaf_bits: list[float]
-    has_units: bool = False
+    """The fractional number of bits of every leaf. All shared codebooks are charged to the leaf
+    that is coded first; the leaves of a stack have equal shares."""
+    features: Features
+    """What the decoder must be told."""
 
 
 def encode_entropy(shapes: Sequence[Shape], bits: Sequence[np.ndarray]) -> Encoded:
@@ -56,15 +76,19 @@ def encode_entropy(shapes: Sequence[Shape], bits: Sequence[np.ndarray]) -> Encod
 
     Example:
         >>> leaf = np.tile(np.array([0, 0, 0, 7, 0], np.uint32), 100)
-        >>> coded, raw, leaf_bits, has_units = encode_entropy([(20, 25)], [leaf])
-        >>> len(coded) < 30, raw, 8 * len(coded) - sum(leaf_bits) < 8, has_units
+        >>> coded, raw, leaf_bits, features = encode_entropy([(20, 25)], [leaf])
+        >>> len(coded) < 30, raw, 8 * len(coded) - sum(leaf_bits) < 8, any(features)
         (True, b'', True, False)
         >>> bool((decode_entropy(coded, raw, [(20, 25)], ["u4"])[0] == leaf).all())
         True
     """
-    order = _order(shapes)
-    plans = make_plans([Leaf(i, tuple(shapes[i]), bits[i]) for i in order])
-    return min((_encode(plan, order) for plan in plans), key=lambda e: len(e.coded) + len(e.raw))
+    leaves = [Leaf(i, tuple(shapes[i]), leaf) for i, leaf in enumerate(bits)]
+    candidates = [leaves]
+    apart = [_without_signs(leaf) for leaf in leaves]
+    if any(leaf.negative is not None for leaf in apart):
+        candidates.append(apart)
+    encoded = [found for candidate in candidates for found in _encode_all(candidate)]
+    return min(encoded, key=_size)
 
 
 def decode_entropy(
@@ -74,7 +98,7 @@ def decode_entropy(
     dtypes: Sequence[npt.DTypeLike],
     names: Sequence[object] | None = None,
     where: int = 0,
-    has_units: bool = False,
+    features: Features = PLAIN,
 ) -> list[np.ndarray]:
     """Return the flat bit patterns of every leaf.
 
@@ -84,7 +108,7 @@ def decode_entropy(
         dtypes: unsigned type of every leaf's bit patterns.
         names: name of every leaf for messages; by default its index.
         where: file offset of ``coded``, for messages; ``raw`` follows it.
-        has_units: whether the shared codebook of 32-bit patterns has units.
+        features: what :func:`encode_entropy` returned.
 
     Raises:
         FormatError: ``coded`` or ``raw`` is damaged.
@@ -97,27 +121,79 @@ def decode_entropy(
     section = RawSection(raw, where + len(coded))
     bits = [np.zeros(math.prod(s), t) for s, t in zip(shapes, dtypes, strict=True)]
     names = names or range(len(bits))
-    leaves = [Leaf(names[i], tuple(shapes[i]), bits[i]) for i in _order(shapes)]
-    shared = dict.fromkeys(leaf.bits.dtype for leaf in leaves)
-    for _ in _code_leaves(Decoder(coded, where), section, Plan(leaves, shared, has_units)):
+    coder = Decoder(coded, where)
+    leaves = [Leaf(*leaf) for leaf in zip(names, map(tuple, shapes), bits, strict=True)]
+    groups = [[i] for i in range(len(leaves))]
+    if features.stacks:
+        sets = stackable(shapes, [leaf.dtype for leaf in bits])
+        groups = groups_of(len(leaves), [group for group in sets if coder.integer(None, 1)])
+    together = _ordered([(group, _as_one(group, leaves)) for group in groups])
+    coded_leaves = [leaf for _, leaf in together]
+    shared = dict.fromkeys(leaf.bits.dtype for leaf in coded_leaves)
+    plan = Plan(coded_leaves, shared, features.units)
+    for _ in _code_leaves(coder, section, plan, features.zero_signs):
         pass
     if section.left:
         raise FormatError(f"{section.left} bytes are left after the raw values")
+    for group, leaf in together:
+        for i, row in zip(group, leaf.bits.reshape(len(group), -1), strict=True):
+            bits[i] = row
     return bits
 
 
-def _order(shapes: Sequence[Shape]) -> list[int]:
+def _without_signs(leaf: Leaf) -> Leaf:
+    """Return a leaf with its negative zeros apart."""
+    negative = negative_zeros(leaf.bits)
+    if not negative.any():
+        return leaf
+    zero = leaf.bits.dtype.type(0)
+    return leaf._replace(bits=np.where(negative, zero, leaf.bits), negative=negative)
+
+
+def _as_one(group: Group, leaves: Sequence[Leaf]) -> Leaf:
+    members = [leaves[i] for i in group]
+    return members[0] if len(members) == 1 else stack(members)
+
+
+def _ordered(together: list[tuple[Group, Leaf]]) -> list[tuple[Group, Leaf]]:
     """Coding order: two or more axes first, so that the models of biases have seen the kernels."""
-    return sorted(range(len(shapes)), key=lambda i: len(shapes[i]) < 2)
+    return sorted(together, key=lambda pair: len(pair[1].shape) < 2)
 
 
-def _encode(plan: Plan, order: Sequence[int]) -> Encoded:
-    coder, raw = Encoder(), RawSection()
-    leaf_bits = [0.0] * len(order)
-    before = 0.0
-    for i, after in zip(order, _code_leaves(coder, raw, plan), strict=True):
-        leaf_bits[i], before = after - before, after
-    return Encoded(coder.getvalue(), b"".join(raw.parts), leaf_bits, plan.has_units)
+def _encode_all(leaves: Sequence[Leaf]) -> Iterator[Encoded]:
+    """Encode leaves, with and without units if it is not certain which is smaller."""
+    leaves = [classify(leaf) for leaf in leaves]
+    sets = stackable([leaf.shape for leaf in leaves], [leaf.bits.dtype for leaf in leaves])
+    stacks = [classify(_as_one(group, leaves)) for group in sets]
+    chosen = [
+        pays(stacked, [leaves[i] for i in group])
+        for group, stacked in zip(sets, stacks, strict=True)
+    ]
+    as_one = {group[0]: stacked for group, stacked in zip(sets, stacks, strict=True)}
+    groups = groups_of(len(leaves), [*compress(sets, chosen)])
+    together = _ordered(
+        [(group, as_one[group[0]] if len(group) > 1 else leaves[group[0]]) for group in groups]
+    )
+    has_signs = any(leaf.negative is not None for leaf in leaves)
+    for plan in make_plans([leaf for _, leaf in together]):
+        features = Features(plan.has_units, any(chosen), has_signs)
+        coder, raw = Encoder(), RawSection()
+        for choice in chosen if features.stacks else []:
+            coder.integer(int(choice), 1)
+        leaf_bits = [0.0] * len(leaves)
+        before = 0.0
+        after_each = _code_leaves(coder, raw, plan, features.zero_signs)
+        for (group, _), after in zip(together, after_each, strict=True):
+            for i in group:
+                leaf_bits[i] = (after - before) / len(group)
+            before = after
+        yield Encoded(coder.getvalue(), b"".join(raw.parts), leaf_bits, features)
+
+
+def _size(encoded: Encoded) -> int:
+    """Return the size by which the best way to encode is chosen."""
+    size = len(encoded.coded) + len(encoded.raw)
+    return size + LEAST_GAIN * encoded.features.zero_signs
 
 
 class _Shared:
@@ -144,7 +220,7 @@ class _Shared:
         return multiplied(self.levels, self._unit)
 
 
-def _code_leaves(coder: Coder, raw: RawSection, plan: Plan) -> Iterator[float]:
+def _code_leaves(coder: Coder, raw: RawSection, plan: Plan, zero_signs: bool) -> Iterator[float]:
     """Code all leaves; yield the number of bits so far after each leaf, when writing."""
     shared = {}
     for dtype, levels in plan.shared.items():
@@ -157,6 +233,10 @@ def _code_leaves(coder: Coder, raw: RawSection, plan: Plan) -> Iterator[float]:
     for leaf in plan.leaves:
         with _located(f"leaf {leaf.name}", coder):
             _code_leaf(coder, raw, leaf, shared.get(leaf.bits.dtype), profiles)
+            if zero_signs and leaf.bits.size:
+                form = matrix_shape(leaf.shape)
+                negative = None if leaf.negative is None else leaf.negative.reshape(form)
+                code_zero_signs(coder, leaf.bits.reshape(form), negative)
         yield coder.bits + 8 * raw.size if coder.writes else 0.0
 
 

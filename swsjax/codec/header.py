@@ -1,7 +1,7 @@
 """The header of a file: path, element type and shape of every leaf."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from swsjax.codec.wire import ByteReader, varint
@@ -16,8 +16,10 @@ __all__ = [
     "matrix_shape",
     "pattern_dtype",
     "pattern_shape",
+    "read_leaves",
     "read_specs",
     "specs_bytes",
+    "type_bytes",
 ]
 
 DTYPES = {
@@ -40,6 +42,8 @@ DTYPES = {
     "float8_e5m2": 1,
 }
 """Bytes per element of each type; the index is the code in the file, so new types come last."""
+_TYPES = tuple(DTYPES)
+_CODES = {name: code for code, name in enumerate(DTYPES)}
 
 # Path components that take one byte. Part of the format: never change or reorder them.
 NAMES = (
@@ -118,13 +122,23 @@ def specs_bytes(specs: Sequence[Spec]) -> bytes:
     out = [varint(len(specs))]
     previous: Path = ()
     for spec in specs:
-        out.append(_path_bytes(spec.path, previous, known))
-        axes = len(spec.shape)
-        out.append(bytes([list(DTYPES).index(spec.dtype) << 3 | min(axes, _MANY_AXES)]))
-        if axes >= _MANY_AXES:
-            out.append(varint(axes))
-        out.extend(varint(length) for length in spec.shape)
+        out.append(_path_bytes(spec.path, previous, known) + type_bytes(spec))
         previous = spec.path
+    return b"".join(out)
+
+
+def type_bytes(spec: Spec) -> bytes:
+    """Return the header bytes of an element type and a shape.
+
+    Example:
+        >>> type_bytes(Spec(("w",), "bfloat16", (3, 5)))
+        b'\\n\\x03\\x05'
+    """
+    axes = len(spec.shape)
+    out = [bytes([_CODES[spec.dtype] << 3 | min(axes, _MANY_AXES)])]
+    if axes >= _MANY_AXES:
+        out.append(varint(axes))
+    out.extend(map(varint, spec.shape))
     return b"".join(out)
 
 
@@ -163,20 +177,41 @@ def read_specs(reader: ByteReader, max_bytes: int) -> list[Spec]:
         >>> read_specs(ByteReader(header), max_bytes=6)
         [Spec(path=('w', 0), dtype='bfloat16', shape=(3,))]
     """
+    names = list(NAMES)
+    return read_leaves(reader, max_bytes, lambda previous: _read_path(reader, previous, names))
+
+
+def read_leaves(
+    reader: ByteReader, max_bytes: int, next_path: Callable[[Path], Path]
+) -> list[Spec]:
+    """Read the number of leaves, then the path, type and shape of each.
+
+    Args:
+        reader: a :class:`~swsjax.codec.wire.ByteReader`.
+        max_bytes: maximum total size of the decoded leaves.
+        next_path: reads a path, given the previous one.
+
+    Raises:
+        FormatError: the header is damaged, or the leaves exceed ``max_bytes``.
+
+    Example:
+        >>> reader = ByteReader(bytes([1, 1, 3]))  # one leaf, of type 0 and shape (3,)
+        >>> read_leaves(reader, 12, lambda previous: ("w",))
+        [Spec(path=('w',), dtype='float32', shape=(3,))]
+    """
     count = reader.varint("number of leaves")
     if 2 * count > reader.remaining:  # a leaf takes at least two bytes
         raise FormatError(
             f"{count} leaves declared, but {reader.remaining} bytes are left at byte "
             f"{reader.offset}"
         )
-    names = list(NAMES)
     specs: list[Spec] = []
     tree: dict[str | int, Any] = {}
     previous: Path = ()
     total = 0
     for _ in range(count):
         start = reader.offset
-        path = _read_path(reader, previous, names)
+        path = next_path(previous)
         if not (_enter(tree, path) if path else count == 1):
             raise FormatError(f"path {path} at byte {start} occurs twice or inside another leaf")
         spec = _read_type(reader, path)
@@ -247,7 +282,7 @@ def _read_type(reader: ByteReader, path: Path) -> Spec:
         raise FormatError(
             f"leaf {path} at byte {start} has {axes} axes; at most {_MAX_AXES} are allowed"
         )
-    dtype = list(DTYPES)[code]
+    dtype = _TYPES[code]
     shape = tuple(reader.varint("axis length") for _ in range(axes))
     if math.prod(n for n in shape if n) * DTYPES[dtype] >= 2**63:
         raise FormatError(f"leaf {path} at byte {start} has an impossible shape {shape}")

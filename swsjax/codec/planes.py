@@ -7,7 +7,7 @@ from swsjax.codec.logistic import ln_q16
 from swsjax.codec.rangecoder import Coder
 from swsjax.errors import FormatError
 
-__all__ = ["RawSection", "code_planes", "entropy_q16"]
+__all__ = ["RawSection", "code_planes", "entropy_q16", "planes_q16"]
 
 _FIRST_BLOCK, _LAST_BLOCK = 256, 1 << 16
 _BYTE_Q16 = 363409  # ln 256 in units of 2**-16
@@ -74,6 +74,24 @@ def entropy_q16(counts: npt.ArrayLike) -> int:
     return int((counts * (ln_q16(counts.sum()) - ln_q16(counts))).sum())
 
 
+def planes_q16(values: np.ndarray) -> int:
+    """Estimate the cost of byte planes in nats * 2**16.
+
+    Example:
+        >>> round(planes_q16(np.arange(1000, dtype=np.uint16)) / 45426 / 8)  # bytes
+        1254
+    """
+    shifts = range(0, 8 * values.dtype.itemsize, 8)
+    planes = ((values >> values.dtype.type(shift)).astype(np.uint8) for shift in shifts)
+    return sum(min(_plane_q16(plane), plane.size * _BYTE_Q16) for plane in planes)
+
+
+def _plane_q16(plane: np.ndarray) -> int:
+    """Estimate the cost of a plane with frequencies that adapt."""
+    counts = np.bincount(plane, minlength=256)
+    return entropy_q16(counts) + int((counts > 0).sum()) * _BYTE_Q16
+
+
 def code_planes(coder: Coder, raw: RawSection, values: np.ndarray) -> None:
     """Code the byte planes of ``values``, least significant byte first.
 
@@ -100,9 +118,7 @@ def code_planes(coder: Coder, raw: RawSection, values: np.ndarray) -> None:
         plane, pays = np.zeros(values.size, np.uint8), 0
         if coder.writes:
             plane = (values >> shift).astype(np.uint8)
-            counts = np.bincount(plane, minlength=256)
-            cost = entropy_q16(counts) + int((counts > 0).sum()) * _BYTE_Q16
-            pays = int(cost * 64 < plane.size * _BYTE_Q16 * 63)
+            pays = int(_plane_q16(plane) * 64 < plane.size * _BYTE_Q16 * 63)
         if coder.integer(pays, 1):
             plane = _code_adaptively(coder, plane)
         elif coder.writes:

@@ -16,10 +16,21 @@ from swsjax.codec.units import (
     WITH_UNITS,
     divided,
     find_units,
+    may_have_unit,
     unit_shift,
 )
 
-__all__ = ["CODEBOOK", "DENSE_RAW", "SPARSE_RAW", "ZERO", "Leaf", "Plan", "make_plans"]
+__all__ = [
+    "CODEBOOK",
+    "DENSE_RAW",
+    "SPARSE_RAW",
+    "ZERO",
+    "Leaf",
+    "Plan",
+    "classify",
+    "cost_alone",
+    "make_plans",
+]
 
 CODEBOOK = 0
 """Kind of a leaf that is coded as numbers of its levels."""
@@ -31,6 +42,7 @@ ZERO = 3
 """Kind of a leaf whose bits are all zero."""
 _BIT_Q16 = 45426  # ln 2 in units of 2**-16
 _UNUSED_LEVEL_BITS = 6
+_LEAF_BITS = 8  # that a leaf spends on its kind and structure
 _CHUNK = 1 << 20
 # Estimated bits by which units must make a file smaller: to be considered, and to be used without
 # encoding the leaves in both ways to see which is smaller.
@@ -45,7 +57,9 @@ class Leaf(NamedTuple):
     shape: Shape
     """Of the leaf, as the header has it."""
     bits: np.ndarray
-    """Its bit patterns."""
+    """Its bit patterns, without those of negative zeros if these are coded apart."""
+    negative: np.ndarray | None = None
+    """Where its negative zeros are, if they are coded apart and it has any."""
     kind: int = ZERO
     """``CODEBOOK``, ``SPARSE_RAW``, ``DENSE_RAW`` or ``ZERO``."""
     levels: np.ndarray | None = None
@@ -75,15 +89,14 @@ def make_plans(leaves: Sequence[Leaf]) -> list[Plan]:
     """Return the plans of which the smallest file results, usually one.
 
     Args:
-        leaves: name, shape and patterns of every leaf, in coding order.
+        leaves: every leaf, classified, in coding order.
 
     Example:
-        >>> leaf = Leaf("w", (64,), np.tile(np.array([0, 5], np.uint32), 32))
+        >>> leaf = classify(Leaf("w", (64,), np.tile(np.array([0, 5], np.uint32), 32)))
         >>> [(plan.leaves[0].kind, plan.has_units) for plan in make_plans([leaf])]
         [(0, False)]
     """
-    leaves = [_classify(leaf) for leaf in leaves]
-    plain = leaves
+    plain = list(leaves)
     shared: dict[np.dtype, np.ndarray | None] = dict.fromkeys(leaf.bits.dtype for leaf in leaves)
     for dtype in shared:
         plain, shared[dtype] = _share(plain, dtype)
@@ -184,8 +197,27 @@ def _estimate(plan: Plan, dtype: np.dtype) -> int:
     return cost + bits * _BIT_Q16
 
 
-def _classify(leaf: Leaf) -> Leaf:
-    """Choose the cheapest kind for a leaf alone, by the entropies of its positions and values."""
+def cost_alone(leaf: Leaf) -> int:
+    """Estimate the cost of a classified leaf that uses no codebook of other leaves' levels.
+
+    Example:
+        >>> leaf = classify(Leaf("w", (64,), np.tile(np.array([0, 5], np.uint32), 32)))
+        >>> cost_alone(leaf) >= leaf.cost
+        True
+    """
+    cost = leaf.cost
+    if leaf.bits.dtype == WITH_UNITS and leaf.levels is not None and may_have_unit(leaf.levels):
+        cost = min(cost, leaf.without_levels + UNIT_BITS * _BIT_Q16)
+    return cost + _LEAF_BITS * _BIT_Q16
+
+
+def classify(leaf: Leaf) -> Leaf:
+    """Choose the cheapest kind for a leaf alone, by the entropies of its positions and values.
+
+    Example:
+        >>> classify(Leaf("w", (64,), np.arange(64, dtype=np.uint32))).kind == SPARSE_RAW
+        True
+    """
     nonzero = int(np.count_nonzero(leaf.bits))
     if nonzero == 0:
         return leaf

@@ -19,6 +19,7 @@ __all__ = [
     "checked_unit",
     "divided",
     "find_units",
+    "may_have_unit",
     "multiplied",
     "unit_shift",
 ]
@@ -35,7 +36,8 @@ _INFINITY = 0x7F800000
 _FRACTION = 0x007FFFFF  # zero in the pattern of a power of two
 _MOST_LEVELS = 256  # leaves with more are not searched
 _LEVEL_BITS = 8  # maximum length of the mantissa of a level, as in bfloat16
-_MOST_PAIRS = 1 << 16  # limits the time of the search per leaf
+_MOST_PAIRS = 1 << 16  # limits the time of the search per leaf,
+_MOST_PAIRS_IN_ALL = 1 << 24  # and of the whole search
 _MANTISSA_BITS = 24
 _EXPONENT_SPAN = 1024  # more than twice the difference of any two float32 exponents
 _SMALLEST, _LARGEST = 2.0**-126, 2.0**128  # range of the normal float32 numbers
@@ -73,15 +75,32 @@ def find_units(levels: Sequence[np.ndarray]) -> list[int] | None:
     units = [ONE] * len(levels)
     members = {i: odd for i, leaf in enumerate(levels) if (odd := _odd_parts(leaf)) is not None}
     book = np.zeros(0, np.uint32)
+    odd_book = _odd_of(book)
     used: set[int] = set()
+    pairs = 0
     for i in sorted(members, key=lambda i: -levels[i].size):
-        unit = _best_unit(members[i], _odd_of(book), levels[i], used)
+        pairs += levels[i].size * book.size
+        known = odd_book if pairs <= _MOST_PAIRS_IN_ALL else _odd_of(book[:0])
+        unit = _best_unit(members[i], known, levels[i], used)
         if unit is not None:
             units[i] = unit
             used.add(unit)
-            book = np.union1d(book, divided(levels[i], unit))
+            grown = np.union1d(book, divided(levels[i], unit))
+            if grown.size > book.size:
+                book, odd_book = grown, _odd_of(grown)
     trivial = len(used) < 2 and all(unit & _FRACTION == 0 for unit in used)
     return None if trivial else units
+
+
+def may_have_unit(levels: np.ndarray) -> bool:
+    """Return whether :func:`find_units` considers a leaf of these levels.
+
+    Example:
+        >>> unit = np.float32(0.3125)
+        >>> [may_have_unit(np.float32(x).view(np.uint32)) for x in ([unit, 3 * unit], [0.1, 0.7])]
+        [True, False]
+    """
+    return _odd_parts(levels) is not None
 
 
 def multiplied(levels: np.ndarray, unit: int) -> np.ndarray:

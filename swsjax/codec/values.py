@@ -9,7 +9,7 @@ from swsjax.codec.logistic import ONE, Mixer, rate_logit
 from swsjax.codec.rangecoder import Coder
 from swsjax.codec.structure import Neighbours
 
-__all__ = ["LevelModel", "code_levels"]
+__all__ = ["Decisions", "LevelModel", "code_levels"]
 
 _FIRST_BLOCK, _LAST_BLOCK = 8, 1 << 15
 _BLOCKS = 400
@@ -47,8 +47,8 @@ class LevelModel:
         self.rank = np.arange(1, self.count + 1)
         self.rank[self.positive :] = -np.arange(1, self.count - self.positive + 1)
         self.bins_per_rank = (ONE * _BINS) // max(ranks, 1)
-        self.sign = _Decisions(self.count, (1, 2 * _SIGN_REACH + 1), _SIGN_WEIGHTS)
-        self.magnitude = _Decisions(
+        self.sign = Decisions(self.count, (1, 2 * _SIGN_REACH + 1), _SIGN_WEIGHTS)
+        self.magnitude = Decisions(
             self.count, (1, _SIZES, _SIZES, _BINS + 1, _BINS + 2), _MAGNITUDE_WEIGHTS
         )
 
@@ -59,8 +59,23 @@ class LevelModel:
         return np.where(straddles, self.positive, middle)
 
 
-class _Decisions:
-    """Decision counts of every node in several contexts, and their mixer."""
+class Decisions:
+    """Decision counts of every node in several contexts, and their mixer.
+
+    Args:
+        nodes: number of nodes.
+        contexts: number of contexts in each table; one in the first.
+        weights: initial weight of each table in the mixer.
+
+    Example:
+        >>> from swsjax.codec.rangecoder import Encoder
+        >>> encoder, decisions = Encoder(), Decisions(1, (1, 2), (1.0, 0.5))
+        >>> node, context = np.zeros(9, np.int64), np.arange(9) % 2
+        >>> for _ in range(20):
+        ...     bits = decisions.code(encoder, node, [context], context)
+        >>> encoder.bits < 60
+        True
+    """
 
     def __init__(self, nodes: int, contexts: Sequence[int], weights: Sequence[float]) -> None:
         self._ones = [np.zeros((size, nodes), np.int64) for size in contexts]

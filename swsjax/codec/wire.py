@@ -61,6 +61,19 @@ class ByteReader:
         self.offset += count
         return bytes(self._data[start : self.offset])
 
+    def until(self, mark: bytes, what: str) -> bytes:
+        """Return the bytes up to the next ``mark``, and pass it.
+
+        Raises:
+            FormatError: ``mark`` does not follow.
+        """
+        stop = self._data.find(mark, self.offset, self._stop)
+        if stop < 0:
+            raise FormatError(f"{what} at byte {self.offset} has no end")
+        found = bytes(self._data[self.offset : stop])
+        self.offset = stop + len(mark)
+        return found
+
     def varint(self, what: str) -> int:
         """Return the next variable-length integer.
 

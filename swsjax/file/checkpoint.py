@@ -1,18 +1,46 @@
-"""Pretrained parameters as Orbax checkpoints."""
+"""Pretrained parameters as Orbax checkpoints. Orbax takes a while to import, so only when used."""
 
+import os
 from os import PathLike
-
-import orbax.checkpoint as ocp
+from pathlib import Path
 
 from swsjax.checks import path_of
 from swsjax.errors import CheckpointError
 from swsjax.trees import Params, named_leaves
 
-__all__ = ["load_checkpoint", "save_checkpoint"]
+__all__ = ["check_replaceable", "load_checkpoint", "save_checkpoint"]
+
+_MARK = "_CHECKPOINT_METADATA"
+
+
+def check_replaceable(folder: str | PathLike[str]) -> None:
+    """Check that a checkpoint may be written to a folder: Orbax deletes what is there.
+
+    Raises:
+        CheckpointError: there is something other than a checkpoint.
+
+    >>> Path("net").touch()
+    >>> check_replaceable("net")
+    Traceback (most recent call last):
+        ...
+    swsjax.errors.CheckpointError: net is not an Orbax checkpoint and would be deleted; choose a \
+new folder
+    """
+    path = path_of(folder, "the folder comes first")
+    is_empty = path.is_dir() and not any(path.iterdir())
+    if path.exists() and not is_empty and not (path / _MARK).is_file():
+        raise CheckpointError(
+            f"{folder} is not an Orbax checkpoint and would be deleted; choose a new folder"
+        )
 
 
 def save_checkpoint(folder: str | PathLike[str], params: Params) -> None:
     """Write parameters as an Orbax checkpoint, atomically; an existing one is replaced.
+
+    Through a symbolic link, the folder that it leads to is written.
+
+    Raises:
+        CheckpointError: there is something other than a checkpoint.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as temporary:
@@ -20,11 +48,14 @@ def save_checkpoint(folder: str | PathLike[str], params: Params) -> None:
     ...     load_checkpoint(temporary + "/net", {"w": jnp.zeros(2)})
     {'w': Array([1., 1.], dtype=float32)}
     """
+    import orbax.checkpoint as ocp
+
     path = path_of(folder, "save_checkpoint takes the folder first")
     # Created here: if Orbax's threads failed to, they would print tracebacks.
     path.parent.mkdir(parents=True, exist_ok=True)
+    check_replaceable(path)
     with ocp.StandardCheckpointer() as checkpointer:
-        checkpointer.save(path.absolute(), params, force=True)
+        checkpointer.save(Path(os.path.realpath(path)), params, force=True)
 
 
 def load_checkpoint(folder: str | PathLike[str], like: Params) -> Params:
@@ -44,9 +75,11 @@ def load_checkpoint(folder: str | PathLike[str], like: Params) -> Params:
     swsjax.errors.CheckpointError: the checkpoint net is of a different net: w has shape (2,), \
 expected (3,)
     """
+    import orbax.checkpoint as ocp
+
     path = path_of(folder, "load_checkpoint takes the folder first").absolute()
     with ocp.StandardCheckpointer() as checkpointer:
-        there = (path / "_CHECKPOINT_METADATA").is_file()
+        there = (path / _MARK).is_file()
         found = checkpointer.metadata(path).item_metadata if there else None
         if found is None:
             raise CheckpointError(

@@ -1,6 +1,7 @@
 """Compressed nets as bytes and as files: any pytree of arrays in, the same bits out."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from os import PathLike
 from typing import Any
 
@@ -11,15 +12,22 @@ import scipy.sparse
 
 from swsjax import codec
 from swsjax.checks import path_of
-from swsjax.file.atomic import write_bytes
+from swsjax.codec.header import matrix_shape
+from swsjax.codec.zeros import positive_zeros
+from swsjax.errors import ConfigError, FormatError
+from swsjax.file.atomic import check_writable, write_bytes
 from swsjax.trees import Path, is_array, is_number, name_of, unboxed_leaves
 
 __all__ = [
     "array_of",
     "bytes_of",
     "dumps",
+    "form_of_leaf",
+    "leaves_of",
+    "like_leaf",
     "load",
     "loads",
+    "named_errors",
     "read_metadata",
     "save",
     "to_sparse",
@@ -27,7 +35,11 @@ __all__ = [
 
 
 def dumps(
-    tree: Any, *, metadata: Mapping[str, Any] | None = None, encoding: str = "entropy"
+    tree: Any,
+    *,
+    metadata: Mapping[str, Any] | None = None,
+    encoding: str = "entropy",
+    negative_zeros: bool = True,
 ) -> bytes:
     """Return a pytree of arrays as the bytes of an ``.sws`` file.
 
@@ -40,6 +52,8 @@ def dumps(
         metadata: a small JSON-serialisable dictionary; costs nothing when absent.
         encoding: ``"entropy"`` (smallest), ``"han"`` or ``"han-huffman"`` (the formats in which
             the literature computes compression rates).
+        negative_zeros: whether -0.0 stays -0.0. ``weights * mask`` makes one of every negative
+            weight, each for about a bit; False writes 0.0 for it.
 
     Raises:
         TypeError: a leaf is not an array, its element type is not supported, a key of the tree is
@@ -57,6 +71,8 @@ def dumps(
     paths = {path for path, _ in leaves}
     if len(paths) < len(leaves):
         raise ValueError("two leaves of the tree have the same path")
+    if not negative_zeros:
+        leaves = [(path, positive_zeros(leaf)) for path, leaf in leaves]
     return codec.pack(leaves, metadata, encoding)
 
 
@@ -66,7 +82,8 @@ def loads(data: bytes, *, like: Any = None, max_bytes: int = codec.MAX_BYTES) ->
     Args:
         data: what :func:`dumps` returned.
         like: a pytree with the desired structure; its leaves need only a shape and a dtype
-            (``jax.eval_shape`` returns such a tree). Without it the result is nested dictionaries.
+            (``jax.eval_shape`` returns such a tree; traced arrays have them, too). Without it the
+            result is nested dictionaries.
         max_bytes: refuse a file whose arrays take more than this in total.
 
     Returns:
@@ -84,12 +101,24 @@ def loads(data: bytes, *, like: Any = None, max_bytes: int = codec.MAX_BYTES) ->
         >>> loads(data, like={"layers": [np.zeros(2, int), np.zeros(3, int)]})
         {'layers': [array([0, 1]), array([0, 1, 2])]}
     """
-    contents = codec.unpack(data, max_bytes)
-    arrays = {
-        spec.path: bits.view(np.dtype(spec.dtype)).reshape(spec.shape)
-        for spec, bits in zip(contents.specs, contents.bits, strict=True)
-    }
+    arrays = dict(leaves_of(data, max_bytes))
     return _nested(arrays) if like is None else _fitted(arrays, like)
+
+
+def leaves_of(data: bytes, max_bytes: int = codec.MAX_BYTES) -> list[tuple[Path, np.ndarray]]:
+    """Return each array in the bytes of an ``.sws`` file with its path, in the order of the file.
+
+    Raises:
+        FormatError: the bytes are not a valid file of this format, or larger than allowed.
+
+    >>> leaves_of(dumps({"layers": [np.arange(2)]}))
+    [(('layers', 0), array([0, 1]))]
+    """
+    contents = codec.unpack(data, max_bytes)
+    return [
+        (spec.path, bits.view(np.dtype(spec.dtype)).reshape(spec.shape))
+        for spec, bits in zip(contents.specs, contents.bits, strict=True)
+    ]
 
 
 def save(
@@ -98,20 +127,25 @@ def save(
     *,
     metadata: Mapping[str, Any] | None = None,
     encoding: str = "entropy",
+    negative_zeros: bool = True,
 ) -> int:
     """Write a pytree of arrays to a file, atomically: the old file stays until the new is whole.
 
-    Takes what :func:`dumps` takes and raises what it raises.
+    Takes what :func:`dumps` takes and raises what it raises. An existing file keeps its mode.
 
     Returns:
         The size of the file in bytes.
+
+    Raises:
+        OSError: the file cannot be written, or is a folder, a device or a pipe.
 
     Example:
         >>> save("net.sws", {"w": np.zeros((100, 100), np.float32)})
         16
     """
     path = path_of(path, "save takes the path first and then the tree")
-    data = dumps(tree, metadata=metadata, encoding=encoding)
+    check_writable(path)
+    data = dumps(tree, metadata=metadata, encoding=encoding, negative_zeros=negative_zeros)
     write_bytes(path, data)
     return len(data)
 
@@ -124,8 +158,9 @@ def load(path: str | PathLike[str], *, like: Any = None, max_bytes: int = codec.
         >>> load("net.sws")
         {'w': array([0, 1, 2])}
     """
-    data = path_of(path, "loads takes bytes").read_bytes()
-    return loads(data, like=like, max_bytes=max_bytes)
+    path = path_of(path, "loads takes bytes")
+    with named_errors(path):
+        return loads(path.read_bytes(), like=like, max_bytes=max_bytes)
 
 
 def read_metadata(source: str | PathLike[str] | bytes) -> dict[str, Any]:
@@ -138,7 +173,8 @@ def read_metadata(source: str | PathLike[str] | bytes) -> dict[str, Any]:
         >>> read_metadata(dumps({"w": np.zeros(2)}, metadata={"seed": 3}))
         {'seed': 3}
     """
-    return codec.read_metadata(bytes_of(source))
+    with named_errors(source):
+        return codec.read_metadata(bytes_of(source))
 
 
 def bytes_of(source: str | PathLike[str] | bytes) -> bytes:
@@ -149,6 +185,28 @@ def bytes_of(source: str | PathLike[str] | bytes) -> bytes:
     """
     advice = "save writes one, dumps makes its bytes"
     return source if isinstance(source, bytes) else path_of(source, advice).read_bytes()
+
+
+@contextmanager
+def named_errors(source: str | PathLike[str] | bytes) -> Iterator[None]:
+    """Begin the message of a ``FormatError`` with the path of the file, unless bytes were given.
+
+    Raises:
+        FormatError: one was raised within.
+
+    >>> with named_errors("notes.txt"):
+    ...     loads(b"Notes")
+    Traceback (most recent call last):
+        ...
+    swsjax.errors.FormatError: notes.txt is not an .sws file: it starts with b'Note', not b'sws'
+    """
+    try:
+        yield
+    except FormatError as error:
+        if isinstance(source, bytes):
+            raise
+        text = str(error)
+        raise FormatError(f"{source}{' is ' if text.startswith('not ') else ': '}{text}") from None
 
 
 def to_sparse(array: Any) -> scipy.sparse.csr_array:
@@ -165,14 +223,14 @@ def to_sparse(array: Any) -> scipy.sparse.csr_array:
         ((2, 2), 1)
     """
     array = np.asarray(array)
-    return scipy.sparse.csr_array(array.reshape(-1, array.shape[-1] if array.ndim else 1))
+    return scipy.sparse.csr_array(array.reshape(matrix_shape(array.shape)))
 
 
 def array_of(name: str, leaf: Any) -> np.ndarray:
     """Return the leaf of that name as a NumPy array.
 
     Raises:
-        TypeError: it is not an array.
+        TypeError: it is not an array, or JAX traces it and it has no values.
 
     >>> array_of("fc1/bias", jnp.zeros(2))
     array([0., 0.], dtype=float32)
@@ -181,6 +239,8 @@ def array_of(name: str, leaf: Any) -> np.ndarray:
         raise TypeError(
             f"leaf {name} is a random key; leave it out or give jax.random.key_data(key)"
         )
+    if isinstance(leaf, jax.core.Tracer):
+        raise TypeError(f"leaf {name} is traced by JAX and has no values; save outside of jit")
     if not is_array(leaf):
         advice = "use numpy.asarray" if is_number(leaf) else "leave it out"
         raise TypeError(f"leaf {name} is a {type(leaf).__name__}, not an array; {advice}")
@@ -199,6 +259,34 @@ def _nested(arrays: dict[Path, np.ndarray]) -> Any:
     return tree
 
 
+def form_of_leaf(leaf: Any) -> tuple[tuple[int, ...], Any]:
+    """Return the shape and type that a leaf has or describes, without looking at its values.
+
+    >>> form_of_leaf(jax.ShapeDtypeStruct((2, 3), jnp.float32))
+    ((2, 3), dtype('float32'))
+    """
+    dtype = leaf.dtype if hasattr(leaf, "dtype") else np.asarray(leaf).dtype
+    # A file has no byte order.
+    return np.shape(leaf), dtype.newbyteorder("=") if isinstance(dtype, np.dtype) else dtype
+
+
+def like_leaf(name: str, array: np.ndarray, leaf: Any) -> Any:
+    """Return an array as JAX's if a leaf is JAX's, and in the byte order of the leaf if not.
+
+    Raises:
+        ConfigError: JAX would change the type of the array.
+
+    >>> like_leaf("w", np.ones(2, np.float32), jnp.zeros(2))
+    Array([1., 1.], dtype=float32)
+    """
+    if not isinstance(leaf, jax.Array):
+        return array.astype(getattr(leaf, "dtype", array.dtype), copy=False)
+    made = jnp.asarray(array)
+    if made.dtype != array.dtype:
+        raise ConfigError(f"{name} is {array.dtype.name}, which JAX holds only with jax_enable_x64")
+    return made
+
+
 def _fitted(arrays: dict[Path, np.ndarray], like: Any) -> Any:
     wanted = unboxed_leaves(like)
     problems, out = [], []
@@ -207,13 +295,17 @@ def _fitted(arrays: dict[Path, np.ndarray], like: Any) -> Any:
             problems.append(f"{name_of(path)} is not in the file")
             continue
         array = arrays.pop(path)
-        dtype = getattr(leaf, "dtype", np.asarray(leaf).dtype)
-        if (array.shape, array.dtype) != (np.shape(leaf), dtype):
+        shape, dtype = form_of_leaf(leaf)
+        if (array.shape, array.dtype) != (shape, dtype):
             problems.append(
                 f"{name_of(path)} is {array.dtype.name}{list(array.shape)} in the file, "
-                f"{dtype}{list(np.shape(leaf))} expected"
+                f"{dtype}{list(shape)} expected"
             )
-        out.append(jnp.asarray(array) if isinstance(leaf, jax.Array) else array)
+            continue
+        try:
+            out.append(like_leaf(name_of(path), array, leaf))
+        except ConfigError as error:
+            problems.append(str(error))
     problems += [f"{name_of(path)} is in the file but not expected" for path in arrays]
     if problems:
         raise ValueError("the file does not fit the tree given: " + "; ".join(problems))

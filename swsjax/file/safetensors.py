@@ -9,6 +9,7 @@ import difflib
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import accumulate
 from os import PathLike
 from typing import Any
 
@@ -17,11 +18,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from swsjax.checks import path_of
-from swsjax.codec.header import MAX_COMPONENTS
+from swsjax.codec.header import DTYPES, MAX_COMPONENTS
 from swsjax.errors import ConfigError, FormatError
-from swsjax.file.atomic import write_bytes
-from swsjax.file.files import array_of
-from swsjax.trees import name_of, unboxed_leaves
+from swsjax.file.atomic import check_writable, write_bytes
+from swsjax.file.files import array_of, form_of_leaf, like_leaf
+from swsjax.trees import fits, name_of, unboxed_leaves
 
 __all__ = [
     "Convert",
@@ -116,16 +117,19 @@ def from_safetensors(
         path: the file.
         like: a pytree with the desired structure; its leaves need only a shape and a dtype
             (``jax.eval_shape`` returns such a tree). Without it the result is nested dictionaries,
-            as :func:`swsjax.load` returns them: names are split at ``/``.
+            as :func:`swsjax.load` returns them: names are split at ``/``. If a name goes on from
+            that of a tensor (``x`` and ``x/adam_m``), it is one dictionary with the whole names.
         sources: the tensor of each leaf of ``like``, by the leaf's name (``"fc1/kernel"``): the
             name of a tensor, or a pair of that and a function from the tensor to the leaf, such as
             :func:`flax_kernel`. By default a leaf is the tensor of its own name, which is how
             :func:`to_safetensors` names it.
-        unused: names of tensors to leave out. Leaving out any other tensor is an error.
+        unused: names of tensors to leave out, or patterns of names such as ``"*running_*"``.
+            Leaving out any other tensor is an error.
 
     Returns:
         A tree like ``like``, with JAX arrays where it has JAX arrays and NumPy arrays elsewhere.
-        Floating tensors are cast to the floating type of ``like``; other types are not changed.
+        Floating tensors are cast to the floating type of ``like``, if that can hold their values;
+        other types are not changed.
 
     Raises:
         ImportError: safetensors is not installed; the message names the extra that brings it.
@@ -168,6 +172,7 @@ def to_safetensors(
         ImportError: safetensors is not installed; the message names the extra that brings it.
         TypeError: a leaf is not an array, or its element type is not supported.
         ValueError: two leaves have the same name, or a leaf has the name ``__metadata__``.
+        OSError: the file cannot be written, or is a folder, a device or a pipe.
 
     Example:
         >>> to_safetensors({"fc": {"bias": np.zeros(3, np.float32)}}, "weights.safetensors")
@@ -180,6 +185,7 @@ def to_safetensors(
         raise ImportError(_MISSING) from error
 
     path = path_of(path, "to_safetensors takes the tree first and then the path")
+    check_writable(path)
     arrays = {name: _storable(name, leaf) for name, leaf in _named(tree).items()}
     texts = {key: str(value) for key, value in (metadata or {}).items()}
     write_bytes(path, encode(arrays, texts or None))
@@ -231,9 +237,11 @@ def _tensor(label: str, entry: Mapping[str, Any]) -> np.ndarray:
 
 def _named(tree: Any) -> dict[str, Any]:
     leaves = unboxed_leaves(tree)
-    named = {name_of(path): leaf for path, leaf in leaves}
-    if len(named) < len(leaves):
-        raise ValueError("two leaves of the tree have the same name")
+    named: dict[str, Any] = {}
+    for path, leaf in leaves:
+        if (name := name_of(path)) in named:
+            raise ValueError(f"two leaves of the tree have the same name, {name}")
+        named[name] = leaf
     return named
 
 
@@ -269,11 +277,11 @@ def _fitted(
             out.append(_leaf(name, *pairs[name], tensors, leaf))
         except ConfigError as error:
             problems.append(str(error))
-    taken = {*unused, *(source for source, _ in pairs.values())}
+    taken = {source for source, _ in pairs.values()}
     problems += [
         f"{name} is in the file but not expected (to leave it out, name it in unused)"
         for name in tensors
-        if name not in taken
+        if name not in taken and not any(fits(name, pattern, tensors) for pattern in unused)
     ]
     if problems:
         raise ConfigError(f"{path} does not fit the tree given: " + "; ".join(problems))
@@ -295,13 +303,21 @@ def _leaf(
         except ValueError as error:
             raise ConfigError(f"{found}, which its function rejects: {error}") from error
         found = f"{found}, {_text(array)} after its function"
-    shape = np.shape(like)
-    dtype = like.dtype if hasattr(like, "dtype") else np.asarray(like).dtype
+    shape, dtype = form_of_leaf(like)
     if array.shape != shape or not _may_become(array.dtype, dtype):
         hint = _hint(source, tensor.shape, shape)
         raise ConfigError(f"{found}, expected {dtype}{list(shape)}{hint}")
-    array = np.array(array, dtype, order="C")
-    return jnp.asarray(array) if isinstance(like, jax.Array) else array
+    with np.errstate(over="ignore"):
+        cast = np.array(array, dtype, order="C")
+    if array.dtype != dtype and (lost := _lost(array, cast)) is not None:
+        raise ConfigError(f"{found} and has {lost}, which {dtype} does not hold")
+    return like_leaf(label, cast, like)
+
+
+def _lost(array: np.ndarray, cast: np.ndarray) -> Any:
+    """The first value that is no longer the same kind of number: infinite or none, if any is."""
+    changed = (np.isinf(array) != np.isinf(cast)) | (np.isnan(array) != np.isnan(cast))
+    return array[changed][0] if changed.any() else None
 
 
 def _pair(name: str, source: Any) -> tuple[str, Convert | None]:
@@ -317,7 +333,11 @@ def _pair(name: str, source: Any) -> tuple[str, Convert | None]:
 
 
 def _may_become(actual: np.dtype, wanted: np.dtype) -> bool:
-    return actual == wanted or all(jnp.issubdtype(t, jnp.floating) for t in (actual, wanted))
+    if actual == wanted:
+        return True
+    # Of the types that files have; NumPy has more, of other sizes.
+    held = actual.name in DTYPES and getattr(wanted, "name", None) in DTYPES
+    return held and all(jnp.issubdtype(t, jnp.floating) for t in (actual, wanted))
 
 
 def _text(array: np.ndarray) -> str:
@@ -342,17 +362,19 @@ def _hint(source: str, actual: tuple[int, ...], wanted: tuple[int, ...]) -> str:
     return f' (try ("{source}", lambda x: x.transpose{tuple(axes)}))'
 
 
-def _nested(path: str | PathLike[str], tensors: dict[str, np.ndarray]) -> dict[str | int, Any]:
-    tree: dict[str, Any] = {}
-    for name, array in tensors.items():  # sorted: a tensor comes before what is under its name
-        *folders, last = name.split("/")
-        if len(folders) >= MAX_COMPONENTS:
+def _nested(path: str | PathLike[str], tensors: dict[str, np.ndarray]) -> dict[Any, Any]:
+    for name in tensors:
+        if name.count("/") >= MAX_COMPONENTS:
             raise FormatError(f"{path}: {name} has over {MAX_COMPONENTS} components")
+    folders = {name: list(accumulate(name.split("/")[:-1], "{}/{}".format)) for name in tensors}
+    if any(folder in tensors for found in folders.values() for folder in found):
+        return dict(tensors)
+    tree: dict[str, Any] = {}
+    for name, array in tensors.items():
+        *keys, last = name.split("/")
         node = tree
-        for folder in folders:
-            node = node.setdefault(folder, {})
-            if not isinstance(node, dict):
-                raise FormatError(f"{path}: {name} is nested under another tensor")
+        for key in keys:
+            node = node.setdefault(key, {})
         node[last] = array
     return _numbered(tree)
 

@@ -14,10 +14,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from swsjax.codec import entropy_bound, han_size, leaf_bits
+from swsjax.codec import MAX_BYTES, entropy_bound, han_size, leaf_bits
+from swsjax.codec.zeros import count_negative_zeros, positive_zeros
 from swsjax.errors import ConfigError
-from swsjax.file.files import bytes_of, loads, read_metadata
-from swsjax.trees import Params, is_array, is_number, named_leaves
+from swsjax.file.files import bytes_of, leaves_of, named_errors, read_metadata
+from swsjax.trees import Params, is_array, is_number, name_of
 
 __all__ = ["Errors", "Layer", "Report", "report"]
 
@@ -45,6 +46,10 @@ class Layer:
     """Bits in the format of Han et al., codebook included."""
     entropy_bits: float
     """Entropy bound of its positions, values and codebook."""
+    negative_zeros: int
+    """Number of -0.0, which ``weights * mask`` makes of negative weights."""
+    negative_zero_bits: float
+    """What they add to ``coded_bits``."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +119,7 @@ class Report:
         ]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything as plain values, for JSON."""
+        """Return everything as plain values, for JSON; negative zeros only where there are any."""
         return {
             "errors": {stage: dict(by_split) for stage, by_split in self.errors.items()},
             "parameters": self.parameters,
@@ -126,7 +131,7 @@ class Report:
             "han_bits": self.han_bits,
             "entropy_bits": self.entropy_bits,
             "rates": self.rates,
-            "layers": [asdict(layer) | {"shape": list(layer.shape)} for layer in self.layers],
+            "layers": list(map(_plain, self.layers)),
             "metadata": dict(self.metadata),
         }
 
@@ -140,6 +145,12 @@ class Report:
         )
         rates = {kind: f"{rate:.1f}x" if rate else "-" for kind, rate in self.rates.items()}
         lines = [_aligned([header, *rows, total]), ""]
+        lines += [
+            f"negative zeros: {layer.negative_zeros:,} in {layer.name}, about "
+            f"{layer.negative_zero_bits / 8:,.0f} bytes; save(..., negative_zeros=False) drops them"
+            for layer in self.layers
+            if layer.negative_zeros
+        ]
         lines += [f"error {name:<24}{100 * error:8.2f} %" for name, error in self.named_errors]
         lines += [
             f"file                    {self.file_bytes:12,} bytes {rates['file']:>9}",
@@ -156,6 +167,7 @@ def report(
     *,
     baseline: Params | None = None,
     errors: Errors | None = None,
+    max_bytes: int = MAX_BYTES,
 ) -> Report:
     """Measure a compressed net from its file.
 
@@ -165,12 +177,13 @@ def report(
             channels; a pytree of arrays.
         errors: error rates (0 to 1) to show with it, by stage and split, as
             ``{"decoded": {"test": 0.02}}``.
+        max_bytes: refuse a file whose arrays take more than this in total.
 
     Returns:
         The report: ``print`` it, or take its ``to_dict()``.
 
     Raises:
-        FormatError: the file is damaged or not an ``.sws`` file.
+        FormatError: the file is damaged or not an ``.sws`` file, or larger than allowed.
         ConfigError: the errors are not such a dictionary, or the baseline holds no arrays.
 
     >>> from swsjax.file import dumps
@@ -188,23 +201,10 @@ def report(
             f"{{'decoded': {{'test': 0.02}}}}, got {errors!r}"
         )
     data = bytes_of(source)
-    leaves = [(name, np.asarray(leaf)) for name, leaf in named_leaves(loads(data))]
-    arrays = [leaf for _, leaf in leaves]
-    layers = [
-        Layer(
-            name=name,
-            shape=leaf.shape,
-            size=leaf.size,
-            non_zeros=int(np.count_nonzero(leaf)),
-            levels=len(np.unique(leaf)),
-            coded_bits=coded,
-            han_bits=han.total,
-            entropy_bits=bound.total,
-        )
-        for (name, leaf), coded, han, bound in zip(
-            leaves, leaf_bits(arrays), han_size(arrays), entropy_bound(arrays), strict=True
-        )
-    ]
+    with named_errors(source):
+        leaves = leaves_of(data, max_bytes)
+        metadata = read_metadata(data)
+    layers = _measured([name_of(path) for path, _ in leaves], [leaf for _, leaf in leaves])
     parameters = sum(layer.size for layer in layers)
     if baseline is not None:
         originals = jax.tree.leaves(baseline)
@@ -215,7 +215,37 @@ def report(
                 "baseline must be the original net, a pytree of arrays, got "
                 f"{f'leaves of type {kinds}' if originals else 'no leaves'}"
             )
-    return Report(tuple(layers), len(data), parameters, errors, read_metadata(data))
+    return Report(tuple(layers), len(data), parameters, errors, metadata)
+
+
+def _measured(names: list[str], arrays: list[np.ndarray]) -> list[Layer]:
+    coded = leaf_bits(arrays)
+    signs = [count_negative_zeros(array) for array in arrays]
+    positive = leaf_bits(map(positive_zeros, arrays)) if any(signs) else coded
+    return [
+        Layer(
+            name=name,
+            shape=array.shape,
+            size=array.size,
+            non_zeros=int(np.count_nonzero(array)),
+            levels=len(np.unique(array)),
+            coded_bits=bits,
+            han_bits=han.total,
+            entropy_bits=bound.total,
+            negative_zeros=count,
+            negative_zero_bits=max(0.0, bits - without) if count else 0.0,
+        )
+        for name, array, bits, han, bound, count, without in zip(
+            names,
+            arrays,
+            coded,
+            han_size(arrays),
+            entropy_bound(arrays),
+            signs,
+            positive,
+            strict=True,
+        )
+    ]
 
 
 def _are_errors(errors: Any) -> bool:
@@ -223,6 +253,12 @@ def _are_errors(errors: Any) -> bool:
         isinstance(by_split, Mapping) and all(map(is_number, by_split.values()))
         for by_split in errors.values()
     )
+
+
+def _plain(layer: Layer) -> dict[str, Any]:
+    values = asdict(layer) | {"shape": list(layer.shape)}
+    of_zeros = ("negative_zeros", "negative_zero_bits")
+    return {key: value for key, value in values.items() if value or key not in of_zeros}
 
 
 def _row(layer: Layer) -> tuple[str, ...]:

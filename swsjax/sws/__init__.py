@@ -2,6 +2,7 @@
 
 from swsjax.sws.compression import compress
 from swsjax.sws.config import LEARNED, Annealing, Config
+from swsjax.sws.front import Front, Point
 from swsjax.sws.merging import kl_divergence, merge
 from swsjax.sws.plans import three_stages
 from swsjax.sws.prior import (
@@ -24,7 +25,7 @@ from swsjax.sws.record import Details
 from swsjax.sws.result import Result
 from swsjax.sws.stages import Stage
 from swsjax.sws.step import Info, Joint, hard, init, make_step, soft
-from swsjax.sws.study import Front, Point, Study, search, space_around
+from swsjax.sws.study import Study, search, space_around
 from swsjax.sws.targets import Level, Move
 from swsjax.sws.walk import Outcome
 

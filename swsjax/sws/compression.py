@@ -43,10 +43,11 @@ from swsjax.training.history import Epoch, losses_of
 from swsjax.training.loop import feed_of
 from swsjax.training.losses import Loss, LossWithAux
 from swsjax.training.net import Net, Weights, take_apart
+from swsjax.training.progress import watched
 from swsjax.training.resume import FOLDER
 from swsjax.training.selection import Rules, Selection
 from swsjax.training.stream import Stream, one_step
-from swsjax.trees import form_of, is_number
+from swsjax.trees import form_of, is_integer, is_number
 
 __all__ = ["compress"]
 
@@ -71,6 +72,7 @@ def compress(
     mesh: Mesh | None = None,
     evaluate: Callable[..., Any] | None = None,
     callback: Callable[[Epoch], None] | None = None,
+    progress: bool = True,
     resume: str | PathLike[str] | None = None,
 ) -> Result[NetT]:
     """Retrain a pretrained net under the mixture prior and quantise it.
@@ -111,6 +113,7 @@ def compress(
             of each run it decides what is run next. Without it, the run ends at the first net that
             keeps its loss on the training data.
         callback: called with the record of each epoch.
+        progress: whether to show it on a terminal or in a notebook, if there is no callback.
         resume: folder in which the whole state is written after every epoch. A run that finds its
             own state there resumes from it, and ends as if it had never stopped. It is the same run
             if settings, rules, weights and data are the same, and the losses return the same on the
@@ -179,8 +182,11 @@ def compress(
     identity = None if resume is None else shared_identity(net, mixtures, rules, feed, losses)
     measured = None if evaluate is None else evaluated
     made = made_once(feed)
-    job = Job(net, feed, losses[0], losses[1], stages, measured, callback, identity, made)
-    with caches_cleared(compiled_loop, indexed_step, one_step):
+    with (
+        watched(callback, progress=progress) as callback,
+        caches_cleared(compiled_loop, indexed_step, one_step),
+    ):
+        job = Job(net, feed, losses[0], losses[1], stages, measured, callback, identity, made)
         if config.tau is None:
             return _walked(job, config, wanted, None if resume is None else path_of(resume, FOLDER))
         state, history = job.run(config, started(net, mixtures), resume)
@@ -257,7 +263,7 @@ def _sizes(target_bytes: Any) -> tuple[int, ...]:
     if isinstance(sizes, str) or not isinstance(sizes, Sequence) or not sizes:
         raise ConfigError(f"target_bytes must be a number of bytes or several, got {sizes!r}")
     for size in sizes:
-        if not isinstance(size, Integral) or size < 1:
+        if not is_integer(size) or size < 1:
             raise ConfigError(f"target_bytes must be positive integers, got {size!r}")
     return tuple(sorted(map(int, sizes), reverse=True))
 

@@ -11,7 +11,7 @@ from swsjax.sws.merging import merge
 from swsjax.sws.prune import Hold, Score, hold_in_range, prune_epoch, pruning, saliency, zeros_cut
 from swsjax.sws.rates import LearningRates
 from swsjax.sws.stages import Stage
-from swsjax.sws.step import Joint, hard, soft
+from swsjax.sws.step import Joint, hand_over, hard, soft
 from swsjax.sws.units import measured_again
 from swsjax.training.loop import Feed
 from swsjax.training.losses import LossWithAux
@@ -34,8 +34,9 @@ def three_stages(
     """Return the stages of ``compress``: soft, hard and prune.
 
     With ``config.annealing``, one width of all components falls over the soft stage, the units are
-    measured again in each of its epochs, and Adam's moments go on into the next stage. Without, the
-    precisions are learned, and components are merged after each stage.
+    measured again in each of its epochs, Adam's moments go on into the next stage, and the net is
+    handed over to the assigned means over the first half of the hard stage. Without, the precisions
+    are learned, and components are merged after each stage.
 
     Args:
         config: settings.
@@ -56,7 +57,6 @@ def three_stages(
     soft_optimizer, hard_optimizer, prune_optimizer = (
         _optimizer(rates, number, feed.steps) for rates, number in zip(kinds, epochs, strict=True)
     )
-    annealing = config.annealing
     stages = [
         Stage(
             "soft",
@@ -65,7 +65,7 @@ def three_stages(
             loss_fn,
             soft_optimizer,
             config.tau,
-            checks=(check_mixtures,) if annealing is None else (),
+            checks=(check_mixtures,) if config.annealing is None else (),
             finish=warn_of_lost_arrays,
         ),
         Stage(
@@ -75,7 +75,7 @@ def three_stages(
             loss_fn,
             hard_optimizer,
             config.tau,
-            checks=(check_some_left, check_mixtures) if annealing is None else (check_some_left,),
+            checks=(check_some_left, *((check_mixtures,) if config.annealing is None else ())),
         ),
         Stage(
             "prune",
@@ -91,15 +91,22 @@ def three_stages(
             ),
         ),
     ]
-    if annealing is None:
+    if config.annealing is None:
         merging = partial(_merged, threshold=config.merge_threshold)
         return [stage._replace(end=merging) for stage in stages]
-    soft_stage, *others = stages
-    width = _width(annealing, config.soft_epochs * feed.steps)
+    return _annealed(stages, config.annealing, feed.steps)
+
+
+def _annealed(stages: list[Stage], annealing: Annealing, steps: int) -> list[Stage]:
+    """The stages with widths that fall, units, and a hand-over."""
+    soft_stage, hard_stage, prune_stage = (stage._replace(continues=True) for stage in stages)
     end = _width(Annealing(annealing.end, annealing.end), 1)
     return [
-        soft_stage._replace(width=width, before_epoch=measured_again, continues=True),
-        *(stage._replace(width=end, continues=True) for stage in others),
+        soft_stage._replace(
+            width=_width(annealing, soft_stage.epochs * steps), before_epoch=measured_again
+        ),
+        hard_stage._replace(width=end, forward=hand_over(max(1, hard_stage.epochs * steps // 2))),
+        prune_stage._replace(width=end),
     ]
 
 

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
+from swsjax.checks import check_integer
 from swsjax.errors import ConfigError
 from swsjax.trees import is_number
 
@@ -153,8 +154,7 @@ def init_mixture(
             f"the range of the weights must be finite with low < high, got low={low}, high={high}; "
             "a net whose weights are all equal or not finite has nothing to share"
         )
-    if components < 1:
-        raise ConfigError(f"components must be at least 1, got {components}")
+    components = check_integer("components", components)
     if not 0 < pi_zero < 1:
         raise ConfigError(f"pi_zero must lie strictly between 0 and 1, got {pi_zero}")
     if not 0 < std < math.inf:
@@ -202,10 +202,12 @@ def component_log_probs(mixture: GaussianMixture, weights: ArrayLike) -> Array:
     """
     w = jnp.asarray(weights)
     w = w.astype(jnp.promote_types(w.dtype, jnp.float32))[..., None]
-    deviation = w - component_means(mixture)
+    axes = tuple(range(w.ndim - 1))
     half_log_precisions = 0.5 * mixture.log_precisions
-    normalised = deviation * jnp.exp(half_log_precisions)
-    return log_mixing(mixture) + half_log_precisions - LOG_SQRT_2PI - 0.5 * normalised**2
+    heights = log_mixing(mixture) + half_log_precisions - LOG_SQRT_2PI
+    deviation = w - jnp.expand_dims(component_means(mixture), axes)
+    normalised = deviation * jnp.expand_dims(jnp.exp(half_log_precisions), axes)
+    return jnp.expand_dims(heights, axes) - 0.5 * normalised**2
 
 
 def log_prob(mixture: GaussianMixture, weights: ArrayLike) -> Array:

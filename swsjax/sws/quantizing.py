@@ -1,6 +1,7 @@
 """From a retrained net to a quantised one: each weight becomes its component's mean, rounded."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,8 @@ from swsjax.errors import ConfigError
 from swsjax.sws.exact import assigned_means
 from swsjax.sws.prior import GaussianMixture
 from swsjax.training.net import Weights
-from swsjax.trees import Params
+from swsjax.training.selection import parameters
+from swsjax.trees import Params, is_array
 
 __all__ = ["codebook", "non_zeros", "quantize", "quantize_groups"]
 
@@ -78,19 +80,30 @@ def quantize_groups(mixtures: Mapping[str, GaussianMixture], weights: Weights) -
     return weights._replace(groups=groups)
 
 
-def codebook(params: Params) -> np.ndarray:
-    """Distinct values in a pytree, zero included, in increasing order.
+def codebook(params: Any) -> np.ndarray:
+    """Distinct values in a net, zero included, in increasing order.
 
-    >>> codebook({"w": jnp.array([0.0, 1.0, 1.0]), "b": jnp.array([-2.0])})
+    Args:
+        params: any pytree, of which the arrays of numbers count; of Flax NNX, the parameters.
+
+    >>> codebook({"w": jnp.array([0.0, 1.0, 1.0]), "b": jnp.array([-2.0]), "act": jax.nn.relu})
     array([-2.,  0.,  1.], dtype=float32)
     """
-    return np.unique(np.concatenate([np.unique(leaf) for leaf in jax.tree.leaves(params)]))
+    return np.unique(np.concatenate([np.unique(leaf) for leaf in _numbers(params)]))
 
 
-def non_zeros(params: Params) -> int:
-    """Number of entries of a pytree that are not zero.
+def non_zeros(params: Any) -> int:
+    """Number of entries of a net that are not zero.
 
-    >>> non_zeros({"w": jnp.array([0.0, 1.0, 1.0]), "b": jnp.array([-2.0])})
+    Args:
+        params: any pytree, of which the arrays of numbers count; of Flax NNX, the parameters.
+
+    >>> non_zeros({"w": jnp.array([0.0, 1.0, 1.0]), "b": jnp.array([-2.0]), "act": jax.nn.relu})
     3
     """
-    return sum(jnp.count_nonzero(leaf).item() for leaf in jax.tree.leaves(params))
+    return sum(jnp.count_nonzero(leaf).item() for leaf in _numbers(params))
+
+
+def _numbers(net: Any) -> list[Any]:
+    leaves = jax.tree.leaves(parameters(net))
+    return [leaf for leaf in leaves if is_array(leaf) and jnp.issubdtype(leaf.dtype, np.number)]

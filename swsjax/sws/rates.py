@@ -27,7 +27,8 @@ class LearningRates:
     """
 
     weights: float | optax.GradientTransformation = 1e-3
-    """Learning rate of Adam, or any optimiser with a schedule of its own."""
+    """Learning rate of Adam, or any optimiser with a schedule of its own. It is passed the loss
+    minus the prior, its gradient and the function, and may search along a line."""
     means: float = 1e-4
     """Learning rate of the component means; the zero mean is fixed."""
     precisions: float = 1e-3
@@ -80,7 +81,7 @@ class LearningRates:
             of_weights = adam(of_weights, self.epsilon)
         optimizers = {
             "weights": of_weights,
-            "free": of_weights if self.free is None else adam(self.free, self.epsilon),
+            "free": _if_any(of_weights if self.free is None else adam(self.free, self.epsilon)),
             "means": adam(self.means),
             "precisions": adam(self.precisions),
             "mixing": adam(self.mixing),
@@ -94,7 +95,49 @@ class LearningRates:
                 [labelled, dict.fromkeys(mixtures, of_mixture)]
             )
 
-        return optax.multi_transform(optimizers, labels)
+        return _with_whole(optax.partition(optimizers, labels, mask_compatible_extra_args=True))
+
+
+def _if_any(optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
+    """Do without an optimiser where it has no parameters: some need one to begin with."""
+    with_extra = optax.with_extra_args_support(optimizer)
+
+    def init(params: Any) -> Any:
+        return optimizer.init(params) if jax.tree.leaves(params) else optax.EmptyState()
+
+    def update(gradients: Any, state: Any, params: Any, **extra: Any) -> tuple[Any, Any]:
+        if not jax.tree.leaves(params):
+            return gradients, state
+        return with_extra.update(gradients, state, params, **extra)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _with_whole(partition: optax.GradientTransformation) -> optax.GradientTransformation:
+    """Let each optimiser of a partition evaluate its part, in place of all that is trained.
+
+    A line search passes its part alone to ``value_fn``, masked elsewhere.
+    """
+
+    def update(
+        gradients: Any, state: Any, trained: Any, *, value_fn: Any = None, **extra: Any
+    ) -> tuple[Any, Any]:
+        def of_part(part: Any) -> Any:
+            return value_fn(jax.tree.map(_unmasked, part, trained, is_leaf=_is_masked))
+
+        if value_fn is not None:
+            extra["value_fn"] = of_part
+        return partition.update(gradients, state, trained, **extra)
+
+    return optax.GradientTransformationExtraArgs(partition.init, update)
+
+
+def _unmasked(part: Any, whole: Any) -> Any:
+    return whole if _is_masked(part) else part
+
+
+def _is_masked(node: Any) -> bool:
+    return isinstance(node, optax.MaskedNode)
 
 
 def continued(state: optax.OptState, before: optax.OptState) -> optax.OptState:

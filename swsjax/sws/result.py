@@ -17,7 +17,7 @@ NetT = TypeVar("NetT")
 
 
 class Result(NamedTuple, Generic[NetT]):
-    """What ``compress`` returns. Its text says what was reached, its HTML what was on the way."""
+    """What ``compress`` returns; printed, it says what was reached."""
 
     params: NetT
     """The quantised net: like the given one, with few distinct values, most of them 0."""

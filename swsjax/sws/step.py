@@ -7,12 +7,13 @@ The objective of a step is the paper's Eq. 6-7 divided by the number N of traini
 with a mean loss over the batch; tau here is the paper's divided by N. In the *soft* stage the net
 computes with the weights themselves. In the *hard* stage it computes with each weight's assigned
 mean (a straight-through estimator), so that the net that is trained is the net that is written; the
-paper has no such stage and loses accuracy when it quantises.
+paper has no such stage and loses accuracy when it quantises. Between them, the net may be handed
+over step by step.
 """
 
 import operator
 from collections.abc import Callable, Mapping
-from functools import partial, reduce
+from functools import lru_cache, partial, reduce
 from typing import Any, NamedTuple
 
 import jax
@@ -28,32 +29,64 @@ from swsjax.sws.prior import GaussianMixture, HyperPriors, hyper_log_prob
 from swsjax.training.epochs import Step, TrainState, copied, gradient_step
 from swsjax.training.losses import LossWithAux
 from swsjax.training.net import Net, Weights
+from swsjax.trees import is_integer
 
-__all__ = ["Forward", "Info", "Joint", "hard", "init", "make_step", "soft"]
+__all__ = ["Forward", "Info", "Joint", "hand_over", "hard", "init", "make_step", "soft"]
 
-Forward = Callable[[Weights, Callable[[], Weights]], Weights]
-"""From weights, and a function that returns their assigned means, to the weights that the net
-computes with: ``soft`` or ``hard``."""
+Forward = Callable[[Weights, Callable[[], Weights], Array], Weights]
+"""From weights, a function that returns their assigned means, and the number of the step in its
+stage, to the weights that the net computes with: ``soft``, ``hard`` or what ``hand_over`` makes."""
 
 
-def soft(weights: Weights, assigned: Callable[[], Weights]) -> Weights:
+def soft(weights: Weights, assigned: Callable[[], Weights], step: Array) -> Weights:
     """Compute with the weights themselves.
 
-    >>> soft(1.2, lambda: 1.0)
+    >>> soft(1.2, lambda: 1.0, 0)
     1.2
     """
-    del assigned
+    del assigned, step
     return weights
 
 
-def hard(weights: Weights, assigned: Callable[[], Weights]) -> Weights:
+def hard(weights: Weights, assigned: Callable[[], Weights], step: Array) -> Weights:
     """Compute with each weight's assigned mean.
 
-    >>> hard(1.2, lambda: 1.0)
+    >>> hard(1.2, lambda: 1.0, 0)
     1.0
     """
-    del weights
+    del weights, step
     return assigned()
+
+
+# The same number gives the same function, so that a step made of it is compiled once.
+@lru_cache(maxsize=32)
+def hand_over(steps: int) -> Forward:
+    """Make the way from ``soft`` to ``hard``: a share of the assigned means that rises to 1.
+
+    Weights that the net leans on though their mean is zero then leave the zero component one after
+    another, as the loss asks for them. Without it the loss jumps, and calls for many more than are
+    needed.
+
+    Args:
+        steps: after which the net computes with the means alone.
+
+    >>> forward = hand_over(4)
+    >>> weight, mean = jnp.float32(1.5), lambda: jnp.float32(1.0)
+    >>> [forward(weight, mean, jnp.int32(step)).item() for step in (0, 2, 4, 6)]
+    [1.5, 1.25, 1.0, 1.0]
+    """
+
+    def forward(weights: Weights, assigned: Callable[[], Weights], step: Array) -> Weights:
+        share = jnp.clip(step / steps, 0, 1)
+        blend = partial(_between, share)
+        return jax.tree.map(blend, weights, assigned())
+
+    return forward
+
+
+def _between(share: Array, weight: Array, mean: Array) -> Array:
+    share = share.astype(weight.dtype)
+    return (1 - share) * weight + share * mean  # at the end, the mean to the last bit
 
 
 class Joint(NamedTuple):
@@ -136,7 +169,7 @@ def make_step(
     Args:
         loss_fn: loss of ``Weights``, carried part and batch, as ``net.loss(loss_fn)`` makes it.
         optimizer: over the ``Joint`` of weights and mixtures, as ``LearningRates.optimizer`` makes.
-        forward: ``soft`` or ``hard``.
+        forward: ``soft``, ``hard`` or what ``hand_over`` makes.
         tau: weight of the prior in the mean loss, or its schedule over the steps of the stage. The
             paper's is N times this, with N training examples. None: ``state.given``, so that one
             compiled step serves several.
@@ -162,7 +195,13 @@ def make_step(
     """
     _check_optimizer(optimizer)
     if not callable(forward):
-        raise ConfigError(f"forward must be soft or hard, the functions, got {forward!r}")
+        raise ConfigError(
+            f"forward must be soft or hard, the functions, or what hand_over makes, got {forward!r}"
+        )
+    if not (nodes is None or is_integer(nodes) or isinstance(nodes, Mapping)):
+        raise ConfigError(
+            f"nodes must be an integer, or one for each mixture by name, or None, got {nodes!r}"
+        )
     fixed = [] if hyper.pi_zero else ["zero_logit"]
     if width is not None:
         fixed.append("log_precisions")
@@ -171,7 +210,7 @@ def make_step(
         weights, mixtures = joint
         mixtures = {name: _without_gradient(mixture, fixed) for name, mixture in mixtures.items()}
         log_prior, assigned = _prior(weights, mixtures, hyper, nodes)
-        loss, aux = loss_fn(forward(weights, assigned), state.aux, batch)
+        loss, aux = loss_fn(forward(weights, assigned, state.step), state.aux, batch)
         info = Info(check_scalar(loss), log_prior)
         if tau == 0:  # saves the gradient of a prior without weight
             return loss, (info, aux)
@@ -211,7 +250,7 @@ def _prior(
             log_priors.append(exact.sum_log_prob(mixture, leaves))
             assign[name] = partial(exact.straight_through, mixture, leaves)
         else:
-            grid = grid_over(leaves, nodes if isinstance(nodes, int) else nodes[name])
+            grid = grid_over(leaves, int(nodes[name] if isinstance(nodes, Mapping) else nodes))
             cells = cells_on(leaves, grid)
             log_priors.append(table.sum_log_prob(mixture, leaves, grid, cells))
             assign[name] = partial(table.straight_through, mixture, leaves, grid, cells)

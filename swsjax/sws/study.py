@@ -7,17 +7,25 @@ file or a database; any number of processes and machines may work on it, and lea
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from os import PathLike
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import numpy as np
 
-from swsjax.errors import CheckpointError, ConfigError, RetrainingError, SwsjaxWarning
+from swsjax.checks import check_integer
+from swsjax.errors import (
+    CheckpointError,
+    ConfigError,
+    RetrainingError,
+    SwsjaxError,
+    SwsjaxWarning,
+)
 from swsjax.file.files import dumps
 from swsjax.measure.front import pareto
 from swsjax.sws.config import Config
+from swsjax.sws.front import Front, Point
 from swsjax.sws.result import Result
 from swsjax.sws.storage import opened, quiet
 from swsjax.training.history import Epoch, error_of
@@ -26,7 +34,14 @@ from swsjax.trees import is_number
 if TYPE_CHECKING:
     import optuna
 
-__all__ = ["MARGIN", "Front", "Point", "Study", "is_hopeless", "search", "space_around"]
+__all__ = [
+    "MARGIN",
+    "Study",
+    "check_study",
+    "is_hopeless",
+    "search",
+    "space_around",
+]
 
 MARGIN = 1.5
 """A trial is stopped half-way if both its error and its bytes exceed another trial's by this
@@ -43,59 +58,6 @@ class Study(NamedTuple):
     """Of the study in the storage."""
     seed: int = 0
     """Each trial samples from this seed and its own number."""
-
-
-class Point(NamedTuple):
-    """A completed trial: its result and its settings."""
-
-    trial: int
-    """Number of the trial in the study; trial 0 has the settings that the search started from."""
-    error: float
-    """What ``evaluate`` returned for the quantised net."""
-    file_bytes: int
-    """Size of the net as a file."""
-    config: Config
-    """Settings of ``compress``."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return everything as plain values, for JSON."""
-        return self._asdict() | {"config": self.config.to_dict()}
-
-
-@dataclass(frozen=True)
-class Front:
-    """Results of a search, by all workers so far; ``str`` gives the front as a table."""
-
-    points: tuple[Point, ...]
-    """The trials that no other beats in both error and bytes, smallest file first."""
-    beaten: tuple[Point, ...]
-    """The other completed trials, in the order of the study."""
-    stopped: int
-    """Number of trials that were stopped early, or lost the net."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return everything as plain values, for JSON."""
-        return {
-            "front": [point.to_dict() for point in self.points],
-            "beaten": [point.to_dict() for point in self.beaten],
-            "stopped": self.stopped,
-        }
-
-    def __str__(self) -> str:
-        lines = [f"{'trial':>5}  {'bytes':>10}  {'error':>8}     {'tau':>8}  {'pi_zero':>8}  "]
-        lines[0] += f"{'components':>10}  {'precisions':>10}  {'keep':>6}"
-        for trial, error, size, config in self.points:
-            keep = f"{config.keep:6.3f}" if config.prune_epochs else f"{'-':>6}"
-            learned = config.annealing is None
-            speed = f"{config.soft_learning_rates.precisions:10.3g}" if learned else f"{'-':>10}"
-            tau = f"{config.tau:.4g}" if is_number(config.tau) else "-"
-            lines.append(
-                f"{trial:>5}  {size:>10,}  {100 * error:>8.2f} %   {tau:>8}  "
-                f"{config.pi_zero:>8.5f}  {config.components:>10}  "
-                f"{speed}  {keep}"
-            )
-        completed = len(self.points) + len(self.beaten)
-        return "\n".join([*lines, "", f"{completed} trials completed, {self.stopped} stopped"])
 
 
 def space_around(trial: "optuna.Trial", base: Config) -> Config:
@@ -212,14 +174,12 @@ def search(
     >>> front.points[0].error < 0.1
     True
     """
-    try:
-        import optuna
-    except ModuleNotFoundError as error:
-        raise ImportError("search needs optuna: pip install 'swsjax[search]'") from error
-    _check_functions(
-        compress=compress, evaluate=evaluate, space=space, callback=callback or (lambda *_: None)
-    )
-    _check_values(base, trials, max_error, study)
+    optuna = _optuna()
+    _check_functions(compress=compress, evaluate=evaluate, space=space)
+    if callback is not None:
+        _check_functions(callback=callback)
+    _check_values(base, trials, max_error)
+    _check_type(study)
     run = _Search(compress, base, evaluate, space, max_error, study.seed, callback)
     with quiet():
         # Once without a storage, before hours are spent on the base, which needs no space.
@@ -231,6 +191,32 @@ def search(
             while len(_finished(ongoing)) < trials:
                 ongoing.optimize(partial(_objective, run), n_trials=1)
             return _front(ongoing)
+
+
+def check_study(study: Study, base: Config) -> None:
+    """Open a study, or create it, to see whether a search can work on it, before hours are spent.
+
+    Args:
+        study: for ``search``.
+        base: for ``search``.
+
+    Raises:
+        ImportError: Optuna is not installed; the message names the extra that contains it.
+        ConfigError: the database cannot be reached, its driver is not installed, or the file is
+            not that of a search.
+        CheckpointError: the study of that name in the storage started from other settings.
+
+    >>> check_study(Study(), Config(tau=1e-6))
+    >>> check_study(Study(), Config(tau=2e-6))
+    Traceback (most recent call last):
+        ...
+    swsjax.errors.CheckpointError: the study 'swsjax' in this storage started from other \
+settings; choose a different name or storage
+    """
+    _optuna()
+    _check_type(study)
+    with quiet(), opened(study.storage) as storage:
+        _study(storage, study.name, base)
 
 
 class _Search(NamedTuple):
@@ -250,9 +236,9 @@ def _objective(run: _Search, trial: "optuna.Trial") -> tuple[float, int]:
     import optuna
 
     # From seed and number, so that neither other workers nor a resumed search sample the same.
-    draws = np.random.SeedSequence([run.seed, trial.number]).generate_state(1).item()
+    draws = np.random.SeedSequence([int(run.seed), trial.number]).generate_state(1).item()
     trial.study.sampler = optuna.samplers.TPESampler(seed=draws)
-    config = run.base if trial.number == 0 else run.space(trial, run.base)
+    config = run.base if trial.number == 0 else _sampled(run, trial)
     trial.set_user_attr("config", config.to_dict())
     half_way = config.soft_epochs + -(-config.hard_epochs // 2)
 
@@ -273,6 +259,19 @@ def _objective(run: _Search, trial: "optuna.Trial") -> tuple[float, int]:
     if not np.isfinite(value) or value > run.max_error:
         _stop(trial, f"the error is {value}")
     return value, len(dumps(result.params))
+
+
+def _sampled(run: _Search, trial: "optuna.Trial") -> Config:
+    """The settings of a trial."""
+    try:
+        return run.space(trial, run.base)
+    except SwsjaxError:
+        raise
+    except ValueError as error:  # Optuna's, of a parameter that had another type in the study
+        raise CheckpointError(
+            f"the study {trial.study.study_name!r} sampled from another space: {error} Choose a "
+            "different name or storage"
+        ) from error
 
 
 def _judge(trial: "optuna.Trial", epoch: Epoch, config: Config, max_error: float) -> None:
@@ -296,23 +295,32 @@ def _stop(trial: "optuna.Trial", reason: str) -> NoReturn:
     raise optuna.TrialPruned(reason)
 
 
+def _optuna() -> Any:
+    try:
+        import optuna
+    except ModuleNotFoundError as error:
+        raise ImportError("search needs optuna: pip install 'swsjax[search]'") from error
+    return optuna
+
+
 def _check_functions(**functions: Any) -> None:
     for name, function in functions.items():
         if not callable(function):
             raise ConfigError(f"{name} must be a function, got a {type(function).__name__}")
 
 
-def _check_values(base: Any, trials: Any, max_error: Any, study: Any) -> None:
+def _check_values(base: Any, trials: Any, max_error: Any) -> None:
     if not isinstance(base, Config):
         raise ConfigError(f"base must be a Config, got a {type(base).__name__}")
-    if not isinstance(trials, int) or trials < 1:
-        raise ConfigError(f"trials must be an integer of at least 1, got {trials!r}")
+    check_integer("trials", trials)
     if not is_number(max_error) or not max_error > 0:
         raise ConfigError(f"max_error must be a number greater than 0, got {max_error!r}")
+
+
+def _check_type(study: Any) -> None:
     if not isinstance(study, Study):
         raise ConfigError(f"study must be a Study, got a {type(study).__name__}")
-    if not isinstance(study.seed, int) or study.seed < 0:
-        raise ConfigError(f"the seed of a study must be at least 0, got {study.seed!r}")
+    check_integer("the seed of a study", study.seed, least=0)
 
 
 def _study(storage: "optuna.storages.BaseStorage", name: str, base: Config) -> "optuna.Study":

@@ -154,10 +154,11 @@ def straight_through(
     joint = component_log_probs(fixed, grid.nodes).T
     numbers = jnp.arange(joint.shape[0], dtype=jnp.int32)[:, None]
     # argmax as two reductions, which XLA vectorises on processors
-    best = jnp.min(jnp.where(joint == jnp.max(joint, axis=0), numbers, numbers[-1]), axis=0)
+    is_best = joint == jnp.max(joint, axis=0, keepdims=True)
+    best = jnp.min(jnp.where(is_best, numbers, numbers[-1:]), axis=0)
     left, right = best[:-1], best[1:]
     centres = (jnp.arange(REFINE, dtype=jnp.float32) + 0.5) / REFINE
-    before = centres < _crossing(fixed, left, right, grid)[:, None]
+    before = centres[None] < _crossing(fixed, left, right, grid)[:, None]
     owners = _Owners(left, right, before)
     return _cell_means(component_means(mixture), owners, list(leaves), _known(cells, leaves, grid))
 
@@ -266,14 +267,14 @@ def _jet_forward(
 ) -> tuple[_Jet, Any]:
     # (J + 1, G), components first: sums over the components are then vectorised along the nodes.
     precisions = jnp.exp(log_precisions)[:, None]
-    pulls = precisions * (means[:, None] - nodes)
+    pulls = precisions * (means[:, None] - nodes[None])
     joint = log_scales[:, None] - 0.5 * pulls**2 / precisions
     most = jnp.max(joint, axis=0)
-    scaled = jnp.exp(joint - most)
+    scaled = jnp.exp(joint - most[None])
     total = jnp.sum(scaled, axis=0)
-    posterior = scaled / total
+    posterior = scaled / total[None]
     slope = jnp.sum(posterior * pulls, axis=0)
-    centred = pulls - slope
+    centred = pulls - slope[None]
     curvature = jnp.sum(posterior * (centred**2 - precisions), axis=0)
     change = jnp.sum(posterior * centred * (centred**2 - 3 * precisions), axis=0)
     jet = most + jnp.log(total), slope, curvature, change
@@ -281,8 +282,9 @@ def _jet_forward(
 
 
 def _jet_backward(saved: Any, cotangents: _Jet) -> tuple[Array, Array, Array, None]:
-    posterior, means, precisions, nodes, slope, curvature = saved
-    by_value, by_slope, by_curvature, _ = cotangents
+    posterior, means, precisions, *of_nodes = saved
+    nodes, slope, curvature = (x[None] for x in of_nodes)
+    by_value, by_slope, by_curvature = (x[None] for x in cotangents[:3])
     pulls = precisions * (means[:, None] - nodes)
     centred = pulls - slope
     to_joint = posterior * (

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from swsjax.checks import check_integer
 from swsjax.errors import ConfigError
 
 __all__ = ["Augment", "crop_and_flip"]
@@ -33,8 +34,7 @@ def crop_and_flip(key: Array, batch: dict[str, Array], *, pad: int = 4) -> dict[
     >>> changed["inputs"].shape, changed["labels"].tolist()
     ((2, 8, 8, 3), [3, 5])
     """
-    if pad < 0:
-        raise ConfigError(f"pad must not be negative, got {pad}")
+    pad = check_integer("pad", pad, least=0)
     images = batch["inputs"] if isinstance(batch, dict) and "inputs" in batch else None
     if images is None or images.ndim < 3:
         found = "none" if images is None else f"an array of shape {images.shape}"

@@ -6,7 +6,6 @@ A ``Phase`` says what is done in each epoch; ``run_phase`` does it, writes the l
 
 from collections.abc import Callable
 from contextlib import nullcontext
-from numbers import Integral
 from os import PathLike
 from typing import Any, NamedTuple
 
@@ -16,7 +15,15 @@ import optax
 from jax import Array
 from jax.sharding import Mesh
 
-from swsjax.checks import check_data, check_floating, check_pair, check_scalar
+from swsjax.checks import (
+    check_aux,
+    check_data,
+    check_integer,
+    check_pair,
+    check_params,
+    check_scalar,
+    for_jax,
+)
 from swsjax.errors import ConfigError, RetrainingError
 from swsjax.training.augment import Augment
 from swsjax.training.epochs import (
@@ -32,10 +39,11 @@ from swsjax.training.epochs import (
 )
 from swsjax.training.history import Epoch, Log, error_of
 from swsjax.training.losses import Loss, LossWithAux
+from swsjax.training.progress import watched
 from swsjax.training.resume import Identity, identity_of, opened
 from swsjax.training.sharding import check_mesh, gather, replicate, settle, shard_weights
 from swsjax.training.stream import Stream, batches_of, one_step, stream_epoch
-from swsjax.trees import Params
+from swsjax.trees import Params, is_integer
 
 __all__ = ["Feed", "Phase", "Trained", "feed_of", "run_phase", "train"]
 
@@ -141,13 +149,14 @@ def feed_of(
             "augment must be a function of a key and a batch, got a "
             f"{type(augment).__name__}; crop_and_flip is one"
         )
+    batch_size = check_integer("batch_size", batch_size)
     if mesh is not None:
         mesh = check_mesh(mesh, batch_size)
     if isinstance(data, Stream):
         size = _stream_size(data, batch_size)
     else:
         size = check_data(data, batch_size)
-        data = replicate(jax.tree.map(jnp.asarray, data), mesh)
+        data = replicate(jax.tree.map(jnp.asarray, for_jax("data", data)), mesh)
     passes = -(-least_steps // (size // batch_size))
     return Feed(data, size, batch_size, passes, mesh, augment)
 
@@ -219,13 +228,15 @@ def train(
     before_epoch: Callable[[Params, int], Params] | None = None,
     evaluate: Callable[..., Any] | None = None,
     callback: Callable[[Epoch], None] | None = None,
+    progress: bool = True,
     resume: str | PathLike[str] | None = None,
     mesh: Mesh | None = None,
 ) -> Trained:
     """Train a net with any optax optimiser.
 
     Args:
-        params: pytree of floating arrays to start from.
+        params: pytree of floating arrays to start from. An array under several names is an error,
+            unless its entries are all equal: see ``checks.check_untied``.
         loss_fn: mean loss of a batch, ``loss_fn(params, batch) -> scalar``; with ``aux``,
             ``loss_fn(params, aux, batch) -> (scalar, aux)``.
         data: pytree of arrays with the training examples along the first axis, or a ``Stream``.
@@ -243,6 +254,7 @@ def train(
         evaluate: error of the net on validation data, ``evaluate(params)``, or with aux
             ``evaluate(params, aux)``; called after every epoch, for the history only.
         callback: called with each epoch's record.
+        progress: whether to show it on a terminal or in a notebook, if there is no callback.
         resume: folder in which the state is written after every epoch; a run that finds its own
             state there resumes from it, and ends as if it had never stopped.
         mesh: devices to train on, see ``swsjax.training.sharding``.
@@ -258,11 +270,11 @@ def train(
     >>> print(np.asarray(trained.params).round(1))
     1.0
     """
-    check_floating("params", params)
-    _check_types(loss_fn, optimizer, epochs)
+    params, aux = copied((check_params(params), check_aux(aux)))
+    _check_types(loss_fn, optimizer)
+    epochs, seed = check_integer("epochs", epochs), check_integer("seed", seed, least=None)
     feed = feed_of(data, batch_size, mesh=mesh, augment=augment)
     step = feed.augmented(_step(loss_fn, optimizer, project))
-    params, aux = copied((params, aux))
     # Before the arrays are divided: afterwards a process may not have all of them.
     identity = {} if resume is None else _identity(params, aux, loss_fn, feed, epochs, seed)
     params, aux = shard_weights(params, feed.mesh), replicate(aux, feed.mesh)
@@ -288,6 +300,7 @@ def train(
         return Epoch("train", number + 1, epochs, loss.item(), error)
 
     with (
+        watched(callback, progress=progress) as callback,
         nullcontext() if resume is None else opened(resume, identity) as folder,
         caches_cleared(compiled_loop, indexed_step, one_step),
     ):
@@ -300,15 +313,13 @@ def train(
     return Trained(params, aux, log.history)
 
 
-def _check_types(loss_fn: Any, optimizer: Any, epochs: Any) -> None:
+def _check_types(loss_fn: Any, optimizer: Any) -> None:
     """Find arguments of the wrong type, or in the wrong order, before they fail elsewhere."""
     if not callable(loss_fn):
         raise ConfigError(
             f"loss_fn must be a function, got a {type(loss_fn).__name__}; train takes params, "
             "loss_fn and data in this order"
         )
-    if not isinstance(epochs, Integral) or epochs < 1:
-        raise ConfigError(f"epochs must be an integer of at least 1, got {epochs!r}")
     if not isinstance(optimizer, optax.GradientTransformation):
         raise ConfigError(
             f"optimizer must be an optax optimiser, got a {type(optimizer).__name__}; "
@@ -365,7 +376,7 @@ def _augment_key(state: TrainState) -> Array:
 
 
 def _stream_size(stream: Stream, batch_size: int) -> int:
-    if not isinstance(stream.size, Integral) or not callable(stream.batches):
+    if not is_integer(stream.size) or not callable(stream.batches):
         raise ConfigError(
             "Stream.size must be the number of examples, and Stream.batches a function from the "
             "number of a pass to its batches; got values of type "
@@ -376,4 +387,4 @@ def _stream_size(stream: Stream, batch_size: int) -> int:
             f"the stream holds {stream.size} examples, fewer than a batch of {batch_size}; set a "
             "smaller batch_size"
         )
-    return stream.size
+    return int(stream.size)

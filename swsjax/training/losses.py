@@ -1,7 +1,9 @@
 """Losses as functions of parameters and a batch, with labels and without."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
+from weakref import WeakKeyDictionary, ref
 
 import jax
 import jax.numpy as jnp
@@ -9,8 +11,9 @@ import numpy as np
 import optax
 from jax import Array
 
+from swsjax.checks import check_examples, check_integer, for_jax
 from swsjax.errors import ConfigError
-from swsjax.trees import Params
+from swsjax.trees import Params, holds_numbers, named_leaves
 
 __all__ = [
     "Apply",
@@ -28,9 +31,9 @@ __all__ = [
     "with_teacher",
 ]
 
-Apply = Callable[[Params, Array], Array]
+Apply = Callable[[Params, Any], Array]
 """From parameters and a batch of inputs to logits (batch, classes), or other outputs."""
-ApplyWithAux = Callable[[Params, Any, Array], tuple[Array, Any]]
+ApplyWithAux = Callable[[Params, Any, Any], tuple[Array, Any]]
 """From parameters, auxiliary state and inputs to outputs and the state after them."""
 Loss = Callable[[Params, Any], Array]
 """From parameters and a batch to the mean loss of its examples, a scalar (nats)."""
@@ -60,7 +63,7 @@ def cross_entropy(apply: Apply, *, label_smoothing: float = 0.0) -> Loss:
         raise ConfigError(f"label_smoothing must lie in [0, 1], got {label_smoothing}")
 
     def loss(params: Params, batch: dict[str, Array]) -> Array:
-        logits = apply(params, batch["inputs"])
+        logits = _one_array(apply(params, batch["inputs"]))
         surprise = _surprise(logits, batch)
         if label_smoothing:
             of_all = -jnp.mean(jax.nn.log_softmax(logits), axis=-1)
@@ -171,7 +174,7 @@ def _surprise(logits: Array, batch: dict[str, Array]) -> Array:
 
 def _class_numbers(labels: Array | np.ndarray, logits: Array) -> Array:
     """The labels, checked to be one class number for each row of logits."""
-    labels = jnp.asarray(labels)
+    labels = jnp.asarray(for_jax("labels", labels))
     if not jnp.issubdtype(labels.dtype, jnp.integer) or labels.shape != logits.shape[:-1]:
         one_hot = "; take argmax(-1) of one-hot labels" if labels.shape == logits.shape else ""
         raise ConfigError(
@@ -194,7 +197,7 @@ def _mixed(
         raise ConfigError(f"teacher_weight must lie in [0, 1], got {teacher_weight}")
 
     def mixed(params: Params, batch: dict[str, Array]) -> Array:
-        outputs = apply(params, batch["inputs"])
+        outputs = _one_array(apply(params, batch["inputs"]))
         of_teacher = teacher_weight * divergence(outputs, batch["teacher"])
         if teacher_weight == 1:  # then there may be no labels
             return jnp.mean(of_teacher)
@@ -205,8 +208,23 @@ def _mixed(
     return mixed
 
 
-def with_teacher(data: dict[str, Array], apply: Apply, params: Params) -> dict[str, Array]:
+def _one_array(outputs: Any) -> Array:
+    """The outputs of a net, checked to be those of one head."""
+    if holds_numbers(outputs):
+        return outputs
+    heads = ", ".join(name for name, _ in named_leaves(outputs))
+    raise ConfigError(
+        f"apply must return one array, got a {type(outputs).__name__} of {heads}; pass a function "
+        "that returns one of them"
+    )
+
+
+def with_teacher(
+    data: dict[str, Any], apply: Callable[[Params, Any], Any], params: Params
+) -> dict[str, Any]:
     """Data with the outputs of a net on their ``"inputs"`` under ``"teacher"``.
+
+    Inputs and outputs may be pytrees, as for ``logits_of``.
 
     Raises:
         ConfigError: the data have no inputs.
@@ -221,42 +239,93 @@ def with_teacher(data: dict[str, Array], apply: Apply, params: Params) -> dict[s
 
 
 def logits_of(
-    apply: Apply, params: Params, inputs: Array | np.ndarray, *, batch_size: int = 1000
-) -> Array:
+    apply: Callable[[Params, Any], Any], params: Params, inputs: Any, *, batch_size: int = 1000
+) -> Any:
     """Logits of a whole data set, (N, classes), computed ``batch_size`` inputs at a time.
 
+    Args:
+        apply: the net's logits, or any pytree of outputs (batch, ...), such as several heads.
+        params: any pytree; leaves that are not arrays, such as functions, are constants.
+        inputs: an array, or a pytree of arrays with the N examples along the first axis.
+        batch_size: inputs at a time.
+
     Raises:
-        ConfigError: there are no inputs.
+        ConfigError: there are no inputs, or their arrays disagree on their number.
 
     >>> logits_of(lambda params, x: x @ params, jnp.ones((3, 2)), jnp.ones((5, 3))).shape
     (5, 2)
     """
-    if not len(inputs):
+    batch_size = check_integer("batch_size", batch_size)
+    size = check_examples("inputs", inputs)
+    if not size:
         raise ConfigError("inputs hold no examples")
-    compiled = jax.jit(apply)
-    batches = [
-        compiled(params, jnp.asarray(inputs[start : start + batch_size]))
-        for start in range(0, len(inputs), batch_size)
-    ]
-    return jnp.concatenate(batches)
+    outputs = _compiled(apply, for_jax("params", params))
+
+    def of_batch(start: int) -> Any:
+        batch = jax.tree.map(lambda array: array[start : start + batch_size], inputs)
+        return outputs(jax.tree.map(jnp.asarray, for_jax("inputs", batch)))
+
+    batches = map(of_batch, range(0, size, batch_size))
+    return jax.tree.map(lambda *parts: jnp.concatenate(parts), *batches)
 
 
-def misclassified(
-    apply: Apply, params: Params, inputs: Array | np.ndarray, labels: Array | np.ndarray
-) -> Array:
+_COMPILED: WeakKeyDictionary[Callable[..., Any], Callable[..., Any]] = WeakKeyDictionary()
+"""Functions of nets that are not all arrays, compiled."""
+
+
+def _compiled(apply: Callable[[Params, Any], Any], params: Params) -> Callable[[Any], Any]:
+    """The outputs of a net as a compiled function of inputs; the same one gives the same program.
+
+    JAX itself compiles functions of arrays only, and forgets a program with its function.
+    """
+    leaves, structure = jax.tree.flatten(params)
+    if all(map(holds_numbers, leaves)):
+        return partial(jax.jit(apply), params)
+    if apply not in _COMPILED:
+        _COMPILED[apply] = jax.jit(partial(_outputs, ref(apply)), static_argnums=0)
+    arrays = [leaf for leaf in leaves if holds_numbers(leaf)]
+    constants = tuple(_ARRAY if holds_numbers(leaf) else leaf for leaf in leaves)
+    return partial(_COMPILED[apply], (structure, constants), arrays)
+
+
+_ARRAY = object()
+"""In place of an array among the constants of a net."""
+
+
+def _outputs(apply: ref[Any], rest: tuple[Any, tuple[Any, ...]], arrays: Any, inputs: Any) -> Any:
+    """Outputs of a net in two parts: its arrays, and the rest."""
+    structure, constants = rest
+    left, function = iter(arrays), apply()
+    assert function is not None
+    leaves = [next(left) if leaf is _ARRAY else leaf for leaf in constants]
+    return function(jax.tree.unflatten(structure, leaves), inputs)
+
+
+def misclassified(apply: Apply, params: Params, inputs: Any, labels: Array | np.ndarray) -> Array:
     """Whether the largest logit of each input is not its label's, (N,); 1 or 0.
+
+    Args:
+        apply: the net's logits.
+        params: any pytree, as for ``logits_of``.
+        inputs: an array, or a pytree of arrays with the N examples along the first axis.
+        labels: (N,) class numbers.
 
     >>> misclassified(lambda params, x: x @ params, jnp.eye(2), jnp.eye(2), jnp.array([0, 0]))
     Array([0., 1.], dtype=float32)
     """
-    logits = logits_of(apply, params, inputs)
-    return jnp.float32(jnp.argmax(logits, axis=-1) != _class_numbers(labels, logits))
+    logits = _one_array(logits_of(apply, params, inputs))
+    wrong = jnp.argmax(logits, axis=-1) != _class_numbers(labels, logits)
+    return wrong.astype(jnp.float32)
 
 
-def error_rate(
-    apply: Apply, params: Params, inputs: Array | np.ndarray, labels: Array | np.ndarray
-) -> float:
+def error_rate(apply: Apply, params: Params, inputs: Any, labels: Array | np.ndarray) -> float:
     """Share of inputs whose largest logit is not their label's, from 0 to 1.
+
+    Args:
+        apply: the net's logits.
+        params: any pytree, as for ``logits_of``.
+        inputs: an array, or a pytree of arrays with the N examples along the first axis.
+        labels: (N,) class numbers.
 
     >>> error_rate(lambda params, x: x @ params, jnp.eye(2), jnp.eye(2), jnp.array([0, 0]))
     0.5

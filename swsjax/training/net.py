@@ -13,11 +13,11 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from swsjax.checks import check_pair
+from swsjax.checks import check_aux, check_pair, check_untied, for_jax
 from swsjax.errors import ConfigError
 from swsjax.training.losses import Loss, LossWithAux
-from swsjax.training.selection import FROZEN, Rules, Selection, select
-from swsjax.trees import holds_numbers, is_numeric, named_leaves
+from swsjax.training.selection import FROZEN, Rules, Selection, parameters, select
+from swsjax.trees import holds_numbers, holds_variables, named_leaves
 
 __all__ = ["Net", "Weights", "named_weights", "take_apart"]
 
@@ -51,14 +51,16 @@ def take_apart(net: Any, aux: Any = None, rules: Rules = ()) -> Net:
     """Take a net apart by the rules of ``select``.
 
     Args:
-        net: any pytree, or a Flax NNX module, whose ``nnx.Param`` variables are its weights; its
-            other variables are carried along.
-        aux: what the loss carries from step to step, for a net that is not an NNX module.
+        net: any pytree. Of a Flax NNX module, its state, or a tree that holds such, the
+            ``nnx.Param`` variables are the weights, shared ones once. Others, and arrays beside
+            them, are carried along; what the loss sows (``nnx.Intermediate``) is dropped after
+            each step.
+        aux: what the loss carries from step to step, for a net that is not of NNX.
         rules: see ``select``.
 
     Raises:
-        ConfigError: as ``select``; or a weight is not finite; or aux holds something other than
-            arrays, or is passed with an NNX module.
+        ConfigError: as ``select``; or a weight is not finite; or one array would be trained under
+            two names; or aux holds something other than arrays, or is passed with an NNX module.
 
     >>> net = take_apart({"w": jnp.ones(2), "steps": jnp.array(3), "activation": jax.nn.relu})
     >>> net.weights
@@ -67,14 +69,15 @@ def take_apart(net: Any, aux: Any = None, rules: Rules = ()) -> Net:
     >>> print(rebuilt["w"], rebuilt["steps"], rebuilt["activation"] is jax.nn.relu)
     [0. 0.] 3 True
     """
-    if isinstance(net, nnx.Module):
-        return _of_module(net, aux, rules)
+    return _of_module(net, aux, rules) if holds_variables(net) else _of_tree(net, aux, rules)
+
+
+def _of_tree(net: Any, aux: Any, rules: Rules) -> Net:
     selection = select(net, rules)
-    for name, leaf in named_leaves(aux):
-        if not is_numeric(leaf):
-            raise ConfigError(f"aux must hold arrays, got {name} of type {type(leaf).__name__}")
+    check_untied(_trained(net, selection))  # before `for_jax` may copy
+    net, aux = for_jax("params", net), check_aux(aux)
+    _check_finite(_trained(net, selection))
     leaves, structure = jax.tree.flatten(net)
-    _check_finite(leaves, selection)
     groups = [leaf.group for leaf in selection.leaves]
     constant = [
         group is FROZEN and holds_numbers(leaf) for leaf, group in zip(leaves, groups, strict=True)
@@ -120,11 +123,10 @@ def named_weights(net: Any, selection: Selection, group: str | None = None) -> d
     >>> named_weights(net, select(net, [("bias", None)]), "weights")
     {'kernel': Array([1., 1.], dtype=float32)}
     """
-    if isinstance(net, nnx.Module):
-        net = nnx.to_pure_dict(nnx.state(net, nnx.Param))
+    leaves = jax.tree.leaves(parameters(net))
     return {
         leaf.name: array
-        for leaf, array in zip(selection.leaves, jax.tree.leaves(net), strict=True)
+        for leaf, array in zip(selection.leaves, leaves, strict=True)
         if (leaf.group is not FROZEN if group is None else leaf.group == group)
     }
 
@@ -139,25 +141,30 @@ def _weights(leaves: list[Any], selection: Selection) -> Weights:
     return weights
 
 
-def _of_module(module: nnx.Module, aux: Any, rules: Rules) -> Net:
+def _of_module(module: Any, aux: Any, rules: Rules) -> Net:
+    """Take apart a module, or a tree with variables of NNX."""
     if aux is not None:
         raise ConfigError(
             "aux is passed with an NNX module, which carries its own variables; store it in one"
         )
-    graph, *states = nnx.split(module, nnx.Param, ...)
-    params, others = map(nnx.to_pure_dict, states)
-    net = take_apart(params, others, rules)
+    parts: Any = nnx.split(module, nnx.Param, nnx.Intermediate, ...)
+    graph, params, sown, others = parts
+    structure = jax.tree.structure(others)
+    # By name: a message can then say which variable has changed its form.
+    net = _of_tree(params, dict(named_leaves(others)), rules)
+    names = [name for name, _ in named_leaves(others)]
 
-    def merged(weights: Weights, carried: Any) -> nnx.Module:
-        params, others = net.rebuild(weights, carried)
-        return nnx.merge(graph, params, others)
+    def merged(weights: Weights, carried: Any) -> Any:
+        params, values = net.rebuild(weights, carried)
+        others = jax.tree.unflatten(structure, [values[name] for name in names])
+        return nnx.merge(graph, params, _rebuilt(sown), others)
 
     def loss(loss_fn: Callable[..., Any]) -> LossWithAux:
         def on_parts(weights: Weights, carried: Any, batch: Any) -> tuple[Array, Any]:
             module = merged(weights, carried)
             value = loss_fn(module, batch)
-            others = nnx.to_pure_dict(nnx.state(module, nnx.Not(nnx.Param)))
-            return value, (others, carried[1])
+            others = nnx.state(module, nnx.Not(nnx.Any(nnx.Param, nnx.Intermediate)))
+            return value, (dict(named_leaves(others)), carried[1])
 
         return on_parts
 
@@ -167,7 +174,17 @@ def _of_module(module: nnx.Module, aux: Any, rules: Rules) -> Net:
     )
 
 
-def _check_finite(leaves: list[Any], selection: Selection) -> None:
-    for array, leaf in zip(leaves, selection.leaves, strict=True):
-        if leaf.group is not FROZEN and not jnp.all(jnp.isfinite(array)):
-            raise ConfigError(f"{leaf.name} holds values that are not finite; pretrain again")
+def _rebuilt(state: Any) -> Any:
+    """The same state in variables of its own, which what is traced may change."""
+    return jax.tree.map(lambda leaf: leaf, state)
+
+
+def _trained(net: Any, selection: Selection) -> list[tuple[str, Any]]:
+    pairs = zip(selection.leaves, jax.tree.leaves(net), strict=True)
+    return [(leaf.name, array) for leaf, array in pairs if leaf.group is not FROZEN]
+
+
+def _check_finite(trained: list[tuple[str, Any]]) -> None:
+    for name, array in trained:
+        if not jnp.all(jnp.isfinite(array)):
+            raise ConfigError(f"{name} holds values that are not finite; pretrain again")

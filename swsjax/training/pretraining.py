@@ -125,6 +125,7 @@ def pretrain(
     aux: Any = None,
     augment: Augment | None = None,
     callback: Callable[[Epoch], None] | None = None,
+    progress: bool = True,
 ) -> Trained:
     """Train a net with the optimiser of the settings; ``train`` takes any other.
 
@@ -136,6 +137,7 @@ def pretrain(
         aux: what the loss carries from step to step, as for ``train``.
         augment: changes every batch, as for ``train``.
         callback: called with the record of each epoch.
+        progress: whether to show it, as for ``train``.
 
     Returns:
         The trained parameters, aux and history.
@@ -164,4 +166,5 @@ def pretrain(
         aux=aux,
         augment=augment,
         callback=callback,
+        progress=progress,
     )

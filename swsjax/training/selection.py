@@ -3,23 +3,24 @@
 A rule is a pattern and what happens to the leaves it matches: the name of a group, ``None`` for
 leaves that are trained but not compressed, ``FROZEN`` for leaves that are not trained. The first
 rule that matches a leaf decides; a leaf that no rule matches is in the group ``"weights"``. Leaves
-that are not floating arrays (counters, keys, functions) stay as they are and need no rule.
+that are not floating arrays of 16 bits or more (counters, keys, functions) stay as they are and
+need no rule.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from enum import Enum
-from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
 import numpy as np
 from flax import nnx
 
+from swsjax.checks import for_jax
 from swsjax.errors import ConfigError
-from swsjax.trees import is_array, is_weight, named_leaves
+from swsjax.trees import fits, holds_variables, is_array, is_weight, named_leaves
 
-__all__ = ["FROZEN", "WEIGHTS", "Frozen", "Leaf", "Rules", "Selection", "select"]
+__all__ = ["FROZEN", "WEIGHTS", "Frozen", "Leaf", "Rules", "Selection", "parameters", "select"]
 
 WEIGHTS = "weights"
 """Name of the group of leaves that no rule matches."""
@@ -35,7 +36,8 @@ FROZEN = Frozen.FROZEN
 """In place of a group's name: the leaves are neither trained nor compressed."""
 
 Rules = Sequence[tuple[str, str | Frozen | None]]
-"""Patterns of names, with ``*`` and ``?`` as in file names (``*`` matches ``/`` too), in order."""
+"""Patterns of names, with ``*``, ``?`` and ``[...]`` as in file names (``*`` matches ``/`` too), in
+order. A pattern that is the name of a leaf means that leaf alone."""
 
 
 class Leaf(NamedTuple):
@@ -76,14 +78,16 @@ def select(params: Any, rules: Rules = ()) -> Selection:
     """Say what ``compress`` will do with each leaf of a net under these rules: a dry run.
 
     Args:
-        params: any pytree, or a Flax NNX module, of which the ``nnx.Param`` variables count.
+        params: any pytree. Of a Flax NNX module, its state, or a tree that holds such, the
+            ``nnx.Param`` variables count.
         rules: pairs of a pattern and a group's name, None or ``FROZEN``. Names look like
             ``fc1/kernel``; the first pattern that matches decides.
 
     Raises:
         ConfigError: the rules are not pairs; a rule matches no leaf, or none that earlier rules
-            have left to it; a value is not a name; nothing is left to compress; or Linen's batch
-            statistics would be compressed.
+            have left to it, or would train leaves that cannot be trained; a value is not a name;
+            nothing is left to compress; Linen's batch statistics would be compressed; or a leaf
+            is a masked array, or of a type that JAX does not have.
 
     >>> net = {"fc1": {"kernel": jnp.ones((4, 3)), "bias": jnp.ones(3)}, "scale": jnp.ones(3)}
     >>> print(select(net, [("*/bias", None), ("scale", FROZEN)]))
@@ -92,21 +96,29 @@ def select(params: Any, rules: Rules = ()) -> Selection:
     fc1/kernel  float32  4x3         12  compressed, in the group 'weights'
     scale       float32  3            3  frozen
     """
-    if isinstance(params, nnx.Module):
-        return select(nnx.to_pure_dict(nnx.state(params, nnx.Param)), rules)
     _check_rules(rules)
-    found = named_leaves(params)
+    found = named_leaves(for_jax("params", parameters(params)))
     names = [name for name, _ in found]
-    deciding = [_first_match(name, rules) for name in names]
+    deciding = [_first_match(name, rules, names) for name in names]
     for number, (pattern, _) in enumerate(rules):
         if number not in deciding:
             raise ConfigError(_unused(pattern, names))
+    _check_trainable(rules, found, deciding)
     leaves = [
         _leaf(name, leaf, WEIGHTS if number is None else rules[number][1])
         for (name, leaf), number in zip(found, deciding, strict=True)
     ]
     _check_groups(leaves)
     return Selection(tuple(leaves))
+
+
+def parameters(net: Any) -> Any:
+    """Return the part of a net that rules decide about: of NNX, the state of its parameters.
+
+    >>> named_leaves(parameters([nnx.Param(2.0), nnx.BatchStat(3.0)])), parameters({"w": 1.0})
+    ([('0', 2.0)], {'w': 1.0})
+    """
+    return nnx.state(net, nnx.Param) if holds_variables(net) else net
 
 
 def _check_rules(rules: Any) -> None:
@@ -128,17 +140,36 @@ def _check_rules(rules: Any) -> None:
             )
 
 
-def _first_match(name: str, rules: Rules) -> int | None:
+def _first_match(name: str, rules: Rules, names: list[str]) -> int | None:
     """Number of the rule that decides about a leaf."""
-    matches = (number for number, (pattern, _) in enumerate(rules) if fnmatchcase(name, pattern))
+    patterns = (pattern for pattern, _ in rules)
+    matches = (number for number, given in enumerate(patterns) if fits(name, given, names))
     return next(matches, None)
+
+
+def _check_trainable(
+    rules: Rules, found: list[tuple[str, Any]], deciding: list[int | None]
+) -> None:
+    """Find rules that would train or compress, but decide only about leaves that are neither."""
+    for number, (pattern, group) in enumerate(rules):
+        decided = [leaf for leaf, by in zip(found, deciding, strict=True) if by == number]
+        if group is not FROZEN and not any(is_weight(leaf) for _, leaf in decided):
+            name, leaf = decided[0]
+            raise ConfigError(
+                f"rule {pattern!r} maps to {group!r}, but {name} of type {_kind(leaf)} cannot be "
+                "trained; expected a floating array of 16 bits or more, or FROZEN"
+            )
+
+
+def _kind(leaf: Any) -> str:
+    return str(leaf.dtype) if is_array(leaf) else type(leaf).__name__
 
 
 def _leaf(name: str, leaf: Any, group: str | Frozen | None) -> Leaf:
     if not is_array(leaf):
-        return Leaf(name, type(leaf).__name__, (), 0, FROZEN)
+        return Leaf(name, _kind(leaf), (), 0, FROZEN)
     group = group if is_weight(leaf) else FROZEN
-    return Leaf(name, str(leaf.dtype), np.shape(leaf), int(np.size(leaf)), group)
+    return Leaf(name, _kind(leaf), np.shape(leaf), int(np.size(leaf)), group)
 
 
 def _check_groups(leaves: list[Leaf]) -> None:
@@ -170,11 +201,12 @@ def _fate(group: str | Frozen | None) -> str:
 
 
 def _unused(pattern: str, names: list[str]) -> str:
-    if any(fnmatchcase(name, pattern) for name in names):
+    if any(fits(name, pattern, names) for name in names):
         return (
             f"rule {pattern!r} decides nothing: earlier rules match everything it matches; move "
             "it before them or leave it out"
         )
     near = get_close_matches(pattern, names, n=3, cutoff=0.4)
     listed = ", ".join(near or names[:5]) + ("" if near or len(names) <= 5 else ", ...")
-    return f"rule {pattern!r} matches no leaf; did you mean one of: {listed}?"
+    brackets = "; in a pattern [[] stands for [" if "[" in pattern.replace("[[]", "") else ""
+    return f"rule {pattern!r} matches no leaf; did you mean one of: {listed}?{brackets}"

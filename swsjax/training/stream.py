@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from swsjax.checks import check_data
+from swsjax.checks import check_data, check_integer, for_jax
 from swsjax.errors import ConfigError
 from swsjax.training.sharding import shard_batch
 from swsjax.trees import first_axes
@@ -45,6 +45,8 @@ def stream_arrays(data: Any, *, batch_size: int, seed: int = 0) -> Stream:
     >>> sorted(np.concatenate(list(stream.batches(0))).tolist())
     [0, 1, 2, 3, 4, 5]
     """
+    batch_size = check_integer("batch_size", batch_size)
+    seed = check_integer("seed", seed, least=0)
     size = check_data(data, batch_size)
 
     def batches(number: int) -> Iterator[Any]:
@@ -66,12 +68,13 @@ def batches_of(stream: Stream, number: int, batch_size: int) -> Iterator[Any]:
         batch_size: examples that each batch must have.
 
     Raises:
-        ConfigError: a batch has a different size, or their number does not fit ``stream.size``.
+        ConfigError: a batch has a different size, or arrays that JAX does not take; or their number
+            does not fit ``stream.size``.
 
     >>> list(batches_of(Stream(7, lambda number: [np.arange(3), np.arange(3)]), 0, 3))
     [array([0, 1, 2]), array([0, 1, 2])]
     """
-    expected, actual = stream.size // batch_size, 0
+    expected, actual = int(stream.size) // batch_size, 0
     for actual, batch in enumerate(stream.batches(number), 1):
         axes = first_axes(batch)
         if set(axes.values()) != {(batch_size,)}:
@@ -82,7 +85,7 @@ def batches_of(stream: Stream, number: int, batch_size: int) -> Iterator[Any]:
             )
         if actual > expected:
             break
-        yield batch
+        yield for_jax("data", batch)
     if actual not in (0, expected):
         more = "more than " if actual > expected else ""
         raise ConfigError(

@@ -1,16 +1,21 @@
 """The parser, its exit codes, and how commands start and end as processes."""
 
-import importlib.metadata
 import os
 import re
 import signal
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from swsjax.cli import main
+import swsjax
+from swsjax.cli import commands, datasets, files, main, parser
+from swsjax.errors import SwsjaxWarning
+from swsjax.lab.nets import NETS
+from swsjax.sws.recipes import RECIPES
 
 
 def output_of(*command):
@@ -20,7 +25,7 @@ def output_of(*command):
 def test_the_version_as_a_script_and_as_a_module():
     script = output_of(Path(sys.executable).with_name("swsjax"), "--version")
     module = output_of(sys.executable, "-m", "swsjax", "--version")
-    expected = f"swsjax {importlib.metadata.version('swsjax')}\n"
+    expected = f"swsjax {swsjax.__version__}\n"
     assert (script.stdout, script.stderr) == (module.stdout, module.stderr) == (expected, "")
 
 
@@ -28,7 +33,7 @@ def test_a_module_fails_with_the_exit_code_of_the_command():
     command = [sys.executable, "-m", "swsjax", "inspect", "none.sws"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 1
-    assert done.stderr == "swsjax: error: [Errno 2] No such file or directory: 'none.sws'\n"
+    assert done.stderr == "swsjax: error: none.sws does not exist\n"
 
 
 COMMANDS = ["demo", "pretrain", "compress", "search", "evaluate", "inspect", "decode", "encode"]
@@ -105,7 +110,123 @@ def test_an_interrupt_leaves_no_half_written_file(tmp_path):
     first = process.stderr.readline()  # once it reports, it is training
     process.send_signal(signal.SIGINT)
     _, rest = process.communicate(timeout=120)
-    assert first.startswith("train 1/60  loss ")
+    assert first == "0:00 compiling\n"
     assert process.returncode == 130
     assert rest.splitlines()[-1] == "swsjax: interrupted"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_names_of_the_parser_are_those_of_the_rooms():
+    assert tuple(NETS) == parser.MODELS
+    assert tuple(RECIPES) == parser.LENETS
+    assert tuple(datasets.DATASETS) == parser.DATASETS
+    for settings in RECIPES.values():
+        assert tuple(settings.by_name()) == parser.SETTINGS
+    runs = {f"run_{command}" for command in COMMANDS}
+    assert runs == {*commands.__all__, *files.__all__}
+
+
+@pytest.mark.parametrize(("name", "default"), [("keep", swsjax.Config().keep), ("tau", "found")])
+def test_the_help_has_the_values_of_the_balanced_settings(name, default, capsys):
+    assert getattr(swsjax.Config(), name) == {"found": None}.get(default, default)
+    balanced = ", ".join(
+        f"{getattr(settings.balanced.config, name):.3g} for {net}"
+        for net, settings in RECIPES.items()
+    )
+    assert parser.BALANCED[name] == f"{default}; balanced: {balanced}"
+    with pytest.raises(SystemExit):
+        main(["compress", "--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert parser.BALANCED[name].replace(" ", "") in shown.replace(" ", "")
+
+
+@pytest.fixture
+def net(tmp_path):
+    path = tmp_path / "net.sws"
+    swsjax.save(path, {"é": np.ones(3)})
+    return path
+
+
+def test_a_warning_is_one_line(net, capsys, monkeypatch):
+    def report(*_, **__):
+        warnings.warn("many\n words", SwsjaxWarning, stacklevel=2)
+        return "the report"
+
+    monkeypatch.setattr(files, "report", report)
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")  # as for a user; the tests raise them
+        shown = warnings.showwarning
+        assert main(["inspect", str(net)]) == 0
+        assert warnings.showwarning is shown
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err) == ("the report\n", "swsjax: warning: many words\n")
+
+
+def test_an_error_of_the_program_is_a_line_too(net, capsys, monkeypatch):
+    def report(*_, **__):
+        raise ZeroDivisionError("division\nby zero")
+
+    monkeypatch.setattr(files, "report", report)
+    assert main(["inspect", str(net)]) == 1
+    assert capsys.readouterr().err == (
+        "swsjax: error: unexpected ZeroDivisionError: division by zero; `python -X dev -m swsjax` "
+        "shows where\n"
+    )
+
+
+def test_the_mode_for_developers_shows_where(tmp_path):
+    command = [sys.executable, "-X", "dev", "-W", "ignore", "-m", "swsjax", "inspect", tmp_path]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1
+    assert done.stderr.startswith("Traceback (most recent call last):\n")
+    assert done.stderr.splitlines()[-1].startswith("IsADirectoryError: ")
+
+
+def test_a_name_that_the_terminal_cannot_show(net):
+    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+    command = [sys.executable, "-m", "swsjax", "inspect", net]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[1].startswith("\\xe9 ")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a pipe of POSIX")
+def test_a_reader_that_does_not_read_to_the_end(net):
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "swsjax", "inspect", net]
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=120)
+    os.close(writer)
+    assert done.returncode == 1
+    assert done.stderr == "swsjax: error: the output was closed before its end\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("swsjax de", {"demo", "decode"}),
+        ("swsjax compress res", {"resnet-8"}),
+        ("swsjax search lenet-300-100 --data ", set(parser.DATASETS)),
+        ("swsjax inspect --max", {"--max-bytes"}),
+    ],
+)
+def test_a_shell_completes_command_lines(line, words, tmp_path):
+    pytest.importorskip("argcomplete")
+    out = tmp_path / "completions"
+    environment = os.environ | {
+        "_ARGCOMPLETE": "1",
+        "_ARGCOMPLETE_STDOUT_FILENAME": str(out),
+        "_ARGCOMPLETE_IFS": "\n",
+        "COMP_LINE": line,
+        "COMP_POINT": str(len(line)),
+        "COMP_TYPE": "9",
+    }
+    script = Path(sys.executable).with_name("swsjax")
+    subprocess.run([script], env=environment, check=True, timeout=120)
+    assert {word.strip() for word in out.read_text().split("\n")} == words
+
+
+def test_completion_finds_its_marker():
+    for module in ("cli/__init__.py", "__main__.py"):
+        path = Path(swsjax.__file__).parent / module
+        assert "PYTHON_ARGCOMPLETE_OK" in path.read_text()[:1024]

@@ -2,8 +2,10 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,7 @@ from failing import failure
 from safetensors.numpy import load_file, save_file
 
 import swsjax
-from swsjax.cli import main
+from swsjax.cli import files, main
 
 
 @pytest.fixture(scope="module")
@@ -56,9 +58,10 @@ def test_progress_in_a_pipe_is_plain_lines(demo):
     folder, done = demo
     lines = done.stderr.splitlines()
     assert "\x1b" not in done.stderr
-    assert lines[0].startswith("train 1/60  loss ")
-    assert lines[-1].startswith("hard 100/100  loss ")
-    assert "non-zero" in lines[-1]
+    assert lines[0] == "0:00 compiling"
+    assert re.match(r"\d:\d\d train \d+/60  loss ", lines[1])
+    assert re.match(r"\d:\d\d hard 100/100  loss ", lines[-1])
+    assert lines[-1].endswith(" weights")
     errors = json.loads((folder / "report.json").read_text())["errors"]
     assert f"  error {100 * errors['decoded']['validation']:.2f} %" in lines[-1]
 
@@ -140,7 +143,7 @@ def test_a_file_of_a_different_kind(tmp_path, capsys):
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(100))
     for command in (["inspect"], ["evaluate", "--data", "digits"]):
         line = failure(capsys, command[0], path, *command[1:])
-        assert line.startswith("swsjax: error: not an .sws file")
+        assert line.startswith(f"swsjax: error: {path} is not an .sws file: ")
 
 
 def test_a_file_of_a_different_net(tmp_path, capsys):
@@ -171,3 +174,82 @@ def test_encode_a_file_that_is_not_safetensors(demo, tmp_path, capsys):
     line = failure(capsys, "encode", path, "--out", out)
     assert line.startswith(f"swsjax: error: {path} is not a valid safetensors file: ")
     assert not out.exists()
+
+
+@pytest.fixture
+def mixed(tmp_path):
+    """A file with a position beside a name."""
+    path = tmp_path / "mixed.sws"
+    path.write_bytes(swsjax.codec.pack([(("w",), np.ones(2)), ((0, "b"), np.zeros(3))]))
+    return path
+
+
+def test_a_position_beside_a_name(mixed, tmp_path, capsys):
+    page, out = tmp_path / "page.html", tmp_path / "weights.safetensors"
+    assert main(["inspect", str(mixed), "--json"]) == 0
+    layers = json.loads(capsys.readouterr().out)["layers"]
+    assert [layer["name"] for layer in layers] == ["w", "0/b"]
+    assert main(["inspect", str(mixed), "--html", str(page)]) == 0
+    assert "0/b" in page.read_text()
+    assert main(["decode", str(mixed), "--out", str(out)]) == 0
+    assert {name: tensor.tolist() for name, tensor in load_file(out).items()} == {
+        "w": [1, 1],
+        "0/b": [0, 0, 0],
+    }
+
+
+@pytest.mark.parametrize(
+    ("command", "needed"),
+    [("inspect", []), ("decode", ["--out", "new"]), ("evaluate", ["--data", "digits"])],
+)
+def test_the_limit_on_decoded_bytes(command, needed, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    swsjax.save("net.sws", {"w": np.zeros(1000)}, metadata={"model": "lenet-300-100"})
+    limited = [command, "net.sws", *needed, "--max-bytes"]
+    line = failure(capsys, *limited, "7999")
+    assert line.endswith(
+        "to 8000 bytes, over the limit of 7999; give a larger --max-bytes if you trust the file"
+    )
+    if command == "evaluate":
+        assert "net.sws does not fit lenet-300-100 on digits: " in failure(capsys, *limited, "8k")
+    else:
+        assert main([*limited, "8k"]) == 0
+
+
+def test_a_page_of_characters_that_no_encoding_has(tmp_path, capsys):
+    path, page = tmp_path / "net.sws", tmp_path / "page.html"
+    data = swsjax.dumps({"w": np.ones(2)}, metadata={"name00": "x"})[:-4]
+    data = data.replace(b'"name00"', b'"\\ud800"')  # half of a pair, in as many bytes
+    path.write_bytes(data + zlib.crc32(data).to_bytes(4, "big"))
+    assert main(["inspect", str(path), "--html", str(page)]) == 0
+    assert "\\ud800" in page.read_text()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["inspect", "net.sws", "--html", "."],
+        ["inspect", "net.sws", "--html", "none/page.html"],
+        ["decode", "net.sws", "--out", "."],
+        ["decode", "net.sws", "--out", os.devnull],
+        ["encode", "net.safetensors", "--out", "none/net.sws"],
+        ["encode", "net.safetensors", "--out", "."],
+    ],
+)
+def test_outputs_are_checked_before_any_work(arguments, tmp_path, capsys, monkeypatch):
+    def work(*_, **__):
+        raise AssertionError("too late")
+
+    monkeypatch.chdir(tmp_path)
+    for name in ("report", "leaves_of", "from_safetensors", "save", "to_safetensors"):
+        monkeypatch.setattr(files, name, work)
+    assert "too late" not in failure(capsys, *arguments)
+
+
+def test_an_output_keeps_its_mode(tmp_path):
+    path, out = tmp_path / "net.sws", tmp_path / "weights.safetensors"
+    swsjax.save(path, {"w": np.ones(2)})
+    out.touch()
+    out.chmod(0o640)
+    assert main(["decode", str(path), "--out", str(out)]) == 0
+    assert out.stat().st_mode & 0o777 == 0o640

@@ -1,6 +1,7 @@
 """The commands that train: pretrain, compress and search."""
 
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -87,7 +88,7 @@ def test_pretrain_then_compress_its_checkpoint(tmp_path, capsys, quick_recipes, 
     )
     captured = capsys.readouterr()
     assert captured.out == f"{text}\nwrote {net / 'checkpoint'}\n"
-    assert captured.err.splitlines()[-1].startswith("train 8/8  loss ")
+    assert re.match(r"\d:\d\d train 8/8  loss ", captured.err.splitlines()[-1])
     pretrain_for(1)  # which would show if the checkpoint were not used
     arguments = ["--setting", "balanced", "--tau", "1e-6"]
     arguments += ["--pretrained", str(net / "checkpoint"), "--out", str(small)]
@@ -256,7 +257,7 @@ def test_search_writes_settings_that_compress_takes(tmp_path, capsys, monkeypatc
     captured = capsys.readouterr()
     front = json.loads((found / "front.json").read_text())
     assert len(front["front"]) + len(front["beaten"]) + front["stopped"] == 3
-    assert "trial 2 (hard) 2/2  loss 0.5000" in captured.err
+    assert "trial 2 (hard) 2/2  loss 0.5  error 90.00 %  9 weights" in captured.err
     assert captured.out.splitlines()[-1] == (
         f"wrote {found / 'front.json'}; compress --config {found}/trial-N.json uses a row"
     )
@@ -288,3 +289,49 @@ def test_a_checkpoint_of_a_different_net(tmp_path, capsys):
         f"swsjax: error: {path} is not an Orbax checkpoint; give the folder that `swsjax "
         "pretrain` or Orbax's StandardCheckpointer wrote"
     )
+
+
+def test_a_database_is_opened_before_any_work(tmp_path, capsys, monkeypatch):
+    def work(*_, **__):
+        raise AssertionError("too late")
+
+    monkeypatch.setattr("swsjax.cli.commands.pretrain_task", work)
+    monkeypatch.setattr("swsjax.cli.commands.classification", work)
+    search = ["search", "lenet-300-100", "--data", "digits", "--out", tmp_path]
+    line = failure(capsys, *search, "--storage", "mysql://host/name")
+    assert line == (
+        "swsjax: error: the database mysql://host/name needs a driver: No module named 'MySQLdb'"
+    )
+
+
+def test_a_search_that_began_with_another_seed(tmp_path, capsys, monkeypatch, pretrain_for):
+    monkeypatch.setattr("swsjax.cli.commands.compress_task", without_the_first_layer)
+    pretrain_for(1)
+    search = ["search", "lenet-300-100", "--data", "digits", "--out", str(tmp_path)]
+    assert main([*search, "--trials", "1"]) == 0
+    line = failure(capsys, *search, "--trials", "2", "--seed", "1")
+    assert line == (
+        "swsjax: error: the search that is stored there began with another --seed, or with another "
+        "version of the settings; choose another --storage or --out"
+    )
+
+
+@pytest.mark.parametrize("given", ["1%", "0.01"])
+def test_the_largest_error_of_a_search(given, tmp_path, monkeypatch, pretrain_for):
+    class ReachedError(swsjax.SwsjaxError):
+        pass
+
+    found = []
+
+    def search(*_, max_error, **__):
+        found.append(max_error)
+        raise ReachedError
+
+    monkeypatch.setattr("swsjax.cli.commands.search", search)
+    pretrain_for(1)
+    arguments = ["search", "lenet-300-100", "--data", "digits", "--out", str(tmp_path)]
+    assert main([*arguments, "--max-error", given]) == 1
+    assert found == [0.01]
+    monkeypatch.setattr("swsjax.lab.task.Task.error", lambda *_: 0.0)
+    assert main(arguments) == 1
+    assert found[1] > 0  # a pretrained net without an error leaves room for a few

@@ -8,7 +8,17 @@ import math
 import zlib
 
 from oracle_han import Bits, han_leaves
-from oracle_models import Codebook, Mixer, Neighbours, RangeDecoder, Units, clip, logit, sign
+from oracle_models import (
+    Codebook,
+    Decider,
+    Mixer,
+    Neighbours,
+    RangeDecoder,
+    Units,
+    clip,
+    logit,
+    sign,
+)
 
 NAMES = """
     bias kernel scale embedding mean var params batch_stats value weight w b query key out
@@ -41,9 +51,26 @@ def decode(data):
     reader = Bytes(data[:-4])
     assert reader.take(3) == b"sws"
     version = reader.take(1)[0]
-    assert version in (1, 2)
-    flags = reader.take(1)[0]
+    assert version in (1, 2, 3)
+    flags = reader.take(1)[0] | (32 if version == 2 else 0)
     metadata = json.loads(reader.take(reader.varint())) if flags & 4 else {}
+    if flags & 16:
+        specs = packed_specs(Bytes(zlib.decompress(reader.take(reader.varint()), -15)))
+    else:
+        specs = plain_specs(reader)
+    forms = [
+        ((*shape, 2) if WIDTHS[t] == 16 else shape, min(WIDTHS[t], 8)) for _, t, shape in specs
+    ]
+    if flags & 3:
+        patterns = han_leaves(Bits(reader.data[reader.at :]), forms, flags & 3 == 2, flags & 32)
+    else:
+        size = reader.varint() if flags & 8 else len(reader.data) - reader.at
+        coder = RangeDecoder(reader.take(size))
+        patterns = entropy_leaves(coder, Bytes(reader.data[reader.at :]), forms, flags)
+    return [(*spec, bits) for spec, bits in zip(specs, patterns, strict=True)], metadata
+
+
+def plain_specs(reader):
     names, specs, path = NAMES.split(), [], []
     for _ in range(reader.varint()):
         path = path[: max(reader.varint() - 1, 0)]
@@ -58,36 +85,100 @@ def decode(data):
                 path = [*path, reader.varint()]
             else:
                 path = [*path, names[(token >> 1) - 2]]
-        kind, axes = divmod(reader.take(1)[0], 8)
-        axes = reader.varint() if axes == 7 else axes
-        shape = tuple(reader.varint() for _ in range(axes))
-        specs.append((tuple(path), kind, shape))
-    forms = [
-        ((*shape, 2) if WIDTHS[t] == 16 else shape, min(WIDTHS[t], 8)) for _, t, shape in specs
-    ]
-    if flags & 3:
-        patterns = han_leaves(Bits(reader.data[reader.at :]), forms, flags & 3 == 2, version == 2)
-    else:
-        size = reader.varint() if flags & 8 else len(reader.data) - reader.at
-        coder = RangeDecoder(reader.take(size))
-        patterns = entropy_leaves(coder, Bytes(reader.data[reader.at :]), forms, version == 2)
-    return [(*spec, bits) for spec, bits in zip(specs, patterns, strict=True)], metadata
+        specs.append((tuple(path), *type_and_shape(reader)))
+    return specs
 
 
-def entropy_leaves(coder, raw, forms, has_units):
+def packed_specs(reader):
+    specs, text = [], b""
+    for _ in range(reader.varint()):
+        text = text[: reader.varint()]
+        while (byte := reader.take(1)) != b"\xfd":
+            text += byte
+        path, part = [], b""
+        for byte in text:
+            if byte == 0xFF:
+                path.append(part.decode())
+            elif byte == 0xFE:
+                path.append(int(part))
+            part = part + bytes([byte]) if byte < 0xFE else b""
+        specs.append((tuple(path), *type_and_shape(reader)))
+    return specs
+
+
+def type_and_shape(reader):
+    kind, axes = divmod(reader.take(1)[0], 8)
+    axes = reader.varint() if axes == 7 else axes
+    return kind, tuple(reader.varint() for _ in range(axes))
+
+
+def entropy_leaves(coder, raw, forms, flags):
     """Return the patterns of every leaf; forms: its pattern shape and pattern width in bytes."""
-    order = sorted(range(len(forms)), key=lambda i: len(forms[i][0]) < 2)
-    shared = dict.fromkeys(forms[i][1] for i in order)
+    groups = stacks(coder, forms) if flags & 64 else [[i] for i in range(len(forms))]
+    as_one = {}
+    for group in groups:
+        shape, width = forms[group[0]]
+        as_one[group[0]] = ((len(group), math.prod(shape)) if len(group) > 1 else shape, width)
+    order = sorted(as_one, key=lambda i: len(as_one[i][0]) < 2)
+    shared = dict.fromkeys(as_one[i][1] for i in order)
     for width in shared:
         if coder.integer(1):
             shared[width] = Codebook(coder, 8 * width)
-            if has_units and width == 4:
+            if flags & 32 and width == 4:
                 shared[width].units = Units(coder.integer(5))
-    patterns, profiles = [None] * len(forms), []
+    coded, profiles = {}, []
     for i in order:
-        shape, width = forms[i]
-        patterns[i] = decode_leaf(coder, raw, shape, width, shared[width], profiles)
+        shape, width = as_one[i]
+        coded[i] = decode_leaf(coder, raw, shape, width, shared[width], profiles)
+        if flags & 128 and coded[i]:
+            zero_signs(coder, coded[i], shape, width)
+    patterns = [None] * len(forms)
+    for group in groups:
+        size = len(coded[group[0]]) // len(group)
+        for k, i in enumerate(group):
+            patterns[i] = coded[group[0]][k * size : (k + 1) * size]
     return patterns
+
+
+def stacks(coder, forms):
+    """Return the indexes of the leaves that are coded as one, in the order of the first of each."""
+    sets = {}
+    for i, (shape, width) in enumerate(forms):
+        if 0 < math.prod(shape) <= 256:
+            sets.setdefault((math.prod(shape), width), []).append(i)
+    chosen = [group for group in sets.values() if len(group) >= 256 and coder.integer(1)]
+    stacked = {i for group in chosen for i in group}
+    return sorted([*chosen, *([i] for i in range(len(forms)) if i not in stacked)])
+
+
+def zero_signs(coder, patterns, shape, width):
+    """Decode which zeros are negative."""
+    if not coder.integer(1):
+        return
+    top = 1 << (8 * width - 1)
+    is_mixed = coder.integer(1)
+    rows, columns = (math.prod(shape[:-1]), shape[-1]) if shape else (1, 1)
+    transposed = rows < columns
+    r_count, c_count = (columns, rows) if transposed else (rows, columns)
+    places = []
+    for d in range(c_count):
+        for r in range(r_count):
+            c = (r + d) % c_count
+            at = c * columns + r if transposed else r * columns + c
+            if patterns[at] == 0:
+                places.append((d * r_count + r, r if c_count > 1 else None, c, at))
+    decider, start = Decider(3, [1, 0.4, 0.4]), 0
+    while start < len(places):
+        stop = min(start + min(max(8, start // 8), 2**15), len(places))
+        while places[stop - 1][0] >> 17 != places[start][0] >> 17:
+            stop -= 1
+        block = places[start:stop]
+        signs = [1] * len(block)
+        if is_mixed:
+            signs = decider.code(coder, [(0, [r, c]) for _, r, c, _ in block])
+        for (*_, at), negative in zip(block, signs, strict=True):
+            patterns[at] = top if negative else 0
+        start = stop
 
 
 def decode_leaf(coder, raw, shape, width, shared, profiles):

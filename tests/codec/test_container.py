@@ -34,7 +34,7 @@ def leaf(path=W, kind=0, shape=(1,)):
         (b"", "not an .sws file: it starts with b''"),
         (b"PK\x03\x04abcdef", r"not an .sws file: it starts with b'PK\\x03\\x04', not b'sws'"),
         (b"sws\x01\x00", "file has 5 bytes, expected at least 9: it is cut off"),
-        (sealed(b"\x00", version=3), "format version 3 at byte 3; this package reads 1 and 2"),
+        (sealed(b"\x00", version=4), "format version 4 at byte 3; this package reads 1 to 3"),
         (
             sealed(b"\x00")[:-1] + b"\x00",
             "checksum at byte 6 is .*, expected .*: the file is damaged or cut off",
@@ -42,6 +42,10 @@ def leaf(path=W, kind=0, shape=(1,)):
         (sealed(b"\x00", flags=3), "unknown flags 0x3 at byte 4"),
         (sealed(b"\x00", flags=16), "unknown flags 0x10 at byte 4"),
         (sealed(b"\x00", flags=9), "unknown flags 0x9 at byte 4"),
+        (sealed(b"\x00", version=3), "unknown flags 0x0 at byte 4"),
+        (sealed(b"\x00", flags=16, version=2), "unknown flags 0x10 at byte 4"),
+        (sealed(b"\x00", flags=64 + 1, version=3), "unknown flags 0x41 at byte 4"),
+        (sealed(b"\x00", flags=128 + 2, version=3), "unknown flags 0x82 at byte 4"),
         (sealed(b"\x05{}", flags=4), "metadata at byte 6 needs 5 bytes, 2 are left"),
         (sealed(b"\x02{]\x00", flags=4), "metadata at byte 6 is not JSON"),
         (sealed(b"\x02[]\x00", flags=4), "metadata at byte 6 is not a dictionary"),
@@ -93,14 +97,16 @@ def test_a_terabyte_is_rejected_before_allocation():
     assert peak < 1 << 20
 
 
-@pytest.mark.parametrize("flags", [0, 1, 2])
+@pytest.mark.parametrize("flags", [0, 1, 2, 128])
 @pytest.mark.parametrize("shape", [(2**20,), (2**19, 2), (2, 2**19), (2**10, 2**10)])
 def test_memory_is_bounded_on_random_bytes(shape, flags):
     rng = np.random.default_rng(0)
     header = specs_bytes([Spec(("w",), "uint8", shape)])
     tracemalloc.start()
-    for _ in range(6):
-        data = sealed(header + rng.bytes(60), flags)
+    version = 3 if flags == 128 else 1
+    # The last is zero with signs, the others are as they come.
+    for body in [*(rng.bytes(60) for _ in range(6)), bytes([0b01111000]) + rng.bytes(60)]:
+        data = sealed(header + body, flags, version)
         with contextlib.suppress(FormatError):
             codec.unpack(data, max_bytes=2**20)
     peak = tracemalloc.get_traced_memory()[1]

@@ -17,6 +17,7 @@ from swsjax.errors import FormatError
 CASES = int(os.environ.get("SWSJAX_FUZZ_CASES", "1500"))
 PARTS = 6
 LIMIT = 1 << 20
+GOLDEN = Path(__file__).parent / "golden"
 RESULTS = sorted((Path(__file__).parents[2] / "benchmarks" / "results").glob("*/*.sws"))
 
 
@@ -55,10 +56,14 @@ def corpus():
             ("fc3", "kernel"): sparse(9, 5, density=0.7) * np.float32(2.4001465),
         },
     ]
+    of_version_3 = ["many-entropy", "many-han", "zeros-entropy"]
     return [
-        codec.pack(list(net.items()), metadata, encoding)
-        for net, metadata in zip(nets, [{"model": "toy"}, {}, {}, {}], strict=True)
-        for encoding in codec.ENCODINGS
+        *(
+            codec.pack(list(net.items()), metadata, encoding)
+            for net, metadata in zip(nets, [{"model": "toy"}, {}, {}, {}], strict=True)
+            for encoding in codec.ENCODINGS
+        ),
+        *((GOLDEN / f"{name}.sws").read_bytes() for name in of_version_3),
     ]
 
 
@@ -123,8 +128,9 @@ def test_damaged_lenets(path):
         assert sum(leaf.nbytes for leaf in contents.bits) <= 8 * LIMIT
 
 
-def test_the_corpus_has_both_versions():
-    assert {data[3] for data in corpus()} == {1, 2}
+def test_the_corpus_has_all_versions_and_flags():
+    assert {data[3] for data in corpus()} == {1, 2, 3}
+    assert {data[4] for data in corpus() if data[3] == 3} == {16 + 64 + 128, 16 + 1, 128 + 8}
 
 
 def test_every_truncation_is_rejected():

@@ -1,7 +1,10 @@
 """A file is written completely or not at all: kills and failures of real processes."""
 
+import errno
 import os
+import re
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -108,3 +111,112 @@ def test_the_data_are_on_disk_before_the_name(path, monkeypatch):
 def test_a_missing_folder(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"No such file or directory"):
         atomic.write_bytes(tmp_path / "none" / "file", NEW)
+
+
+def mode_of(path):
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes of POSIX")
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o664, 0o755])
+def test_an_existing_file_keeps_its_mode(mode, path):
+    path.chmod(mode)
+    atomic.write_bytes(path, NEW)
+    assert (path.read_bytes(), mode_of(path)) == (NEW, mode)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes of POSIX")
+@pytest.mark.parametrize("mask", [0o022, 0o027, 0o077])
+def test_a_new_file_follows_the_umask(mask, tmp_path):
+    before = os.umask(mask)
+    try:
+        atomic.write_bytes(tmp_path / "new", NEW)
+    finally:
+        os.umask(before)
+    assert mode_of(tmp_path / "new") == 0o666 & ~mask
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_symbolic_link_leads_to_the_file_that_is_written(exists, tmp_path):
+    (tmp_path / "far").mkdir()
+    target, link = tmp_path / "far" / "target", tmp_path / "link"
+    if exists:
+        target.write_bytes(OLD)
+        target.chmod(0o600)
+    (tmp_path / "between").symlink_to(target)
+    link.symlink_to("between")
+    atomic.check_writable(link)
+    atomic.write_bytes(link, NEW)
+    assert os.readlink(link) == "between"
+    assert target.read_bytes() == NEW
+    assert not target.is_symlink()
+    assert mode_of(target) == 0o600 or not exists
+    assert names(target) == ["target"]
+
+
+def folder(path):
+    path.mkdir()
+
+
+def pipe(path):
+    os.mkfifo(path)
+
+
+def link_to_a_device(path):
+    path.symlink_to(os.devnull)
+
+
+def link_to_itself(path):
+    path.symlink_to(path.name)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes and devices of POSIX")
+@pytest.mark.parametrize(
+    ("make", "error", "text"),
+    [
+        (folder, IsADirectoryError, "[Errno 21] Is a directory: "),
+        (pipe, OSError, "[Errno 22] Not a regular file: "),
+        (link_to_a_device, OSError, "[Errno 22] Not a regular file: "),
+        (link_to_itself, OSError, f"[Errno {errno.ELOOP}] Too many levels of symbolic links: "),
+    ],
+)
+def test_what_is_not_a_regular_file_is_refused_and_stays(make, error, text, tmp_path):
+    path = tmp_path / "special"
+    make(path)
+    before = path.lstat()
+    for refuse in (atomic.check_writable, lambda path: atomic.write_bytes(path, NEW)):
+        with pytest.raises(error, match=f"^{re.escape(text + repr(str(path)))}$"):
+            refuse(path)
+    assert path.lstat() == before
+    assert names(path) == ["special"]
+
+
+@pytest.mark.parametrize("given", ["", ".", "..", "/", "folder/.."])
+def test_a_path_without_a_name_is_a_folder(given, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    for refuse in (atomic.check_writable, lambda path: atomic.write_bytes(path, NEW)):
+        with pytest.raises(IsADirectoryError, match=re.escape(repr(given or "."))):
+            refuse(given)
+
+
+@pytest.mark.parametrize("size", [1, 242, 243, 255])
+def test_every_name_that_the_file_system_allows(size, tmp_path):
+    path = tmp_path / ("n" * size)
+    atomic.check_writable(path)
+    atomic.write_bytes(path, NEW)
+    assert path.read_bytes() == NEW
+
+
+def test_a_name_that_is_too_long_is_the_one_of_the_message(tmp_path):
+    path = tmp_path / ("n" * 256)
+    for refuse in (atomic.check_writable, lambda path: atomic.write_bytes(path, NEW)):
+        with pytest.raises(OSError, match=re.escape(repr(str(path)))):
+            refuse(path)
+
+
+def test_a_missing_folder_is_found_before_any_work(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "none" / "file")
+    for path in (tmp_path / "none" / "file", tmp_path / "link"):
+        with pytest.raises(FileNotFoundError, match=re.escape(repr(str(path)))):
+            atomic.check_writable(path)

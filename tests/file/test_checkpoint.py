@@ -93,3 +93,28 @@ def test_a_checkpoint_of_a_different_net(layer, message, tmp_path):
     save_checkpoint(tmp_path / "net", NET)
     prefix = f"the checkpoint {tmp_path / 'net'} is of a different net: "
     fails(tmp_path / "net", {"fc1": layer}, prefix + message)
+
+
+def test_what_is_not_a_checkpoint_stays(tmp_path):
+    """Orbax would delete it."""
+    file, folder = tmp_path / "file", tmp_path / "folder"
+    file.write_text("precious")
+    folder.mkdir()
+    (folder / "file").write_text("precious")
+    for path in (file, folder):
+        with pytest.raises(CheckpointError) as raised:
+            save_checkpoint(path, {"w": jnp.ones(2)})
+        assert str(raised.value) == (
+            f"{path} is not an Orbax checkpoint and would be deleted; choose a new folder"
+        )
+    assert file.read_text() == (folder / "file").read_text() == "precious"
+
+
+def test_an_empty_folder_and_a_link(tmp_path):
+    folder, link = tmp_path / "folder", tmp_path / "link"
+    folder.mkdir()
+    link.symlink_to(folder)
+    for value in (1.0, 2.0):
+        save_checkpoint(link, {"w": jnp.full(2, value)})
+        assert link.is_symlink()
+        assert load_checkpoint(folder, {"w": jnp.zeros(2)})["w"].tolist() == [value, value]

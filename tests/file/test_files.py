@@ -12,6 +12,7 @@ from same_bits import bit_equal
 
 from swsjax.errors import FormatError
 from swsjax.file import atomic, files
+from swsjax.file.safetensors import from_safetensors, to_safetensors
 
 
 class Pair(NamedTuple):
@@ -84,6 +85,142 @@ def test_like_may_be_abstract():
     assert files.loads(files.dumps({"w": np.ones((2, 3), np.float32)}), like=shapes)["w"].sum() == 6
 
 
+class Spread:
+    """As an array that is spread over several processes: its values are not at hand."""
+
+    shape, dtype = (2, 3), np.dtype("float32")
+
+    def __array__(self, *_, **__):
+        raise RuntimeError("not all of it is here")
+
+
+@pytest.fixture(params=["sws", "safetensors"])
+def read(request, tmp_path):
+    """Read an array of ones, (2, 3), into a structure, from either kind of file."""
+    ones = {"w": np.ones((2, 3), np.float32)}
+    if request.param == "sws":
+        data = files.dumps(ones)
+        return lambda like: files.loads(data, like=like)
+    to_safetensors(ones, tmp_path / "net.safetensors")
+    return lambda like: from_safetensors(tmp_path / "net.safetensors", like)
+
+
+def test_like_needs_no_values(read):
+    like = {"w": jnp.zeros((2, 3))}
+    traced = jax.jit(lambda like: jax.tree.map(jnp.add, like, read(like)))(like)
+    assert_same(traced, {"w": jnp.ones((2, 3))})
+    assert jax.eval_shape(read, like) == jax.eval_shape(lambda: like)
+    mesh = jax.sharding.Mesh(jax.devices()[:1], "x")
+    sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("x"))
+    abstract = jax.ShapeDtypeStruct((2, 3), jnp.float32, sharding=sharding)
+    for leaf in (abstract, Spread()):
+        assert_same(read({"w": leaf}), {"w": np.ones((2, 3), np.float32)})
+    assert_same(read({"w": jax.device_put(like["w"], sharding)}), {"w": jnp.ones((2, 3))})
+
+
+@pytest.mark.parametrize(
+    "leaf",
+    [
+        jax.random.split(jax.random.key(0), (2, 3)),
+        np.zeros((2, 3), np.longdouble),
+        np.zeros((2, 3), "datetime64[s]"),
+        np.full((2, 3), "text"),
+        np.full((2, 3), None),
+        "text",
+        jax.nn.relu,
+    ],
+    ids=repr,
+)
+def test_a_like_of_a_type_that_no_file_has(leaf, read):
+    with pytest.raises(ValueError, match=r"w is float32\[2, 3\] in the file, "):
+        read({"w": leaf})
+
+
+@pytest.mark.parametrize("order", ["<f4", ">f4"])
+def test_the_byte_order_is_that_of_like(order):
+    tree = {"w": np.arange(3, dtype=order)}
+    assert_same(files.loads(files.dumps(tree), like=tree), tree)
+
+
+def test_a_smaller_type_in_like_is_refused():
+    data = files.dumps({"w": np.float32([7e4])})
+    with pytest.raises(ValueError, match=r"w is float32\[1\] in the file, float16\[1\] expected$"):
+        files.loads(data, like={"w": np.zeros(1, np.float16)})
+
+
+def test_a_type_that_jax_holds_only_if_told_to():
+    data = files.dumps({"w": np.ones(2)})
+    with jax.enable_x64(True):
+        like = {"w": jnp.ones(2, "float64")}
+        assert_same(files.loads(data, like=like), like)
+    with pytest.raises(ValueError, match=r"does not fit") as caught:
+        files.loads(data, like=like)
+    assert str(caught.value) == (
+        "the file does not fit the tree given: w is float64, which JAX holds only with "
+        "jax_enable_x64"
+    )
+
+
+def test_traced_arrays_cannot_be_saved():
+    text = "leaf w is traced by JAX and has no values; save outside of jit"
+    with pytest.raises(TypeError, match=f"^{text}"):  # JAX adds lines
+        jax.eval_shape(files.dumps, {"w": jnp.ones(2)})
+
+
+@pytest.mark.parametrize(
+    ("data", "problem"),
+    [
+        (b"Notes", " is not an .sws file: it starts with b'Note', not b'sws'"),
+        (b"sws", ": file has 3 bytes, expected at least 9: it is cut off"),
+    ],
+)
+def test_the_message_about_a_file_begins_with_its_path(data, problem, tmp_path):
+    path = tmp_path / "notes.txt"
+    path.write_bytes(data)
+    for call in (files.load, files.read_metadata):
+        with pytest.raises(FormatError, match=f"^{re.escape(str(path) + problem)}$"):
+            call(path)
+
+
+def test_save_checks_the_path_before_it_compresses(tmp_path, monkeypatch):
+    def compress(*_, **__):
+        raise AssertionError("too late")
+
+    monkeypatch.setattr(files, "dumps", compress)
+    with pytest.raises(IsADirectoryError):
+        files.save(tmp_path, {"w": np.ones(1)})
+
+
+class Beside:
+    """A container with a position beside a name."""
+
+    def __init__(self, named, first):
+        self.named, self.first = named, first
+
+
+jax.tree_util.register_pytree_with_keys(
+    Beside,
+    lambda tree: (
+        (
+            (jax.tree_util.GetAttrKey("named"), tree.named),
+            (jax.tree_util.SequenceKey(0), tree.first),
+        ),
+        None,
+    ),
+    lambda _, children: Beside(*children),
+)
+
+
+def test_a_position_beside_a_name():
+    tree = Beside(np.zeros(2), {"w": np.ones(3)})
+    data = files.dumps(tree)
+    assert [path for path, _ in files.leaves_of(data)] == [("named",), (0, "w")]
+    loaded = files.loads(data)
+    assert bit_equal(loaded["named"], tree.named)
+    assert bit_equal(loaded[0]["w"], tree.first["w"])
+    assert_same(files.loads(data, like=tree), tree)
+
+
 def test_the_message_names_every_leaf_that_does_not_fit():
     data = files.dumps({"a": np.zeros(2, np.float32), "b": np.zeros(3, np.int32)})
     like = {"a": np.zeros((2, 1), np.float32), "c": np.zeros(1)}
@@ -112,7 +249,7 @@ TYPES = (
         ),
         (
             {"a": np.array(["x"])},
-            f"leaf ('a',) has element type str32, expected one of {TYPES}",
+            f"leaf ('a',) has element type str32, expected one of {TYPES}; convert it with astype",
         ),
     ],
 )

@@ -135,3 +135,40 @@ def test_metadata(tmp_path):
     assert safetensors_metadata(tmp_path / "net.safetensors") == {"seed": "3"}
     to_safetensors({"w": np.ones(1)}, tmp_path / "net.safetensors")
     assert safetensors_metadata(tmp_path / "net.safetensors") == {}
+
+
+@pytest.mark.parametrize("order", ["<f4", ">f4"])
+def test_the_byte_order_is_that_of_like(order, tmp_path):
+    to_safetensors({"w": np.arange(3, dtype=order)}, tmp_path / "net.safetensors")
+    like = {"w": np.zeros(3, order)}
+    back = from_safetensors(tmp_path / "net.safetensors", like)["w"]
+    assert back.dtype == np.dtype(order)
+    assert back.tolist() == [0, 1, 2]
+
+
+def test_values_that_a_smaller_type_holds(tmp_path):
+    values = np.float32([65504, -65519, 1e-30, np.inf, -np.inf, np.nan])
+    to_safetensors({"w": values}, tmp_path / "net.safetensors")
+    like = {"w": jax.ShapeDtypeStruct((6,), "float16")}
+    back = from_safetensors(tmp_path / "net.safetensors", like)["w"]
+    np.testing.assert_array_equal(back, np.float16([65504, -65504, 0, np.inf, -np.inf, np.nan]))
+
+
+def test_names_that_go_on_from_that_of_a_tensor(tmp_path):
+    """The weights and, beside each, the state of an optimiser."""
+    path = tmp_path / "net.safetensors"
+    tree = {name: np.full(2, i) for i, name in enumerate(["x", "x/adam_m", "y/0/w", "y/0/w/m"])}
+    to_safetensors(tree, path)
+    for like in (None, tree):
+        back = from_safetensors(path, like)
+        assert list(back) == list(tree)
+        assert all(bit_equal(back[name], tree[name]) for name in tree)
+    files.save(tmp_path / "net.sws", from_safetensors(path))
+    to_safetensors(files.load(tmp_path / "net.sws"), path)
+    assert list(from_safetensors(path)) == list(tree)
+
+
+def test_names_that_only_begin_like_a_tensor(tmp_path):
+    to_safetensors({"x": np.ones(1), "xy/z": np.ones(1)}, tmp_path / "net.safetensors")
+    back = from_safetensors(tmp_path / "net.safetensors")
+    assert jax.tree.structure(back) == jax.tree.structure({"x": 0, "xy": {"z": 0}})

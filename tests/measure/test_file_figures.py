@@ -191,3 +191,25 @@ def test_colours_differ_in_lightness_too():
     assert abs(lightness(BLUE) - lightness(light(BLUE))) > 0.3
     assert light(ORANGE, 1.0).lower() == ORANGE.lower()
     assert light(ORANGE, 0.0) == "#ffffff"
+
+
+@pytest.mark.parametrize(
+    "leaf",
+    [
+        np.where(np.arange(2000) % 9, np.linspace(-1, 1, 2000), np.nan),
+        np.append(np.linspace(-1, 1, 2000), -np.inf),
+        np.float64([-1.7e308, 1.0, 1.7e308]),
+        np.eye(30) * 1.7e308,
+        np.eye(30) * 1e-320,
+        np.full(5, np.nan),
+        np.complex64([1j, 2]),
+    ],
+)
+def test_values_without_a_place_on_an_axis_are_left_out(leaf):
+    data = swsjax.dumps({"w": leaf, "b": np.zeros(3)})
+    names = [picture.name for picture in file_pictures(swsjax.loads(data), swsjax.report(data))]
+    assert names[:2] == ["layers", "codebook"]
+    axes = Figure().subplots()
+    plot_codebook(axes, {"w": leaf})
+    shown = np.isrealobj(leaf) * len(np.unique(leaf[np.abs(leaf) < 2]))
+    assert axes.get_title().startswith(f"{shown:,} values")

@@ -1,14 +1,18 @@
 """The report measures the bytes of the file, and rates are against the original net."""
 
+import dataclasses
 import json
+import re
+from typing import NamedTuple
 
+import equinox
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import swsjax
-from swsjax.codec import entropy_bound, han_size
+from swsjax.codec import entropy_bound, han_size, leaf_bits
 from swsjax.errors import FormatError
 from swsjax.lab.data import load_digits
 from swsjax.lab.nets import NETS, take_channels
@@ -147,6 +151,76 @@ def test_a_tree_without_weights_has_a_report():
     assert measured.rates["file"] == 0.0
     assert measured.rates["entropy_bound"] is None
     assert "empty" in str(measured)
+
+
+class Pair(NamedTuple):
+    """Its fields are not in the order of the alphabet."""
+
+    late: object
+    early: object
+
+
+@dataclasses.dataclass
+class Fields:
+    late: object
+    early: object
+
+
+class Module(equinox.Module):
+    late: object
+    early: object
+
+
+jax.tree_util.register_dataclass(Fields, ["late", "early"], [])
+
+
+class Mixed:
+    """A name beside a position."""
+
+    def __init__(self, *children):
+        self.children = children
+
+
+jax.tree_util.register_pytree_with_keys(
+    Mixed,
+    lambda tree: (
+        tuple(
+            zip(
+                (jax.tree_util.GetAttrKey("named"), jax.tree_util.SequenceKey(0)),
+                tree.children,
+                strict=True,
+            )
+        ),
+        None,
+    ),
+    lambda _, children: Mixed(*children),
+)
+
+
+@pytest.mark.parametrize("container", [Pair, Fields, Module, Mixed])
+def test_rows_are_in_the_order_of_the_file(container):
+    children = {"z": np.ones(2), "y": np.ones(3)}, [np.ones(4)] * 11
+    tree = container(*children)
+    measured = swsjax.report(swsjax.dumps(tree))
+    first, second = ("named", "0") if container is Mixed else ("late", "early")
+    names = [f"{first}/y", f"{first}/z", *(f"{second}/{i}" for i in range(11))]
+    assert [layer.name for layer in measured.layers] == names
+    assert [layer.size for layer in measured.layers] == [3, 2, *[4] * 11]
+    coded = [layer.coded_bits for layer in measured.layers]
+    assert coded == leaf_bits(jax.tree.leaves(tree))
+
+
+def test_a_single_array_has_a_row():
+    (layer,) = swsjax.report(swsjax.dumps(np.ones(3))).layers
+    assert layer.name == "(the tree itself)"
+
+
+def test_the_limit_on_decoded_bytes(tmp_path):
+    path = tmp_path / "net.sws"
+    swsjax.save(path, {"w": np.zeros(10)})
+    assert swsjax.report(path, max_bytes=80).parameters == 10
+    with pytest.raises(FormatError, match=f"^{re.escape(str(path))}: leaf .* 80 bytes, over the"):
+        swsjax.report(path, max_bytes=79)
 
 
 def test_foreign_bytes_are_refused():

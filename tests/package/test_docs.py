@@ -14,7 +14,7 @@ from pkgutil import walk_packages
 import pytest
 
 import swsjax
-from swsjax.cli import commands, main
+from swsjax.cli import commands, files, main
 
 ROOT = Path(__file__).parents[2]
 PAGES = [
@@ -132,9 +132,9 @@ def test_a_setting_in_the_text_exists(field):
 @pytest.mark.parametrize("line", found(r"^(?:.*bin/)?swsjax (.*)$", flags=re.MULTILINE))
 def test_a_command_line_is_accepted(line, monkeypatch):
     ran = []
-    for name in commands.__all__:
-        if name.startswith("run_"):
-            monkeypatch.setattr(commands, name, ran.append)
+    for module in (commands, files):
+        for name in module.__all__:
+            monkeypatch.setattr(module, name, ran.append)
     assert main(shlex.split(line, comments=True)) == 0
     assert len(ran) == 1
 

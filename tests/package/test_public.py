@@ -95,8 +95,12 @@ def raised(node):
 
 
 def imported(tree):
-    """The modules of this package that a module imports from at the top, with the names."""
-    for node in tree.body:
+    """The modules of this package that a module imports from at the top, with the names.
+
+    The root only says to type checkers what it imports when it is used.
+    """
+    checked = [child for node in tree.body if isinstance(node, ast.If) for child in node.body]
+    for node in tree.body + checked:
         if isinstance(node, ast.ImportFrom) and node.module.startswith("swsjax"):
             yield node.module, {alias.name for alias in node.names}
 

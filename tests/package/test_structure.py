@@ -1,6 +1,7 @@
 """The limits that keep the package readable: rooms, modules, functions, parameters, imports."""
 
 import ast
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -74,10 +75,66 @@ def test_no_module_is_hidden_by_a_name_of_its_room():
         assert not names & set(ast.literal_eval(public.value))
 
 
-def test_importing_the_package_loads_neither_figures_nor_the_page_nor_optuna():
-    code = "import sys, swsjax; print(*sys.modules)"
+def loaded_by(code):
+    """The modules that a new process has loaded after some code, without their submodules."""
+    code = f"import sys\n{code}\nprint('loaded', *sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    loaded = set(done.stdout.split())
-    heavy = {"matplotlib", "optuna", "sklearn", "safetensors", "pooch"}
+    return set(done.stdout.splitlines()[-1].split())
+
+
+USE_EVERYTHING = "import swsjax\nfor name in swsjax.__all__: getattr(swsjax, name)"
+USE_FILES = "import swsjax; swsjax.load, swsjax.save, swsjax.report, swsjax.from_safetensors"
+HEAVY = {"matplotlib", "optuna", "sklearn", "safetensors", "pooch"}
+# What an answer of the command line costs: nothing that computes.
+ANSWERS = ["--version", "--help", "compress --help", "inspect", "compress lenet-7", "--unknown"]
+
+
+def test_the_package_loads_neither_figures_nor_the_page_nor_what_extras_bring():
+    loaded = loaded_by(USE_EVERYTHING)
+    assert "swsjax.sws.study" in loaded
     own = {"swsjax.measure.plot", "swsjax.measure.page", "swsjax.sws.plot"}
-    assert not (heavy | own) & loaded
+    assert not (HEAVY | own) & loaded
+
+
+def test_files_need_neither_training_nor_checkpoints():
+    loaded = loaded_by(USE_FILES)
+    assert {"swsjax.file.files", "swsjax.measure.reports"} <= loaded
+    assert not (HEAVY | {"orbax", "swsjax.training", "swsjax.sws"}) & loaded
+
+
+def test_importing_the_package_loads_nothing_else():
+    loaded = loaded_by("import swsjax; swsjax.__version__, dir(swsjax)")
+    assert {module for module in loaded if module.startswith("swsjax.")} == set()
+    assert not (HEAVY | {"jax", "flax", "numpy", "orbax", "rich"}) & loaded
+
+
+@pytest.mark.parametrize("arguments", ANSWERS)
+def test_an_answer_of_the_command_line_loads_nothing_that_computes(arguments):
+    code = f"""
+from swsjax.cli import main
+try: main({arguments.split()})
+except SystemExit: pass
+"""
+    loaded = loaded_by(code)
+    own = {module for module in loaded if module.startswith("swsjax.")}
+    modules = ("cli", "cli.messages", "cli.options", "cli.parser", "errors")
+    assert own == {f"swsjax.{module}" for module in modules}
+    assert not (HEAVY | {"jax", "flax", "numpy", "scipy", "orbax", "rich"}) & loaded
+    # 64 without the package; counted, as seconds depend on the machine.
+    assert len(loaded) < 250
+
+
+def test_every_name_at_the_root_is_that_of_its_room():
+    tree = ast.parse((PACKAGE / "__init__.py").read_text())
+    (checked,) = (node for node in tree.body if isinstance(node, ast.If))
+    found = {
+        alias.name: getattr(importlib.import_module(node.module), alias.name)
+        for node in checked.body
+        for alias in node.names
+    }
+    assert {name: getattr(swsjax, name) for name in swsjax.__all__} == found
+
+
+def test_an_unknown_name_at_the_root():
+    with pytest.raises(AttributeError, match=r"^module 'swsjax' has no attribute 'comprss'$"):
+        swsjax.comprss  # noqa: B018

@@ -14,7 +14,8 @@ from swsjax.file.files import dumps
 from swsjax.sws import storage
 from swsjax.sws.compression import Result
 from swsjax.sws.config import LEARNED
-from swsjax.sws.study import Front, Study, search
+from swsjax.sws.front import Front
+from swsjax.sws.study import Study, search
 from swsjax.training import Epoch, select
 
 WEIGHTS = np.float32(np.random.default_rng(0).normal(size=(30, 20)))

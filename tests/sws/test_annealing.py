@@ -11,7 +11,9 @@ from linear_net import DATA, PARAMS, assert_bit_equal, distance, loss_fn
 
 from swsjax.errors import ConfigError
 from swsjax.sws import Annealing, Config, compress
+from swsjax.sws.plans import three_stages
 from swsjax.sws.rates import continued
+from swsjax.sws.step import hard
 
 SHORT = Config(
     components=4,
@@ -47,6 +49,21 @@ def test_a_net_near_its_levels_is_quantised_to_them():
     result = compress(PARAMS, loss_fn, DATA, replace(SHORT, soft_epochs=10, hard_epochs=10))
     assert distance(result.params) < 0.05
     assert len(np.unique(result.params["w"])) == 3
+
+
+def test_the_hard_stage_begins_where_the_soft_one_ended():
+    """Its loss does not jump: the net is handed over in the first half of the stage."""
+    config = replace(SHORT, soft_epochs=1, hard_epochs=10)
+    (before, first, *_, last) = compress(PARAMS, loss_fn, DATA, config).history
+
+    def at_once(*arguments):
+        soft_stage, hard_stage, _ = three_stages(*arguments)
+        return [soft_stage, hard_stage._replace(forward=hard)]
+
+    jumped = compress(PARAMS, loss_fn, DATA, config, stages=at_once).history
+    assert jumped[0].loss == before.loss
+    assert first.loss < before.loss < jumped[1].loss
+    assert last.loss < jumped[-1].loss / 10
 
 
 def test_no_components_are_merged():

@@ -204,7 +204,7 @@ RANGE = (
         (2.0, 1.0, {}, RANGE.format(2.0, 1.0)),
         (float("nan"), 1.0, {}, RANGE.format("nan", 1.0)),
         (0.0, float("inf"), {}, RANGE.format(0.0, "inf")),
-        (0.0, 1.0, {"components": 0}, "components must be at least 1, got 0"),
+        (0.0, 1.0, {"components": 0}, "components must be an integer of at least 1, got 0"),
         (0.0, 1.0, {"pi_zero": 0.0}, "pi_zero must lie strictly between 0 and 1, got 0.0"),
         (0.0, 1.0, {"pi_zero": 1.0}, "pi_zero must lie strictly between 0 and 1, got 1.0"),
         (0.0, 1.0, {"std": 0.0}, "std must be positive and finite, got 0.0"),

@@ -2,10 +2,12 @@
 
 from typing import NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
@@ -108,3 +110,20 @@ def test_each_group_is_quantised_with_its_own_mixture(mixture_of):
     assert codebook(quantised.groups["one"]).tolist() == [0, 1]
     assert codebook(quantised.groups["two"]).tolist() == [0, 2]
     np.testing.assert_array_equal(quantised.free[0], free[0])
+
+
+def test_figures_of_a_net_with_functions_in_it():
+    net = eqx.nn.MLP(3, 2, 4, 1, activation=jax.nn.gelu, key=jax.random.key(0))
+    net = jax.tree.map(lambda leaf: jnp.round(leaf) if eqx.is_array(leaf) else leaf, net)
+    arrays = jax.tree.leaves(eqx.filter(net, eqx.is_array))
+    assert non_zeros(net) == sum(np.count_nonzero(array) for array in arrays)
+    np.testing.assert_array_equal(
+        codebook(net), np.unique(np.concatenate(list(map(np.ravel, arrays))))
+    )
+
+
+def test_figures_of_an_nnx_module_are_those_of_its_parameters():
+    net = nnx.BatchNorm(3, rngs=nnx.Rngs(0))
+    net.mean[...] = jnp.full(3, 7.0)
+    assert codebook(net).tolist() == [0, 1]
+    assert non_zeros(net) == 3

@@ -13,7 +13,7 @@ from scipy import stats
 from swsjax.sws import exact
 from swsjax.sws.prior import Beta, Gamma, GaussianMixture, HyperPriors, hyper_log_prob
 from swsjax.sws.rates import LearningRates
-from swsjax.sws.step import hard, init, make_step, soft
+from swsjax.sws.step import hand_over, hard, init, make_step, soft
 from swsjax.training import take_apart
 
 RNG = np.random.default_rng(0)
@@ -151,9 +151,34 @@ def test_exact_step_agrees_with_the_tabulated_one(forward, mixture):
 
 def test_forward_passes(mixture):
     weights = params()
-    assert soft(weights, None) is weights
+    assert soft(weights, None, 0) is weights
     means = assigned(mixture, weights)
-    assert hard(weights, lambda: means) is means
+    assert hard(weights, lambda: means, 0) is means
+
+
+def test_a_hand_over_begins_soft_and_ends_hard_to_the_last_bit(mixture):
+    ends = {soft: 0, hard: 8}
+    for forward, number in ends.items():
+        given = start(mixture)._replace(step=jnp.int32(number))
+        ours = step_of(forward=hand_over(8))(given, BATCH)
+        expected = step_of(forward=forward)(given, BATCH)
+        assert_close(ours[1], expected[1], rtol=0)
+        assert_close(recorded(ours[0])[0], recorded(expected[0])[0], rtol=1e-6)
+
+
+def test_gradients_on_the_way_of_a_hand_over(mixture):
+    """The loss's gradient half-way goes to the weights whole, and to the means by half."""
+    given = start(mixture)._replace(step=jnp.int32(4))
+    state, info = step_of(forward=hand_over(8), tau=0.0)(given, BATCH)
+    means = assigned(mixture, params())
+    half = jax.tree.map(lambda x, y: (x + y) / 2, params(), means)
+    gradient = jax.grad(loss_fn)(half, BATCH)
+    by_params, by_mixtures = recorded(state)
+    np.testing.assert_allclose(info.loss, loss_fn(half, BATCH), rtol=1e-6)
+    assert_close(by_params, gradient, rtol=1e-5)
+    values, gradient = ravel_pytree(means)[0], ravel_pytree(gradient)[0]
+    sums = [gradient[values == mean].sum() / 2 for mean in mixture.means]
+    np.testing.assert_allclose(by_mixtures["weights"].means, sums, rtol=1e-4)
 
 
 @pytest.mark.parametrize("forward", [soft, hard])
@@ -223,6 +248,59 @@ def test_without_tau_only_the_loss_has_gradients_but_the_prior_is_reported(forwa
     assert_close(by_params, jax.grad(loss_fn)(at, BATCH), rtol=1e-5)
     assert not by_mixtures["weights"].log_precisions.any()
     assert by_mixtures["weights"].means.any() == (forward is hard)
+
+
+OPTIMIZERS = {
+    "a state that holds the weights": optax.contrib.prodigy(0.5, estim_lr0=0.1),
+    "a state that holds averages of the weights": optax.contrib.schedule_free_adamw(0.05),
+    "a schedule that depends on the value": optax.chain(
+        optax.sgd(0.1), optax.contrib.reduce_on_plateau(patience=1, rtol=0.5)
+    ),
+    "a step that depends on the value": optax.polyak_sgd(),
+    "a line search": optax.chain(optax.sgd(0.5), optax.scale_by_backtracking_linesearch(8)),
+    "a line search with memory": optax.lbfgs(memory_size=3),
+}
+
+
+@pytest.mark.parametrize("rules", [[], [("b", None)]], ids=["compressed", "one free"])
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_any_optimizer_of_the_weights(name, rules, mixture):
+    """It moves them as it does alone, under the same objective with the mixture held."""
+    optimizer = LearningRates(weights=OPTIMIZERS[name], means=0, precisions=0, mixing=0)
+    optimizer = optimizer.optimizer(1, 4)
+    net = take_apart(params(), rules=rules)
+    state = init(net, {"weights": mixture}, optimizer, jax.random.key(0))
+    step = step_of(optimizer, net=net, nodes=None)
+
+    def objective(weights):
+        loss, _ = net.loss(loss_fn)(weights, net.carried, BATCH)
+        log_prior = exact.sum_log_prob(mixture, weights.groups["weights"])
+        return loss - TAU * (log_prior + hyper_log_prob(mixture, HYPER))
+
+    alone = optax.with_extra_args_support(OPTIMIZERS[name])
+    weights = net.weights
+    states = [alone.init(part) if jax.tree.leaves(part) else None for part in weights]
+    for _ in range(4):
+        state, _ = step(state, BATCH)
+        value, gradient = jax.value_and_grad(objective)(weights)
+        parts = []
+        # Weights that are compressed, and free ones: each has an optimiser of its own.
+        for number, (part, field) in enumerate(zip(weights, weights._fields, strict=True)):
+            if not jax.tree.leaves(part):
+                parts.append(part)
+                continue
+            by_part = getattr(gradient, field)
+
+            def of_part(part, field=field, weights=weights):
+                return objective(weights._replace(**{field: part}))
+
+            updates, states[number] = alone.update(
+                by_part, states[number], part, value=value, grad=by_part, value_fn=of_part
+            )
+            parts.append(optax.apply_updates(part, updates))
+        weights = type(weights)(*parts)
+    assert_close(state.params.weights, weights, rtol=1e-3, atol=1e-4)
+    assert not np.allclose(ravel_pytree(weights)[0], ravel_pytree(net.weights)[0], atol=1e-5)
 
 
 def loss_with_free(params, batch):

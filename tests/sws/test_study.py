@@ -16,7 +16,7 @@ import swsjax
 from swsjax import Config
 from swsjax.errors import CheckpointError, ConfigError, RetrainingError
 from swsjax.sws.config import LEARNED
-from swsjax.sws.study import MARGIN, is_hopeless
+from swsjax.sws.study import MARGIN, Study, check_study, is_hopeless
 
 optuna = pytest.importorskip("optuna")
 
@@ -261,7 +261,10 @@ def test_search_with_compress(tmp_path):
         ({"trials": 0}, "trials must be an integer of at least 1, got 0"),
         ({"max_error": 0}, "max_error must be a number greater than 0, got 0"),
         ({"max_error": "5 %"}, "max_error must be a number greater than 0, got '5 %'"),
-        ({"seed": -1}, "the seed of a study must be at least 0, got -1"),
+        ({"trials": True}, "trials must be an integer of at least 1, got True"),
+        ({"callback": 0}, "callback must be a function, got a int"),
+        ({"seed": -1}, "the seed of a study must be an integer of at least 0, got -1"),
+        ({"seed": 0.5}, "the seed of a study must be an integer of at least 0, got 0.5"),
         (
             {"base": replace(BASE, tau=None)},
             "space_around samples tau around that of the base, which must be a number, got None",
@@ -300,9 +303,83 @@ def test_missing_database():
     assert "secret" not in message
 
 
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("mysql://me:secret@host/name", "needs a driver: No module named 'MySQLdb'"),
+        ("none://me:secret@host/name", "cannot be used: Can't load plugin: "),
+        ("postgresql+psycopg://me:secret@host:port/name", "cannot be used: invalid literal for "),
+    ],
+)
+def test_a_database_that_cannot_be_used(url, reason):
+    for use in (lambda: find(url, 1), lambda: check_study(Study(url), BASE)):
+        with pytest.raises(ConfigError) as raised:
+            use()
+        message = str(raised.value)
+        assert message.startswith(f"the database {url.replace('secret', '***')} {reason}")
+        assert "secret" not in message
+
+
+@pytest.mark.parametrize(
+    "content", [b"To do", b"notes\nand more\n", b'{"a": 1}\n', b"[]\n3\n", b"\xff\xfe\n", b"null\n"]
+)
+def test_a_file_that_is_not_of_a_search(content, tmp_path):
+    path = tmp_path / "notes.txt"
+    path.write_bytes(content)
+    for use in (lambda: find(path, 1), lambda: check_study(Study(path), BASE)):
+        with pytest.raises(ConfigError) as raised:
+            use()
+        assert str(raised.value) == (
+            f"{path} is not the file of a search; choose a different storage"
+        )
+    assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (
+            lambda trial: trial.suggest_float("merge", 0.1, 1.0),
+            lambda trial: trial.suggest_int("merge", 1, 2),
+        ),
+        (
+            lambda trial: trial.suggest_categorical("merge", [0.1, 0.2]),
+            lambda trial: trial.suggest_categorical("merge", [0.1, 0.2, 0.3]),
+        ),
+    ],
+)
+def test_a_space_that_has_changed_since_the_study_began(before, after, tmp_path):
+    storage = tmp_path / "search.journal"
+    find(storage, 2, space=lambda trial, base: replace(base, merge_threshold=before(trial)))
+    with pytest.raises(CheckpointError) as raised:
+        find(storage, 3, space=lambda trial, base: replace(base, merge_threshold=after(trial)))
+    message = str(raised.value)
+    assert message.startswith("the study 'swsjax' sampled from another space: ")
+    assert message.endswith(". Choose a different name or storage")
+
+
+def test_settings_that_a_space_makes_are_checked_as_such(tmp_path):
+    def space(trial, base):
+        return replace(base, keep=0.5 if trial.study.study_name != "swsjax" else 2.0)
+
+    with pytest.raises(ConfigError, match=r"^keep must be over 0 and at most 1, got 2\.0$"):
+        find(tmp_path / "search.journal", 2, space=space)
+
+
+def test_integers_of_numpy(tmp_path):
+    base = replace(BASE, seed=np.int32(3))
+    front = find(tmp_path / "numpy", np.int64(2), base=base, seed=np.int64(1))
+    plain = find(tmp_path / "plain", 2, base=replace(BASE, seed=3), seed=1)
+    assert front.to_dict() == plain.to_dict()
+
+
 def test_study_that_started_from_other_settings(storage):
+    check_study(Study(storage), BASE)
+    with pytest.raises(CheckpointError) as checked:
+        check_study(Study(storage), replace(BASE, keep=0.5))
     with pytest.raises(CheckpointError) as raised:
         find(storage, 1, base=replace(BASE, keep=0.5))
+    assert str(checked.value) == str(raised.value)
     assert str(raised.value) == (
         "the study 'swsjax' in this storage started from other settings; choose a different name "
         "or storage"
@@ -311,6 +388,8 @@ def test_study_that_started_from_other_settings(storage):
 
 def test_missing_optuna_names_the_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "optuna", None)
-    with pytest.raises(ImportError) as raised:
-        find(tmp_path / "search.journal", 1)
-    assert str(raised.value) == "search needs optuna: pip install 'swsjax[search]'"
+    storage = tmp_path / "search.journal"
+    for use in (lambda: find(storage, 1), lambda: check_study(Study(storage), BASE)):
+        with pytest.raises(ImportError) as raised:
+            use()
+        assert str(raised.value) == "search needs optuna: pip install 'swsjax[search]'"

@@ -74,7 +74,7 @@ def test_without_padding_images_are_only_flipped():
 @pytest.mark.parametrize(
     ("batch", "pad", "message"),
     [
-        ({"inputs": jnp.ones((2, 8, 8))}, -1, "pad must not be negative, got -1"),
+        ({"inputs": jnp.ones((2, 8, 8))}, -1, "pad must be an integer of at least 0, got -1"),
         (
             {"x": jnp.ones((2, 8, 8))},
             4,

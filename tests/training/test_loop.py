@@ -48,6 +48,9 @@ OPTIMIZERS = {
     ),
     "two steps as one": optax.MultiSteps(optax.adam(0.1), 2).gradient_transformation(),
     "a state that holds the weights themselves": optax.contrib.prodigy(0.5),
+    "a state that holds their averages": optax.contrib.schedule_free_sgd(0.2),
+    "a rate that depends on the way from the first weights": optax.contrib.dog(0.5),
+    "a step that depends on the loss": optax.polyak_sgd(),
     "a schedule that depends on the loss": optax.chain(
         optax.sgd(0.1), optax.contrib.reduce_on_plateau(patience=2, rtol=0.5)
     ),

@@ -1,11 +1,15 @@
 """Losses against NumPy and SciPy."""
 
+import gc
 import re
+import weakref
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from scipy import special
 
 from swsjax.errors import ConfigError
@@ -14,6 +18,7 @@ from swsjax.training.losses import (
     distillation,
     error_rate,
     logits_of,
+    misclassified,
     output_matching,
     with_aux,
     with_teacher,
@@ -171,3 +176,124 @@ def test_a_loss_of_a_net_that_carries_state(make):
     for x, y in zip(ours, value_and_gradient(make(apply)), strict=True):
         np.testing.assert_array_equal(x, y)
     assert with_state(PARAMS, BATCH)[1] == 10
+
+
+def test_an_equinox_module_is_evaluated_as_it_is():
+    net = eqx.nn.MLP(5, 4, 6, 1, activation=jax.nn.gelu, key=jax.random.key(0))
+
+    def of_net(net, inputs):
+        return jax.vmap(net)(inputs)
+
+    expected = of_net(net, jnp.float32(INPUTS))
+    ours = logits_of(of_net, net, np.float32(INPUTS), batch_size=3)
+    np.testing.assert_allclose(ours, expected, rtol=1e-5, atol=1e-6)
+    wrong = np.argmax(expected, axis=-1) != LABELS
+    np.testing.assert_array_equal(misclassified(of_net, net, INPUTS, LABELS), wrong)
+    assert error_rate(of_net, net, INPUTS, LABELS) == pytest.approx(wrong.mean())
+    data = with_teacher({"inputs": INPUTS}, of_net, net)
+    np.testing.assert_allclose(data["teacher"], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_functions_and_numbers_in_a_tree_are_constants():
+    tree = {"act": jnp.tanh, "axis": -1, "name": "a net", "w": jnp.float32(PARAMS)}
+
+    def of_tree(tree, inputs):
+        assert type(tree["axis"]) is int
+        assert tree["name"] == "a net"
+        return jax.nn.softmax(tree["act"](inputs @ tree["w"]), axis=tree["axis"])
+
+    ours = logits_of(of_tree, tree, INPUTS)
+    expected = special.softmax(np.tanh(INPUTS @ PARAMS), axis=-1)
+    np.testing.assert_allclose(ours, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("constants", [{}, {"act": jnp.tanh, "name": "a net"}])
+def test_a_function_is_traced_once_for_all_nets_of_a_form(constants):
+    """Its program, and what it refers to, are dropped with it."""
+    seen = []
+
+    def of_tree(tree, inputs):
+        seen.append(isinstance(tree["w"], jax.core.Tracer))
+        return tree.get("act", jnp.sin)(inputs @ tree["w"])
+
+    first, second = (
+        logits_of(of_tree, {"w": jnp.float32(scale * PARAMS)} | constants, INPUTS, batch_size=3)
+        for scale in (1, 2)
+    )
+    assert seen == [True] * 2  # a batch of three and one of one
+    assert not np.allclose(first, second)
+    known = weakref.ref(of_tree)
+    del of_tree
+    gc.collect()
+    assert known() is None
+
+
+def test_an_nnx_module_is_evaluated_as_it_is():
+    net = nnx.Linear(5, 4, rngs=nnx.Rngs(0))
+    ours = logits_of(lambda net, x: net(x), net, INPUTS)
+    expected = INPUTS @ net.kernel[...] + net.bias[...]
+    np.testing.assert_allclose(ours, expected, rtol=1e-5, atol=1e-6)
+
+
+PAIR = {"left": INPUTS[:, :2], "right": INPUTS[:, 2:]}
+
+
+def of_pair(params, inputs):
+    return apply(params, jnp.concatenate([inputs["left"], inputs["right"]], axis=1))
+
+
+@pytest.mark.parametrize("batch_size", [3, 100])
+def test_inputs_of_several_arrays(batch_size):
+    ours = logits_of(of_pair, PARAMS, PAIR, batch_size=batch_size)
+    np.testing.assert_allclose(ours, INPUTS @ PARAMS, rtol=1e-5, atol=1e-5)
+    assert error_rate(of_pair, PARAMS, PAIR, LABELS) == error_rate(apply, PARAMS, INPUTS, LABELS)
+    batch = BATCH | {"inputs": PAIR}
+    ours = value_and_gradient(distillation(of_pair), batch=batch)
+    for x, y in zip(ours, value_and_gradient(distillation(apply)), strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-12)
+
+
+def test_inputs_that_disagree():
+    message = (
+        "inputs must be a pytree of arrays with the same number of examples along the first axis, "
+        "got first axes {'left': (7,), 'right': (6,)}"
+    )
+    with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
+        logits_of(of_pair, PARAMS, {"left": INPUTS, "right": INPUTS[1:]})
+
+
+HEADS = {
+    "a dictionary": (lambda x, y: {"class": x, "size": y}, "dict of class, size", "class"),
+    "a tuple": (lambda x, y: (x, y), "tuple of 0, 1", 0),
+}
+
+
+@pytest.mark.parametrize("heads", HEADS)
+def test_nets_of_several_heads(heads):
+    make, found, first = HEADS[heads]
+
+    def of_heads(params, inputs):
+        return make(apply(params, inputs), inputs.sum(axis=1))
+
+    outputs = logits_of(of_heads, PARAMS, INPUTS, batch_size=3)
+    expected = make(INPUTS @ PARAMS, INPUTS.sum(axis=1))
+    assert jax.tree.structure(outputs) == jax.tree.structure(expected)
+    for x, y in zip(jax.tree.leaves(outputs), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-5)
+    data = with_teacher({"inputs": INPUTS}, of_heads, PARAMS)
+    assert jax.tree.structure(data["teacher"]) == jax.tree.structure(expected)
+
+    message = (
+        f"apply must return one array, got a {found}; pass a function that returns one of them"
+    )
+    for use in (
+        lambda: error_rate(of_heads, PARAMS, INPUTS, LABELS),
+        lambda: cross_entropy(of_heads)(PARAMS, BATCH),
+        lambda: distillation(of_heads)(PARAMS, BATCH),
+        lambda: output_matching(of_heads, teacher_weight=1.0)(PARAMS, BATCH),
+    ):
+        with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
+            use()
+    # What it says to do.
+    one_head = error_rate(lambda *given: of_heads(*given)[first], PARAMS, INPUTS, LABELS)
+    assert one_head == error_rate(apply, PARAMS, INPUTS, LABELS)

@@ -5,8 +5,11 @@ import re
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from flax import nnx
+from hypothesis import given
+from hypothesis import strategies as st
 
 from swsjax.errors import ConfigError
 from swsjax.training.selection import FROZEN, select
@@ -47,6 +50,59 @@ def test_the_first_rule_that_matches_decides():
 
 def test_leaves_that_are_not_weights_are_frozen_whatever_a_rule_says():
     assert groups([("*", "all")])["steps"] is FROZEN
+
+
+@pytest.mark.parametrize(
+    ("leaf", "kind"),
+    [
+        (jnp.ones(2, jnp.complex64), "complex64"),
+        (jnp.ones(2, bool), "bool"),
+        (jax.random.key(0), "key<fry>"),
+        (0.5, "float"),
+        (len, "builtin_function_or_method"),
+    ],
+)
+def test_a_rule_for_a_leaf_that_cannot_be_trained(leaf, kind):
+    message = (
+        f"rule 'x' maps to 'group', but x of type {kind} cannot be trained; expected a floating "
+        "array of 16 bits or more, or FROZEN"
+    )
+    net = {"w": jnp.ones(3), "x": leaf}
+    with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
+        select(net, [("x", "group")])
+    assert groups([("x", FROZEN)], net) == groups([("*", "weights")], net)
+
+
+BRACKETS = {"layer[0]": jnp.ones(2), "layer[1]": jnp.ones(3), "layer0": jnp.ones(4)}
+
+
+def test_the_name_of_a_leaf_means_that_leaf():
+    assert groups([("layer[0]", None)], BRACKETS) == {
+        "layer0": "weights",
+        "layer[0]": None,
+        "layer[1]": "weights",
+    }
+
+
+@given(st.sets(st.text("ab*?[]!-", min_size=1, max_size=5), min_size=2, max_size=6), st.data())
+def test_any_name_is_a_rule_for_itself(names, data):
+    name = data.draw(st.sampled_from(sorted(names)))
+    found = groups([(name, None)], dict.fromkeys(names, np.ones(2)) | {"other": np.ones(3)})
+    assert [known for known, group in found.items() if group is None] == [name]
+
+
+def test_brackets_in_a_pattern_stand_for_one_of_several_characters():
+    assert groups([("layer[0-9]", None)], BRACKETS)["layer0"] is None
+    assert groups([("*[[]?]", None)], BRACKETS) == {
+        "layer0": "weights",
+        "layer[0]": None,
+        "layer[1]": None,
+    }
+    message = (
+        f"rule '*r[1]' matches no leaf; {NEAR}: layer[1], layer[0]?; in a pattern [[] stands for ["
+    )
+    with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
+        select(BRACKETS, [("*r[1]", None)])
 
 
 def test_names_of_leaves_in_modules():
@@ -98,6 +154,16 @@ NOTHING = (
         (
             [("conv/*", "")],
             "rule 'conv/*' maps to ''; expected the name of a group, None or FROZEN",
+        ),
+        (
+            [("steps", "counters")],
+            "rule 'steps' maps to 'counters', but steps of type int32 cannot be trained; expected "
+            "a floating array of 16 bits or more, or FROZEN",
+        ),
+        (
+            [("st*", None)],
+            "rule 'st*' maps to None, but steps of type int32 cannot be trained; expected a "
+            "floating array of 16 bits or more, or FROZEN",
         ),
         ([("*", None)], NOTHING),
         ([("*", FROZEN)], NOTHING),

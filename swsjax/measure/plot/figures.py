@@ -115,7 +115,8 @@ def _example(tree: Any) -> np.ndarray | None:
         matrix = np.asarray(leaf)
         matrix = matrix.reshape(matrix_shape(matrix.shape))
         if matrix.dtype.kind == "f" and min(matrix.shape) > 1:
-            piece = small_example(matrix)
+            with np.errstate(over="ignore"):
+                piece = small_example(matrix).astype(np.float32)  # in which it is drawn
             if 3 <= np.count_nonzero(piece) <= 8:
                 return piece
     return None

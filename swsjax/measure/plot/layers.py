@@ -18,6 +18,7 @@ MOST_LAYERS = 24
 """Layers that ``plot_layers`` draws by default."""
 
 _MOST_LEVELS = 500  # more could not be distinguished
+_LARGEST = 1e300  # the width of an axis with larger values may overflow
 
 
 def plot_layers(axes: "Sequence[Axes]", report: Report, *, most: int = MOST_LAYERS) -> None:
@@ -59,14 +60,17 @@ def plot_codebook(axes: "Axes", tree: Any) -> None:
 
     Args:
         axes: one axes; the scale of the numbers is logarithmic, values have no unit.
-        tree: pytree of arrays, as ``load`` returns it.
+        tree: pytree of arrays, as ``load`` returns it. Complex arrays, and values that are not
+            finite, have no place on the axis and are left out.
 
     >>> from matplotlib.figure import Figure
     >>> plot_codebook(Figure().subplots(), {"w": np.array([0.0, 0.0, 0.5])})
     """
-    leaves = [np.asarray(leaf, np.float64).ravel() for leaf in jax.tree.leaves(tree)]
-    values = np.concatenate([*leaves, np.zeros(0)])
-    levels, counts = np.unique(values[np.isfinite(values)], return_counts=True)
+    leaves = [np.asarray(leaf).ravel() for leaf in jax.tree.leaves(tree)]
+    real = [leaf.astype(np.float64) for leaf in leaves if not np.iscomplexobj(leaf)]
+    values = np.concatenate([*real, np.zeros(0)])
+    values = values[np.abs(values) < _LARGEST]
+    levels, counts = np.unique(values, return_counts=True)
     title = f"{levels.size:,} values of the weights"
     if levels.size > _MOST_LEVELS:
         counts, edges = np.histogram(values, _MOST_LEVELS)

@@ -103,7 +103,9 @@ def save_figures(
     return save_pictures(folder, pictures)
 
 
-def _mixture_pictures(before: Any, result: Result[Any], name: str, ending: str) -> Iterator[Picture]:
+def _mixture_pictures(
+    before: Any, result: Result[Any], name: str, ending: str
+) -> Iterator[Picture]:
     def draw_components(axes: "list[Axes]") -> None:
         plot_components(axes[:2], result.history, name=name)
         plot_moves(axes[2], before, result, name=name)

@@ -96,26 +96,26 @@ READING = [
         "an empty file",
         lambda: swsjax.load(write("net.sws")),
         FormatError,
-        "not an .sws file: it starts with b'', not b'sws'",
+        "net.sws is not an .sws file: it starts with b'', not b'sws'",
     ),
     Case(
         "a file cut off",
         lambda: swsjax.load(write("net.sws", swsjax.dumps(ROUND)[:5])),
         FormatError,
-        "file has 5 bytes, expected at least 9: it is cut off",
+        "net.sws: file has 5 bytes, expected at least 9: it is cut off",
     ),
     Case(
         "a file of a different format",
         lambda: swsjax.load(write("net.npz", b"PK\x03\x04")),
         FormatError,
-        "not an .sws file: it starts with b'PK\\x03\\x04', not b'sws'",
+        "net.npz is not an .sws file: it starts with b'PK\\x03\\x04', not b'sws'",
     ),
     Case(
         "a file larger than allowed",
         lambda: swsjax.load(saved(), max_bytes=40),
         FormatError,
-        "leaf ('w',) at byte 6 brings the arrays to 48 bytes, over the limit of 40; give a larger "
-        "max_bytes if you trust the file",
+        "net.sws: leaf ('w',) at byte 6 brings the arrays to 48 bytes, over the limit of 40; give "
+        "a larger max_bytes if you trust the file",
     ),
     Case(
         "a net of a different shape",

@@ -74,7 +74,7 @@ CASES = [
         "the name of a stage as forward",
         lambda: take_step(forward="soft"),
         ConfigError,
-        "forward must be soft or hard, the functions, got 'soft'",
+        "forward must be soft or hard, the functions, or what hand_over makes, got 'soft'",
     ),
     Case(
         "a loss of each example in a step",

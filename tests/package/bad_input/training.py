@@ -29,6 +29,14 @@ NOTHING = (
 )
 AXES = "data must be a pytree of arrays with the same number of examples along the first axis, got "
 LABELS = "labels must be integers of shape (50,), the class of each example, as logits are of shape"
+TIED = (
+    "{} and {} are one array, which training would make two; keep it under one name and use it "
+    "twice in the net, or pass copies if they are not tied"
+)
+MASKED = (
+    "{} is a masked array, whose mask would be lost; fill it, and if the mask is needed, pass it "
+    "as an array of its own"
+)
 RULES = "rules must be a list of pairs like ('*/bias', None), got "
 
 
@@ -91,10 +99,47 @@ NETS = [
         "rule ('batch_stats/*', swsjax.FROZEN)",
     ),
     Case(
+        "one array under two names",
+        lambda: compress({"embed": PARAMS["w"], "head": PARAMS["w"].T}),
+        ConfigError,
+        TIED.format("embed", "head"),
+    ),
+    Case(
+        "one array under two names in train",
+        lambda: train([PARAMS["w"], PARAMS["w"]]),
+        ConfigError,
+        TIED.format("0", "1"),
+    ),
+    Case(
+        "a masked array among the weights",
+        lambda: compress({"w": np.ma.masked_less(PARAMS["w"], 0)}),
+        ConfigError,
+        MASKED.format("w in params"),
+    ),
+    Case(
+        "weights of eight bits",
+        lambda: compress({"w": jnp.asarray(PARAMS["w"], jnp.float8_e4m3fn)}),
+        ConfigError,
+        NOTHING + "leaves of type float8_e4m3fn",
+    ),
+    Case(
         "text as aux",
         lambda: compress(aux={"mode": "train"}),
         ConfigError,
         "aux must hold arrays, got mode of type str",
+    ),
+    Case(
+        "text as aux in train",
+        lambda: train(aux={"mode": "train"}),
+        ConfigError,
+        "aux must hold arrays, got mode of type str",
+    ),
+    Case(
+        "an NNX module with statistics in train",
+        lambda: train(nnx.BatchNorm(3, rngs=nnx.Rngs(0))),
+        ConfigError,
+        "params hold mean, a BatchStat of Flax NNX, which would be trained; split the module by "
+        "nnx.split(module, nnx.Param, ...), and pass the other state as aux",
     ),
     Case(
         "an NNX module with aux",
@@ -129,6 +174,13 @@ SELECTION = [
         lambda: compress(rules=["w"]),
         ConfigError,
         RULES + "['w']",
+    ),
+    Case(
+        "a rule for integers",
+        lambda: compress(PARAMS | {"mask": np.arange(3)}, rules=[("mask", None)]),
+        ConfigError,
+        "rule 'mask' maps to None, but mask of type int64 cannot be trained; expected a floating "
+        "array of 16 bits or more, or FROZEN",
     ),
     Case(
         "FROZEN as text",
@@ -182,6 +234,12 @@ DATA_SETS = [
         lambda: compress(data=DATA | {"labels": DATA["labels"].astype(str)}),
         ConfigError,
         "data must hold numbers, got labels of type <U21",
+    ),
+    Case(
+        "a masked array as inputs",
+        lambda: compress(data=DATA | {"inputs": np.ma.masked_less(DATA["inputs"], 0)}),
+        ConfigError,
+        MASKED.format("inputs in data"),
     ),
     Case(
         "labels of a floating type",
@@ -272,6 +330,12 @@ LOSSES = [
         "teacher_weight must lie in [0, 1], got 50",
     ),
     Case(
+        "a net of two heads",
+        lambda: train(loss=swsjax.cross_entropy(lambda params, x: [apply(params, x), x])),
+        ConfigError,
+        "apply must return one array, got a list of 0, 1; pass a function that returns one of them",
+    ),
+    Case(
         "a loss without aux in train",
         lambda: train(loss=lambda params, aux, batch: LOSS(params, batch), aux=jnp.ones(2)),
         ConfigError,
@@ -309,6 +373,18 @@ TRAINING = [
         lambda: train(epochs=0),
         ConfigError,
         "epochs must be an integer of at least 1, got 0",
+    ),
+    Case(
+        "True epochs of training",
+        lambda: train(epochs=True),
+        ConfigError,
+        "epochs must be an integer of at least 1, got True",
+    ),
+    Case(
+        "half a seed",
+        lambda: train(seed=0.5),
+        ConfigError,
+        "seed must be an integer, got 0.5",
     ),
     Case(
         "no example in a batch",

@@ -21,6 +21,9 @@ __all__ = ["Stages", "three_stages"]
 Stages = Callable[[Config, LossWithAux, LossWithAux, Feed], list[Stage]]
 """From the settings, the loss, the loss of the pruning stage and the data to the stages."""
 
+# The share of the hard stage in which the net is handed over; after a longer one, less is left.
+_HAND_OVER = 0.1
+
 
 def three_stages(
     config: Config,
@@ -35,8 +38,8 @@ def three_stages(
 
     With ``config.annealing``, one width of all components falls over the soft stage, the units are
     measured again in each of its epochs, Adam's moments go on into the next stage, and the net is
-    handed over to the assigned means over the first half of the hard stage. Without, the precisions
-    are learned, and components are merged after each stage.
+    handed over to the assigned means over the first tenth of the hard stage. Without, the
+    precisions are learned, and components are merged after each stage.
 
     Args:
         config: settings.
@@ -105,7 +108,9 @@ def _annealed(stages: list[Stage], annealing: Annealing, steps: int) -> list[Sta
         soft_stage._replace(
             width=_width(annealing, soft_stage.epochs * steps), before_epoch=measured_again
         ),
-        hard_stage._replace(width=end, forward=hand_over(max(1, hard_stage.epochs * steps // 2))),
+        hard_stage._replace(
+            width=end, forward=hand_over(max(1, round(_HAND_OVER * hard_stage.epochs * steps)))
+        ),
         prune_stage._replace(width=end),
     ]
 

@@ -37,7 +37,7 @@ _CYCLE_WIDTH = 0.3
 _FAR_BYTES = 2.5
 _FAR_LOSS = 0.25
 # Of the loss that is allowed, beyond it: then the next gentler annealing would be too much, too.
-_MUCH = 2.0
+_MUCH = 1.0
 # Of the bytes that pruning aims at.
 _MARGIN = 0.98
 # A file shrinks by about this share of the weights that are pruned: the fewer there are, the more

@@ -129,7 +129,7 @@ def test_like_needs_no_values(read):
         "text",
         jax.nn.relu,
     ],
-    ids=repr,
+    ids=["keys", "longdouble", "dates", "strings", "objects", "a string", "a function"],
 )
 def test_a_like_of_a_type_that_no_file_has(leaf, read):
     with pytest.raises(ValueError, match=r"w is float32\[2, 3\] in the file, "):

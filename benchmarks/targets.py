@@ -75,9 +75,8 @@ def run(net: str, wanted: Wanted, seed: int) -> dict[str, Any]:
         augment=NETS[net].pretraining.augment(),
         resume=RUNS / f"{net}-targets-seed{seed}",
     )
-    runs = [compressed(max_loss=wanted.max_loss)]
-    if wanted.sizes:
-        runs.insert(0, compressed(target_bytes=wanted.sizes))
+    runs = {"sizes": compressed(target_bytes=wanted.sizes)} if wanted.sizes else {}
+    runs["loss"] = compressed(max_loss=wanted.max_loss)
     names = [*(f"{size:,} bytes" for size in wanted.sizes), f"{100 * wanted.max_loss:g} points"]
     splits = {"validation": task.dataset.validation, "test": task.dataset.test}
 
@@ -92,12 +91,12 @@ def run(net: str, wanted: Wanted, seed: int) -> dict[str, Any]:
             "text": outcome.text,
         }
 
-    outcomes = [outcome for result in runs for outcome in result.outcomes]
+    outcomes = [outcome for result in runs.values() for outcome in result.outcomes]
     found = {
         "seed": seed,
         "pretrained": {name: task.error(pretrained, split) for name, split in splits.items()},
         "targets": dict(zip(names, map(figures, outcomes), strict=True)),
-        "levels": dict(zip(["sizes", "loss"][-len(runs) :], map(levels, runs), strict=True)),
+        "levels": {name: levels(result) for name, result in runs.items()},
     }
     print(found, flush=True)
     return found

@@ -163,7 +163,8 @@ def compress(
     feed = feed_of(
         data, config.batch_size, least_steps=config.least_steps, mesh=mesh, augment=augment
     )
-    losses = tuple(checked(net.loss(loss)) for loss in (loss_fn, prune_loss_fn or loss_fn))
+    loss, prune_loss = _losses(net, loss_fn, prune_loss_fn)
+    losses = tuple(dict.fromkeys([loss, prune_loss]))
     if start is None:
         warn_before(config, net.weights.groups)
         mixtures = _first_mixtures(net, config)
@@ -171,8 +172,8 @@ def compress(
         net, mixtures = _started(net, start, rules, config), start.mixtures
     if not isinstance(data, Stream):
         batch = feed.batch_shapes()
-        for loss in losses[: 1 if prune_loss_fn is None else 2]:
-            jax.eval_shape(loss, net.weights, net.carried, batch)
+        for each in losses:
+            jax.eval_shape(each, net.weights, net.carried, batch)
 
     def evaluated(weights: Weights, carried: Any) -> np.ndarray:
         assert evaluate is not None
@@ -186,11 +187,19 @@ def compress(
         watched(callback, progress=progress) as callback,
         caches_cleared(compiled_loop, indexed_step, one_step),
     ):
-        job = Job(net, feed, losses[0], losses[1], stages, measured, callback, identity, made)
+        job = Job(net, feed, loss, prune_loss, stages, measured, callback, identity, made)
         if config.tau is None:
             return _walked(job, config, wanted, None if resume is None else path_of(resume, FOLDER))
         state, history = job.run(config, started(net, mixtures), resume)
         return _result(job, state, history, job.quantised(state, config))
+
+
+def _losses(
+    net: Net, loss_fn: Loss | LossWithAux, prune_loss_fn: Loss | LossWithAux | None
+) -> tuple[LossWithAux, LossWithAux]:
+    """Those of the soft and hard, and of the pruning stage; one function if they are the same."""
+    loss = checked(net.loss(loss_fn))
+    return loss, loss if prune_loss_fn is None else checked(net.loss(prune_loss_fn))
 
 
 class _Wanted(NamedTuple):

@@ -144,7 +144,7 @@ def shared_identity(
         mixtures: that the first run starts with, if they are given.
         rules: which leaves are compressed.
         feed: the data.
-        losses: of the stages.
+        losses: of the stages, each once.
 
     >>> from swsjax.training import take_apart
     >>> from swsjax.training.loop import feed_of
@@ -160,5 +160,5 @@ def shared_identity(
         settings=rules,
         weights=(net.weights, net.carried, mixtures),
         data=feed.content,
-        losses=[value for loss in dict.fromkeys(losses) for value in on_first_batch(loss)],
+        losses=[value for loss in losses for value in on_first_batch(loss)],
     )

@@ -4,6 +4,7 @@ from swsjax.sws.compression import compress
 from swsjax.sws.config import LEARNED, Annealing, Config
 from swsjax.sws.front import Front, Point
 from swsjax.sws.merging import kl_divergence, merge
+from swsjax.sws.moves import Move
 from swsjax.sws.plans import three_stages
 from swsjax.sws.prior import (
     Beta,
@@ -26,7 +27,7 @@ from swsjax.sws.result import Result
 from swsjax.sws.stages import Stage
 from swsjax.sws.step import Info, Joint, hard, init, make_step, soft
 from swsjax.sws.study import Study, search, space_around
-from swsjax.sws.targets import Level, Move
+from swsjax.sws.targets import Level
 from swsjax.sws.walk import Outcome
 
 __all__ = [

@@ -4,10 +4,9 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from math import inf
-from numbers import Integral
 from os import PathLike
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -21,11 +20,12 @@ from swsjax.sws.advice import checked, warn_before
 from swsjax.sws.config import Config
 from swsjax.sws.grid import range_of
 from swsjax.sws.job import Job, Quantised, shared_identity
+from swsjax.sws.moves import Move, settings_of, usual_epochs, within_budget
 from swsjax.sws.plans import Stages, three_stages
 from swsjax.sws.prior import GaussianMixture, init_mixture
 from swsjax.sws.result import Result
 from swsjax.sws.stages import made_once, started
-from swsjax.sws.targets import ANY_SIZE, Move, Targets, chosen, settings_of
+from swsjax.sws.targets import ANY_SIZE, Targets, chosen
 from swsjax.sws.units import Carried, in_units
 from swsjax.sws.walk import (
     SHARE,
@@ -37,6 +37,7 @@ from swsjax.sws.walk import (
     stored_bytes,
     walk,
 )
+from swsjax.sws.wanted import Wanted, wanted_of
 from swsjax.training.augment import Augment
 from swsjax.training.epochs import TrainState, caches_cleared, compiled_loop, indexed_step
 from swsjax.training.history import Epoch, losses_of
@@ -47,7 +48,7 @@ from swsjax.training.progress import watched
 from swsjax.training.resume import FOLDER
 from swsjax.training.selection import Rules, Selection
 from swsjax.training.stream import Stream, one_step
-from swsjax.trees import form_of, is_integer, is_number
+from swsjax.trees import form_of, is_number
 
 __all__ = ["compress"]
 
@@ -63,6 +64,7 @@ def compress(
     *,
     max_loss: float | None = None,
     target_bytes: int | Sequence[int] | None = None,
+    budget: int | None = None,
     aux: Any = None,
     rules: Rules = (),
     augment: Augment | None = None,
@@ -92,6 +94,9 @@ def compress(
             By default, half a percent of what training gained, see ``sws.walk.allowed``.
         target_bytes: size of the file, statistics included, or several. The run ends at the best
             net within each, and within ``max_loss`` if that is given.
+        budget: steps that the run may take in all: every stage becomes longer or shorter. By
+            default, stages are as in ``config``, and a run towards a target usually takes about
+            150 epochs; three times the steps of the training that the net had are enough.
         aux: what the loss carries from step to step and is not trained, such as batch statistics
             and random keys; a pytree of arrays.
         rules: which leaves are compressed, and in which group; ``select(params, rules)`` shows
@@ -157,8 +162,7 @@ def compress(
         prune_loss_fn=prune_loss_fn, stages=stages, evaluate=evaluate, callback=callback
     )
     _check_tau(config)
-    wanted = _Wanted(max_loss, _sizes(target_bytes))
-    _check_wanted(wanted, config, start)
+    wanted = wanted_of(max_loss, target_bytes, budget, config)
     net = _taken_apart(params, aux, rules, config)
     feed = feed_of(
         data, config.batch_size, least_steps=config.least_steps, mesh=mesh, augment=augment
@@ -202,14 +206,7 @@ def _losses(
     return loss, loss if prune_loss_fn is None else checked(net.loss(prune_loss_fn))
 
 
-class _Wanted(NamedTuple):
-    """The targets as they are given."""
-
-    max_loss: float | None
-    sizes: tuple[int, ...]
-
-
-def _walked(job: Job, config: Config, wanted: _Wanted, folder: Path | None) -> Result[Any]:
+def _walked(job: Job, config: Config, wanted: Wanted, folder: Path | None) -> Result[Any]:
     """Make level after level, and the result from those that the targets end at."""
     most: float | None = wanted.max_loss
     if wanted.sizes and most is None:
@@ -220,6 +217,11 @@ def _walked(job: Job, config: Config, wanted: _Wanted, folder: Path | None) -> R
     known = job.evaluate is not None or wanted.max_loss is not None or wanted.sizes
     loss = before.mean().item()
     targets = Targets(loss, loss + most, wanted.sizes if known else (ANY_SIZE,))
+    most_epochs = inf
+    if wanted.budget is not None:
+        most_epochs = wanted.budget / job.feed.steps
+        config = within_budget(config, most_epochs)
+    usual = usual_epochs(config)
 
     def run(
         number: int, move: Move, start: TrainState | None, done: int
@@ -230,20 +232,22 @@ def _walked(job: Job, config: Config, wanted: _Wanted, folder: Path | None) -> R
         of_level = None if folder is None else folder / f"level-{number}-{move.name}"
         with warnings.catch_warnings():  # of settings; the loss of the level tells
             warnings.simplefilter("ignore", SwsjaxWarning)
-            return job.run(settings, start, of_level, done)
+            return job.run(settings, start, of_level, done, usual)
 
     def measure(state: TrainState) -> tuple[float, int, float]:
         net = job.quantised(state, config)
         loss, noise = compared(job.losses(net.weights, net.statistics), before)
         return loss, stored_bytes(*job.net.rebuild(net.weights, net.statistics)), noise
 
-    found = walk(run, measure, targets, config, weights=_size(job.net))
+    found = walk(run, measure, targets, config, weights=_size(job.net), most_epochs=most_epochs)
     outcomes = []
     for number, size in zip(chosen(found.levels, targets), wanted.sizes or (None,), strict=True):
         level, state = found.levels[number], found.states[number]
         assert state is not None
         net = job.quantised(state, config)
         reached, text = outcome_text(found.levels, number, targets, size)
+        if found.cut:
+            text += f"; the budget of {wanted.budget:,} steps ended the run"
         if not reached:
             warnings.warn(text, SwsjaxWarning, stacklevel=3)
         rebuilt = job.net.rebuild(net.weights, net.statistics)
@@ -264,42 +268,14 @@ def _size(net: Net) -> int:
     return sum(leaf.size for leaves in net.weights.groups.values() for leaf in leaves)
 
 
-def _sizes(target_bytes: Any) -> tuple[int, ...]:
-    """Bytes that are asked for, from large to small."""
-    if target_bytes is None:
-        return ()
-    sizes = [target_bytes] if isinstance(target_bytes, Integral) else target_bytes
-    if isinstance(sizes, str) or not isinstance(sizes, Sequence) or not sizes:
-        raise ConfigError(f"target_bytes must be a number of bytes or several, got {sizes!r}")
-    for size in sizes:
-        if not is_integer(size) or size < 1:
-            raise ConfigError(f"target_bytes must be positive integers, got {size!r}")
-    return tuple(sorted(map(int, sizes), reverse=True))
-
-
-def _check_wanted(wanted: _Wanted, config: Config, start: Any) -> None:
-    most = wanted.max_loss
-    if not (most is None or (is_number(most) and 0 <= most < inf)):
-        raise ConfigError(f"max_loss must be a number that is not negative, got {most!r}")
-    if config.tau is not None:
-        if most is not None or wanted.sizes:
-            raise ConfigError(
-                f"tau={config.tau!r} decides where a run ends, and so do max_loss and "
-                "target_bytes: pass one of them; with tau=None, a run towards a target finds it"
-            )
-        return
-    if config.annealing is None:
-        raise ConfigError("with learned precisions, annealing=None, set tau; sws.LEARNED does")
-    if start is not None:
-        raise ConfigError("start is for runs with a given tau; set tau in the settings")
-
-
 def _check_types(config: Any, start: Any, loss_fn: Any) -> None:
     """Find arguments of the wrong type, or in the wrong order, before they fail elsewhere."""
     if not isinstance(config, Config):
         raise ConfigError(f"config must be a Config, got a {type(config).__name__}")
     if not (start is None or isinstance(start, Result)):
         raise ConfigError(f"start must be a result of compress, got a {type(start).__name__}")
+    if start is not None and config.tau is None:
+        raise ConfigError("start is for runs with a given tau; set tau in the settings")
     if not callable(loss_fn):
         raise ConfigError(
             f"loss_fn must be a function, got a {type(loss_fn).__name__}; compress takes params, "

@@ -110,9 +110,9 @@ class Config:
     """How the prior is evaluated: from a table, or weight by weight (slow; the reference)."""
     tolerance: float = 1e-4
     """Relative error of the tabulated prior and its gradients above which its grid is refined."""
-    least_steps: int = 300
+    least_steps: int = 100
     """Fewest steps per epoch: an epoch passes through small data several times, and through MNIST
-    with its 390 steps once. The learning rates and numbers of epochs above are for about 400."""
+    with its 390 steps once. In fewer, weights do not get far enough to gather."""
     seed: int = 0
     """Of the order of the examples."""
 

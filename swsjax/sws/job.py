@@ -72,6 +72,7 @@ class Job(NamedTuple):
         start: TrainState,
         folder: str | PathLike[str] | None = None,
         before: int = 0,
+        usual: int = 0,
     ) -> tuple[TrainState, list[Epoch]]:
         """Retrain from a state; the state after it and its history.
 
@@ -80,10 +81,12 @@ class Job(NamedTuple):
             start: as ``stages.started`` makes it, or after another run.
             folder: in which the state is written after each epoch.
             before: epochs of earlier runs, which those of this one are counted after.
+            usual: about how many epochs all runs take together.
         """
 
         def counted(epoch: Epoch) -> Epoch:
-            return epoch._replace(epoch=before + epoch.epoch, epochs=before + epoch.epochs)
+            epochs = max(before + epoch.epochs, usual)
+            return epoch._replace(epoch=before + epoch.epoch, epochs=epochs)
 
         callback = self.callback
         report = None if callback is None else lambda epoch: callback(counted(epoch))

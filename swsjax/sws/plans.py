@@ -2,7 +2,9 @@
 
 from collections.abc import Callable
 from functools import lru_cache, partial
+from typing import Any
 
+import jax
 import optax
 
 from swsjax.sws.advice import check_mixtures, check_some_left, warn_of_lost_arrays
@@ -15,6 +17,7 @@ from swsjax.sws.step import Joint, hand_over, hard, soft
 from swsjax.sws.units import measured_again
 from swsjax.training.loop import Feed
 from swsjax.training.losses import LossWithAux
+from swsjax.training.masks import held
 
 __all__ = ["Stages", "three_stages"]
 
@@ -66,7 +69,7 @@ def three_stages(
             config.soft_epochs,
             soft,
             loss_fn,
-            soft_optimizer,
+            _holding_zeros(soft_optimizer),
             config.tau,
             checks=(check_mixtures,) if config.annealing is None else (),
             finish=warn_of_lost_arrays,
@@ -76,7 +79,7 @@ def three_stages(
             config.hard_epochs,
             hard,
             loss_fn,
-            hard_optimizer,
+            _holding_zeros(hard_optimizer),
             config.tau,
             checks=(check_some_left, *((check_mixtures,) if config.annealing is None else ())),
         ),
@@ -119,6 +122,18 @@ def _annealed(stages: list[Stage], annealing: Annealing, steps: int) -> list[Sta
 @lru_cache(maxsize=32)
 def _optimizer(rates: LearningRates, epochs: int, steps: int) -> optax.GradientTransformation:
     return rates.optimizer(epochs, steps)
+
+
+@lru_cache(maxsize=32)
+def _holding_zeros(optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
+    with_extra = optax.with_extra_args_support(optimizer)
+
+    def update(gradients: Joint, state: Any, joint: Joint, **extra: Any) -> tuple[Joint, Any]:
+        updates, state = with_extra.update(gradients, state, joint, **extra)
+        groups = jax.tree.map(held, joint.weights.groups, updates.weights.groups)
+        return updates._replace(weights=updates.weights._replace(groups=groups)), state
+
+    return optax.GradientTransformationExtraArgs(with_extra.init, update)
 
 
 _pruning = lru_cache(maxsize=32)(pruning)

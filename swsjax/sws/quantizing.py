@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from swsjax.checks import check_floating
+from swsjax.checks import check_floating, check_types, for_jax
 from swsjax.errors import ConfigError
 from swsjax.sws.exact import assigned_means
 from swsjax.sws.prior import GaussianMixture
@@ -21,9 +21,9 @@ __all__ = ["codebook", "non_zeros", "quantize", "quantize_groups"]
 def quantize(mixture: GaussianMixture, params: Params) -> Params:
     """Set each weight to the mean of its most responsible component.
 
-    The mean of the zero component is exactly zero. Others are rounded to the eight significant bits
-    of bfloat16, by 0.2 % at most; a file omits trailing zero bytes of levels, so each takes two
-    bytes less than a float32.
+    The mean of the zero component is exactly zero, and zeros stay zero. Others are rounded to the
+    eight significant bits of bfloat16, by 0.2 % at most; a file omits trailing zero bytes of
+    levels, so each takes two bytes less than a float32.
 
     Args:
         mixture: the prior, J free components.
@@ -33,7 +33,8 @@ def quantize(mixture: GaussianMixture, params: Params) -> Params:
         The same pytree with at most J + 1 distinct values.
 
     Raises:
-        ConfigError: the mixture is not a ``GaussianMixture``, or a leaf is not a floating array.
+        ConfigError: the mixture is not a ``GaussianMixture``, or a leaf is not a floating array;
+            or as ``checks.for_jax``.
 
     >>> mixture = GaussianMixture(jnp.ones(1), jnp.zeros(2), jnp.zeros(1), jnp.zeros(()))
     >>> quantize(mixture, {"w": jnp.array([0.1, 0.8, 1.3])})
@@ -45,7 +46,7 @@ def quantize(mixture: GaussianMixture, params: Params) -> Params:
             "as result.mixtures['weights']"
         )
     check_floating("weights to quantise", params)
-    return _quantize(mixture, params)
+    return _quantize(mixture, for_jax("weights to quantise", params))
 
 
 @jax.jit
@@ -57,7 +58,8 @@ def _levels(mixture: GaussianMixture, weights: jax.Array) -> jax.Array:
     means = assigned_means(mixture, weights)
     kind = jnp.finfo(means.dtype)
     most = jnp.finfo(jnp.bfloat16).nmant
-    return jax.lax.reduce_precision(means, kind.nexp, min(kind.nmant, most))
+    rounded = jax.lax.reduce_precision(means, kind.nexp, min(kind.nmant, most))
+    return jnp.where(weights == 0, 0, rounded)  # whatever else has a mean near zero
 
 
 @jax.jit
@@ -86,6 +88,9 @@ def codebook(params: Any) -> np.ndarray:
     Args:
         params: any pytree, of which the arrays of numbers count; of Flax NNX, the parameters.
 
+    Raises:
+        ConfigError: an array is masked, or of a type that JAX does not have.
+
     >>> codebook({"w": jnp.array([0.0, 1.0, 1.0]), "b": jnp.array([-2.0]), "act": jax.nn.relu})
     array([-2.,  0.,  1.], dtype=float32)
     """
@@ -98,12 +103,16 @@ def non_zeros(params: Any) -> int:
     Args:
         params: any pytree, of which the arrays of numbers count; of Flax NNX, the parameters.
 
+    Raises:
+        ConfigError: an array is masked, or of a type that JAX does not have.
+
     >>> non_zeros({"w": jnp.array([0.0, 1.0, 1.0]), "b": jnp.array([-2.0]), "act": jax.nn.relu})
     3
     """
-    return sum(jnp.count_nonzero(leaf).item() for leaf in _numbers(params))
+    return sum(int(np.count_nonzero(leaf)) for leaf in _numbers(params))
 
 
 def _numbers(net: Any) -> list[Any]:
+    check_types("params", parameters(net))
     leaves = jax.tree.leaves(parameters(net))
     return [leaf for leaf in leaves if is_array(leaf) and jnp.issubdtype(leaf.dtype, np.number)]

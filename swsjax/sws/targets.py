@@ -1,78 +1,56 @@
 """Which net to make next on the way to a target: a pure function of the nets that were made so far.
 
-A walk begins with one annealing from the pretrained net under a light prior, which keeps the net,
-and goes on in cycles: a short annealing and a short hard stage, with tau doubled each time, or four
-times as large while the end is far. Each ends at a smaller file and a larger loss. A cycle that
-exceeds the largest loss is repeated from the net before with half the step; then pruning goes on
-from the best net. Every net that was made is a level, and the levels together are a front of loss
-against bytes.
+A walk begins with one annealing from the pretrained net under a light prior, which keeps the net.
+
+Towards a largest loss it goes on in cycles: a short annealing and a short hard stage, with tau
+doubled each time, or four times as large while the end is far. Each ends at a smaller file and a
+larger loss. A cycle that exceeds the largest loss is repeated from the net before with half the
+step; then pruning goes on from the best net.
+
+Towards bytes alone it anneals again from the pretrained net, with the tau that the bytes so far
+foretell, and prunes the rest: a whole annealing ends at a smaller loss than cycles do.
+
+Every net that was made is a level, and the levels together are a front of loss against bytes.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
-from math import inf, isfinite
-from typing import Literal, NamedTuple
+from math import inf, isfinite, isinf, log
+from typing import NamedTuple
 
-from swsjax.sws.config import Annealing, Config
+from swsjax.sws.config import Config
+from swsjax.sws.moves import GENTLENESS, Move
 
 __all__ = [
     "ANY_SIZE",
     "Level",
-    "Move",
     "Targets",
     "chosen",
-    "first_tau",
     "is_within",
     "next_move",
-    "settings_of",
 ]
 
-# Nats of the mean loss that the prior may weigh at first, over all weights: a tenth of what takes
-# dense nets to 2 % of their weights.
-_LIGHT = 0.03
-_CYCLE_EPOCHS = 8
-_CYCLE_WIDTH = 0.3
 # A doubling of tau takes about a quarter of the bytes. The end is far while two of them would stay
 # above the bytes that are wanted, and while little of the loss that is allowed has been lost.
 _FAR_BYTES = 2.5
 _FAR_LOSS = 0.25
+# Bytes fall with this power of tau, until two annealings tell.
+_POWER = 0.45
+# Smallest and largest factor of tau between annealings from the pretrained net.
+_LEAST, _MOST = 1.2, 64.0
 # Of the loss that is allowed, beyond it: then the next gentler annealing would be too much, too.
 _MUCH = 1.0
 # Of the bytes that pruning aims at.
 _MARGIN = 0.98
-# A file shrinks by about this share of the weights that are pruned: the fewer there are, the more
-# bits the position of each takes.
-_SAVED = 0.6
+# A file shrinks by about this share of the weights that are pruned. The first pruning saves less:
+# no prior holds the weights at the commonest levels any more.
+_SAVED_FIRST, _SAVED_THEN = 0.4, 0.7
 # Prunings that may be too much before the walk ends.
-_PRUNINGS = 3
+_PRUNINGS = 2
 _MOST_LEVELS = 30
 
 
 ANY_SIZE = 2**62
 """As bytes that are wanted: the first net within the limit."""
-
-
-class _Gentleness(NamedTuple):
-    """How an annealing differs from the first one, which was too much for the net."""
-
-    tau: float
-    """Factor of tau."""
-    width: float = 1.0
-    """Factor of the width at the end: the zero component holds what is within 4.4 of it."""
-    pi_zero: float = 1.0
-    """Largest mixing proportion of the zero component."""
-    components: int = 1
-    """Factor of the number of components."""
-
-
-# A net that is not kept by the last one is given up. Dense nets need the first, nets with a little
-# less to spare a lighter prior; those with nothing to spare need narrower and more components, too.
-_LADDER = (
-    _Gentleness(1.0),
-    _Gentleness(1 / 4),
-    _Gentleness(1 / 12, width=0.5, pi_zero=0.9, components=2),
-    _Gentleness(1 / 50, width=0.25, pi_zero=0.9, components=4),
-)
 
 
 class Targets(NamedTuple):
@@ -87,27 +65,6 @@ class Targets(NamedTuple):
     within the limit."""
 
 
-class Move(NamedTuple):
-    """A run of retraining that makes a net of another one."""
-
-    kind: Literal["anneal", "cycle", "prune"]
-    """A whole annealing and hard stage, short ones, or a pruning stage."""
-    start: int | None
-    """The level that it goes on from; None is the pretrained net."""
-    tau: float
-    """Weight of the prior, see ``Config``; when pruning, that of the net it started from."""
-    keep: float = 1.0
-    """Fraction of the non-zero weights that pruning keeps."""
-    gentle: int = 0
-    """How many annealings were too much for the net before."""
-
-    @property
-    def name(self) -> str:
-        """What is made from what, for the name of a folder."""
-        start = "pretrained" if self.start is None else str(self.start)
-        return f"{self.kind}-from-{start}-tau-{self.tau:.6g}-keep-{self.keep:.6g}"
-
-
 class Level(NamedTuple):
     """A net on the way, as it was measured."""
 
@@ -120,48 +77,6 @@ class Level(NamedTuple):
     noise: float = 0.0
     """Standard error of the difference between its loss and that of the pretrained net, if
     ``evaluate`` tells the examples apart."""
-
-
-def first_tau(weights: int) -> float:
-    """Return the tau of the first annealing of a net.
-
-    Args:
-        weights: number of weights that are compressed.
-
-    >>> print(f"{first_tau(266_200):.2g}")
-    1.1e-07
-    """
-    return _LIGHT / weights
-
-
-def settings_of(move: Move, config: Config) -> Config:
-    """Return the settings of the run that a move is.
-
-    Args:
-        move: what is to be run.
-        config: settings of the walk.
-
-    >>> config = settings_of(Move("prune", start=0, tau=1e-6, keep=0.5), Config())
-    >>> config.soft_epochs, config.hard_epochs, config.prune_epochs, config.keep
-    (0, 0, 24, 0.5)
-    """
-    assert config.annealing is not None
-    gentle = _LADDER[move.gentle]
-    end = config.annealing.end * gentle.width
-    settings = replace(
-        config,
-        tau=move.tau,
-        pi_zero=min(config.pi_zero, gentle.pi_zero),
-        components=config.components * gentle.components,
-    )
-    if move.kind == "anneal":
-        return replace(settings, annealing=replace(config.annealing, end=end), prune_epochs=0)
-    start = max(_CYCLE_WIDTH, end)
-    settings = replace(settings, annealing=Annealing(start, end))
-    if move.kind == "cycle":
-        soft, hard = (min(n, _CYCLE_EPOCHS) for n in (config.soft_epochs, config.hard_epochs))
-        return replace(settings, soft_epochs=soft, hard_epochs=hard, prune_epochs=0)
-    return replace(settings, soft_epochs=0, hard_epochs=0, keep=move.keep)
 
 
 def next_move(
@@ -191,9 +106,13 @@ def next_move(
     size = max(missing, default=0)
     base = max(unpruned, key=lambda n: levels[n].move.tau)
     pruning = _pruning(levels, targets, base, size, config)
-    if (1 - _SAVED * (1 - config.keep)) * levels[base].file_bytes <= size:
-        return pruning or _cycle(levels, targets, base, size)
-    return _cycle(levels, targets, base, size) or pruning
+    if isinf(targets.limit):
+        smaller = _jump(levels, base, size, config)
+    else:
+        smaller = _cycle(levels, targets, base, size)
+    if _pruned_share(config) * levels[base].file_bytes <= size:
+        return pruning or smaller
+    return smaller or pruning
 
 
 def chosen(levels: Sequence[Level], targets: Targets) -> list[int]:
@@ -255,14 +174,42 @@ def _reached(levels: Sequence[Level], targets: Targets, size: int) -> bool:
 
 def _anneal(levels: Sequence[Level], targets: Targets, tau: float) -> Move | None:
     """The first annealing, or a gentler one than the last; much gentler if that lost much."""
-    gentle, last = 0, len(_LADDER) - 1
+    gentle, last = 0, len(GENTLENESS) - 1
     if levels:
         loss, tried = levels[-1].loss, levels[-1].move.gentle
         if tried == last:
             return None
         much = targets.limit + _MUCH * (targets.limit - targets.before)
         gentle = min(tried + (1 if loss <= much else 2), last)
-    return Move("anneal", None, tau * _LADDER[gentle].tau, gentle=gentle)
+    return Move("anneal", None, tau * GENTLENESS[gentle].tau, gentle=gentle)
+
+
+def _jump(levels: Sequence[Level], base: int, size: int, config: Config) -> Move | None:
+    """A whole annealing with the tau from which pruning goes on to a size.
+
+    None where a larger tau has not made a smaller file.
+    """
+    whole = [level for level in levels if level.move.kind == "anneal"]
+    known = sorted((one.move.tau, one.file_bytes) for one in whole if isfinite(one.loss))
+    (tau, file_bytes), power = known[-1], _POWER
+    if len(known) > 1:
+        before, larger = known[-2]
+        if file_bytes >= larger:
+            return None
+        power = min(max(log(larger / file_bytes) / log(tau / before), 0.2), 1.0)
+    factor = (_pruned_share(config) * file_bytes / (_MARGIN * size)) ** (1 / power)
+    lost = min((one.move.tau for one in whole if not isfinite(one.loss)), default=inf)
+    most = min(_MOST, (lost / tau) ** 0.5)
+    if most < _LEAST:
+        return None
+    return Move(
+        "anneal", None, min(max(factor, _LEAST), most) * tau, gentle=levels[base].move.gentle
+    )
+
+
+def _pruned_share(config: Config) -> float:
+    """The share of the bytes that one pruning leaves."""
+    return 1 - _SAVED_FIRST * (1 - config.keep) if config.prune_epochs else 1.0
 
 
 def _cycle(levels: Sequence[Level], targets: Targets, base: int, size: int) -> Move | None:
@@ -300,9 +247,7 @@ def _pruning(
 
 
 def _keep_for(size: int, levels: Sequence[Level], tip: int) -> float:
-    """The fraction of the weights of a level that fit into a size, judged by the last pruning."""
+    """The fraction of the weights of a level that fit into a size."""
     move, file_bytes = levels[tip].move, levels[tip].file_bytes
-    saved = _SAVED
-    if move.kind == "prune" and move.start is not None and move.keep < 1:
-        saved = (1 - file_bytes / levels[move.start].file_bytes) / (1 - move.keep)
-    return min(1 - (1 - _MARGIN * size / file_bytes) / min(max(saved, 0.3), 1.0), 1.0)
+    saved = _SAVED_THEN if move.kind == "prune" else _SAVED_FIRST
+    return min(1 - (1 - _MARGIN * size / file_bytes) / saved, 1.0)

@@ -5,7 +5,7 @@ loss on the training data; and the bytes of the file of that net.
 """
 
 from collections.abc import Callable
-from math import isfinite
+from math import inf, isfinite
 from typing import Any, NamedTuple
 
 import jax
@@ -13,10 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from swsjax.codec.header import DTYPES
 from swsjax.errors import ConfigError, RetrainingError
 from swsjax.file.files import dumps
 from swsjax.sws.config import Config
-from swsjax.sws.targets import Level, Move, Targets, first_tau, is_within, next_move
+from swsjax.sws.moves import Move, epochs_of, first_tau, settings_of
+from swsjax.sws.targets import Level, Targets, is_within, next_move
 from swsjax.training.epochs import TrainState
 from swsjax.training.history import Epoch
 from swsjax.training.net import Net
@@ -74,6 +76,8 @@ class Walk(NamedTuple):
     """Their states; None for one that was lost."""
     history: list[Epoch]
     """One entry per epoch of all levels."""
+    cut: bool
+    """Whether the budget ended it."""
 
 
 Runner = Callable[[int, Move, TrainState | None, int], tuple[TrainState, list[Epoch]]]
@@ -89,8 +93,9 @@ def walk(
     config: Config,
     *,
     weights: int,
+    most_epochs: float = inf,
 ) -> Walk:
-    """Make level after level until the targets are reached or out of reach.
+    """Make level after level until the targets are reached, out of reach, or the budget is spent.
 
     Args:
         run: makes a level.
@@ -98,6 +103,7 @@ def walk(
         targets: where to end.
         config: settings of the walk.
         weights: number of weights that are compressed.
+        most_epochs: after the first level, none begins that would end later.
 
     Raises:
         RetrainingError: every level was lost.
@@ -112,7 +118,12 @@ def walk(
     states: list[TrainState | None] = []
     history: list[Epoch] = []
     lost: RetrainingError | None = None
+    spent, cut = 0, False
     while move := next_move(levels, targets, tau=first_tau(weights), config=config):
+        epochs_done = spent + epochs_of(settings_of(move, config))
+        if levels and (cut := epochs_done > most_epochs):
+            break
+        spent = epochs_done
         start = None if move.start is None else states[move.start]
         try:
             state, epochs = run(len(levels), move, start, len(history))
@@ -124,7 +135,7 @@ def walk(
         history += epochs
     if lost is not None and not any(isfinite(level.loss) for level in levels):
         raise lost
-    return Walk(levels, states, history)
+    return Walk(levels, states, history, cut)
 
 
 def allowed(
@@ -209,7 +220,7 @@ def stored_bytes(params: Any, aux: Any) -> int:
 
 
 def _storable(leaf: Any) -> bool:
-    return is_array(leaf) and (leaf.dtype == bool or jnp.issubdtype(leaf.dtype, np.number))
+    return is_array(leaf) and leaf.dtype.name in DTYPES
 
 
 def outcome_text(

@@ -2,6 +2,7 @@
 
 import gc
 import re
+import warnings
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -25,12 +26,12 @@ from linear_net import (
     loss_fn,
 )
 
-from swsjax.errors import ConfigError, RetrainingError
+from swsjax.errors import ConfigError, RetrainingError, SwsjaxWarning
 from swsjax.file import load, save
 from swsjax.sws.compression import compress
 from swsjax.sws.config import LEARNED, Config
 from swsjax.sws.merging import merge
-from swsjax.sws.prior import Beta, HyperPriors, init_mixture, log_prob
+from swsjax.sws.prior import Beta, GaussianMixture, HyperPriors, init_mixture, log_prob
 from swsjax.sws.quantizing import codebook, non_zeros, quantize
 from swsjax.sws.rates import LearningRates
 from swsjax.training import FROZEN, select
@@ -329,3 +330,31 @@ def test_bfloat16_weights_stay_bfloat16_and_their_mixture_float32(tmp_path):
     loaded = load(tmp_path / "net.sws")
     assert loaded["w"].dtype == jnp.bfloat16
     assert_bit_equal(loaded, result.params)
+
+
+@pytest.mark.parametrize("settings", [{"tau": 1e-4}, {"prune_epochs": 2}, {"learned": True}])
+def test_a_pruned_net_is_shared_further_and_its_zeros_stay(settings):
+    """Even those that training would bring back."""
+    mask = np.random.default_rng(1).random(TRUE.shape) < 0.5
+    pruned = {"w": np.where(mask, PARAMS["w"], 0)}
+    base = Config(prune_epochs=0, tolerance=1.0)
+    if settings.pop("learned", False):
+        base = replace(LEARNED, tau=1e-4)
+    config = replace(base, **QUICK, **settings)
+    with warnings.catch_warnings():  # too few steps for a good net
+        warnings.simplefilter("ignore", SwsjaxWarning)
+        result = compress(pruned, loss_fn, DATA, config)
+    for net in (result.params, result.retrained):
+        assert not np.any(np.asarray(net["w"])[~mask])
+    assert np.any(np.asarray(result.params["w"])[mask])
+    brought_back = np.asarray(compress(PARAMS, loss_fn, DATA, config).params["w"])
+    assert np.any(brought_back[~mask])
+
+
+def test_a_zero_is_quantised_to_zero_whatever_mean_is_near():
+    mixture = GaussianMixture(
+        jnp.array([1e-3]), jnp.array([0.0, 12.0]), jnp.zeros(1), jnp.zeros(())
+    )
+    levels = quantize(mixture, {"w": jnp.array([0.0, 2e-3])})["w"]
+    assert levels[0] == 0
+    assert levels[1] != 0

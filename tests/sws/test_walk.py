@@ -12,7 +12,8 @@ import swsjax
 from swsjax.errors import ConfigError, RetrainingError, SwsjaxWarning
 from swsjax.sws.compression import compress
 from swsjax.sws.config import Config
-from swsjax.sws.targets import Level, Move, Targets
+from swsjax.sws.moves import Move, epochs_of, settings_of, usual_epochs
+from swsjax.sws.targets import Level, Targets
 from swsjax.sws.walk import allowed, compared, outcome_text, stored_bytes, walk
 from swsjax.training import take_apart
 
@@ -63,11 +64,11 @@ def test_levels_get_smaller_and_the_history_is_of_them_all(within):
     cycles = [level for level in within.levels if level.move.kind != "prune"]
     assert len(cycles) >= 3
     assert min(level.file_bytes for level in cycles[1:]) < cycles[0].file_bytes
-    epochs = {"anneal": 8, "cycle": 8, "prune": 2}
-    lengths = [epochs[level.move.kind] for level in within.levels]
+    lengths = [epochs_of(settings_of(level.move, CONFIG)) for level in within.levels]
     assert [epoch.epoch for epoch in within.history] == [*range(1, sum(lengths) + 1)]
     ends = np.cumsum(lengths)
-    assert {epoch.epochs for epoch in within.history} == set(ends)
+    usual = usual_epochs(CONFIG)  # what is to come, as long as it is not exceeded
+    assert {epoch.epochs for epoch in within.history} == {max(end, usual) for end in ends}
     for level, end in zip(within.levels, ends, strict=True):
         assert within.history[end - 1].error == level.loss
 
@@ -214,3 +215,33 @@ def test_what_is_said_of_a_net_that_lost_too_much():
         "not reached: the net that keeps most has 900 bytes at a loss of 0.5, 0.49 above the "
         "pretrained net (0.01 allowed)"
     )
+
+
+def epochs(result):
+    return len(result.history)
+
+
+def test_a_budget_is_kept_and_makes_every_stage_shorter(within):
+    steps = 8 * 100
+    short = run(max_loss=0.06, budget=15 * steps // 8)
+    assert epochs(short) * 100 <= 15 * steps // 8 + 2 * 100  # the first net is made in any case
+    assert epochs(short) < epochs(within)
+
+
+def test_the_end_of_the_budget_is_said():
+    with pytest.warns(SwsjaxWarning, match="the budget of 400 steps ended the run"):
+        result = run(target_bytes=100, budget=400)
+    assert len(result.levels) == 1
+    assert not result.outcomes[0].reached
+
+
+@pytest.mark.parametrize("budget", [0, -5, 2.5, True, "10k"])
+def test_a_budget_is_a_number_of_steps(budget):
+    message = f"budget must be a positive number of steps, got {budget!r}"
+    with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
+        run(budget=budget)
+
+
+def test_a_budget_is_for_runs_towards_targets():
+    with pytest.raises(ConfigError, match="max_loss, target_bytes and budget: pass one of them"):
+        run(Config(tau=1e-6), budget=1_000)

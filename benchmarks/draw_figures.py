@@ -17,10 +17,9 @@ import numpy as np
 from common.results import FIGURES
 
 from swsjax import LearningRates, PretrainConfig, cli
-from swsjax.file.atomic import write_bytes
 from swsjax.lab import NETS, Dataset, Split, classification, load_digits, pretrain_task
 from swsjax.measure.plot import save_pictures
-from swsjax.measure.plot.style import column_png
+from swsjax.measure.plot.style import column_picture
 from swsjax.sws import LEARNED, Beta, Gamma
 from swsjax.sws.plot import plot_betas, plot_gammas, run_pictures
 from swsjax.sws.recipes import Recipe, compress_task
@@ -58,12 +57,12 @@ def main() -> None:
 
 
 def hyper_priors() -> None:
-    for name, draw in (
-        ("gammas", partial(plot_gammas, priors=GAMMAS)),
-        ("betas", partial(plot_betas, priors=BETAS)),
+    for name, caption, draw in (
+        ("gammas", "Gamma densities.", partial(plot_gammas, priors=GAMMAS)),
+        ("betas", "Beta densities.", partial(plot_betas, priors=BETAS)),
     ):
-        png = column_png(draw, lambda figure: figure.subplots(), height=2.4)
-        write_bytes(FIGURES / f"{name}.png", png)
+        drawn = column_picture(name, caption, draw, lambda figure: figure.subplots(), height=2.4)
+        save_pictures(FIGURES, [drawn])
 
 
 def filters() -> None:
@@ -90,8 +89,9 @@ def of_the_demo() -> None:
     with tempfile.TemporaryDirectory() as folder:
         if cli.main(["demo", "--out", folder]):
             raise SystemExit(1)
-        for path in Path(folder).glob("*.png"):
-            shutil.copy(path, FIGURES)
+        for ending in ("png", "pdf"):
+            for path in Path(folder).glob(f"*.{ending}"):
+                shutil.copy(path, FIGURES)
 
 
 if __name__ == "__main__":

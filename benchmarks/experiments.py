@@ -117,7 +117,7 @@ def searched() -> Experiment:
     """The point of the search that ``lenet_search.py`` ran again."""
     found = read(RESULTS / f"search-{NET}.json")
     number = found["chosen"]["trial"]
-    (point,) = (p for p in found["front"] + found["beaten"] if p["trial"] == number)
+    (point,) = (p for p in found["front"] + found["dominated"] if p["trial"] == number)
     config = Config.from_dict(point["config"])
     return Experiment(f"all settings of trial {number} of the search", (config,))
 

@@ -5,8 +5,8 @@
 The points are the settings of the results table (run ``lenets.py`` first), and others between and
 beyond them: the balanced recipe, or the smallest where more is pruned than in the balanced one,
 with a different ``keep``. Writes ``results/NET/frontier/kept-KEEP.json`` for each of these,
-``results/frontier-NET.json`` for all, and the figure ``docs/figures/front-NET.png``, which also has
-the rows of the table (three seeds) and published results.
+``results/frontier-NET.json`` for all, and the figure ``docs/figures/front-NET.png`` (and PDF),
+which also has the rows of the table (three seeds) and published results.
 """
 
 import sys
@@ -14,15 +14,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from common.results import FIGURES, RESULTS, read, write
 from common.rows import Row, add_seeds
 from matplotlib.axes import Axes
 
-from swsjax.file.atomic import write_bytes
 from swsjax.lab import NETS
 from swsjax.measure import published
-from swsjax.measure.plot import plot_front
-from swsjax.measure.plot.style import BLUE, GREY, column_png
+from swsjax.measure.plot import Label, plot_front, save_pictures
+from swsjax.measure.plot.style import GREEN, GREY, column_picture, light
 from swsjax.sws.recipes import RECIPES, Recipe
 
 KEEP = {"lenet-300-100": (0.8, 0.65, 0.4, 0.2), "lenet-5-caffe": (0.85, 0.5, 0.25)}
@@ -76,23 +76,33 @@ def draw(net: str, points: list[dict[str, Any]]) -> None:
     # A seed gives different nets on different machines, hence a range.
     before = [100 * point["pretrained_test_error"] for point in points]
     sizes = [(point["file_bytes"], point["test_error"]) for point in points]
+    summaries = [row["summary"] for row in rows(RESULTS / net)]
+    means = [
+        (summary["file_bytes"]["mean"], 100 * summary["test_error"]["mean"])
+        for summary in summaries
+    ]
+
+    along = np.geomspace(*sizes[0][:1], *sizes[-1][:1], 12)
+    in_band = [(size, (min(before) + max(before)) / 2) for size in along]
 
     def front(axes: Axes) -> None:
-        axes.axhspan(min(before), max(before), color=GREY, alpha=0.4, label="pretrained, that seed")
-        for number, row in enumerate(rows(RESULTS / net)):
-            draw_range(axes, row["summary"], first=number == 0)
-        plot_front(axes, sizes, published=published.BY_NET[net], label="files of one seed")
-        axes.set(
-            title=f"{NETS[net].title} on MNIST",
-            xlabel="file, or as published (bytes)",
-            ylabel="test error (%)",
-        )
+        axes.axhspan(min(before), max(before), color=light(GREY), zorder=0)
+        for summary in summaries:
+            draw_range(axes, summary)
+        labels = [
+            Label("three seeds: mean and range", means, GREEN),
+            Label("pretrained nets of the one seed", in_band, GREY),
+        ]
+        others = published.BY_NET[net]
+        plot_front(axes, sizes, published=others, label="one seed", others=labels)
+        axes.set(title=f"{NETS[net].title} on MNIST", ylabel="test error (%)")
 
-    png = column_png(front, lambda figure: figure.subplots(), height=4.2)
-    write_bytes(FIGURES / f"front-{net}.png", png)
+    caption = "Test error against file size; published errors are test errors."
+    drawn = column_picture(f"front-{net}", caption, front, lambda figure: figure.subplots(), 4.2)
+    save_pictures(FIGURES, [drawn])
 
 
-def draw_range(axes: Axes, summary: dict[str, Any], *, first: bool) -> None:
+def draw_range(axes: Axes, summary: dict[str, Any]) -> None:
     """Mean and range of a row of the table."""
     size, error = summary["file_bytes"], summary["test_error"]
     axes.errorbar(
@@ -102,9 +112,9 @@ def draw_range(axes: Axes, summary: dict[str, Any], *, first: bool) -> None:
         yerr=[[100 * (error["mean"] - error["min"])], [100 * (error["max"] - error["mean"])]],
         fmt="s",
         markersize=3,
-        color=BLUE,
+        linewidth=1,
+        color=GREEN,
         capsize=2,
-        label="settings of the table, mean and range of the seeds" if first else None,
     )
 
 

@@ -7,7 +7,7 @@ command started again, or several times at once, is another worker of the same s
 that beat the first trial, which has the settings unchanged, in both error and bytes, the one with
 the smallest error is run again and its file measured on the test images; so are the defaults of the
 command. Writes ``results/search-lenet-300-100.json`` and the figure
-``docs/figures/search-lenet-300-100.png``.
+``docs/figures/search-lenet-300-100.png`` (and PDF).
 """
 
 import json
@@ -17,10 +17,9 @@ from common.results import FIGURES, RESULTS, RUNS, made_by, read, write
 from matplotlib.axes import Axes
 
 from swsjax import cli
-from swsjax.file.atomic import write_bytes
 from swsjax.measure import published
-from swsjax.measure.plot import plot_front
-from swsjax.measure.plot.style import column_png
+from swsjax.measure.plot import Label, plot_front, save_pictures
+from swsjax.measure.plot.style import column_picture
 
 NET = "lenet-300-100"
 TRIALS = 40
@@ -68,7 +67,7 @@ def report_of(name: str, *arguments: Any) -> dict[str, Any]:
 
 
 def first_of(found: dict[str, Any]) -> dict[str, Any]:
-    (first,) = (point for point in found["front"] + found["beaten"] if point["trial"] == 0)
+    (first,) = (point for point in found["front"] + found["dominated"] if point["trial"] == 0)
     return first
 
 
@@ -79,28 +78,20 @@ def beats(point: dict[str, Any], other: dict[str, Any]) -> bool:
 def draw(content: dict[str, Any]) -> None:
     first = first_of(content)
     sizes = [
-        (point["file_bytes"], point["error"]) for point in content["front"] + content["beaten"]
+        (point["file_bytes"], point["error"]) for point in content["front"] + content["dominated"]
     ]
 
-    def front(axes: Axes) -> None:
-        axes.plot(
-            first["file_bytes"],
-            100 * first["error"],
-            "*",
-            color="black",
-            markersize=7,
-            zorder=3,
-            label="the settings that the search began with",
-        )
-        plot_front(axes, sizes, published=published.BY_NET[NET])
-        axes.set(
-            title="Search on LeNet-300-100",
-            xlabel="file, or as published (bytes)",
-            ylabel="validation error,\nor test error as published (%)",
-        )
+    start = (first["file_bytes"], 100 * first["error"])
 
-    png = column_png(front, lambda figure: figure.subplots(), height=3.6)
-    write_bytes(FIGURES / f"search-{NET}.png", png)
+    def front(axes: Axes) -> None:
+        axes.plot(*start, "*", color="black", markersize=7, zorder=3)
+        labels = [Label("start of the search", [start])]
+        plot_front(axes, sizes, published=published.BY_NET[NET], others=labels)
+        axes.set(title="Search on LeNet-300-100", ylabel="validation error (%)")
+
+    caption = "Validation error against file size; published errors are test errors."
+    drawn = column_picture(f"search-{NET}", caption, front, lambda figure: figure.subplots(), 3.6)
+    save_pictures(FIGURES, [drawn])
 
 
 if __name__ == "__main__":

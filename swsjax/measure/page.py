@@ -22,6 +22,8 @@ class Picture(NamedTuple):
     """One or two sentences that say what it shows."""
     png: bytes
     """The image file."""
+    pdf: bytes = b""
+    """The same figure for print, which the page does not show."""
 
 
 _SIZES = {
@@ -29,6 +31,13 @@ _SIZES = {
     "han": "Han format: the sparse format of Han et al. (2015), in which papers state their rates.",
     "entropy_bound": "Entropy bound: the minimum for a code that treats the weights of a layer as "
     "independent; the code of the file does not, and may be smaller.",
+}
+
+_STAGES = {
+    "pretrained": "the given net",
+    "retrained": "the weights before they were quantised; the last stages train the quantised net, "
+    "so these may be worse",
+    "decoded": "the net that was read back from the file",
 }
 
 _STYLE = """
@@ -49,12 +58,16 @@ nav ul { list-style: none; display: flex; flex-wrap: wrap; gap: .25rem 1.25rem; 
 :focus-visible { outline: 3px solid var(--accent); outline-offset: 2px; }
 .skip { position: absolute; left: -99rem; }
 .skip:focus { left: 1rem; top: .5rem; padding: .5rem 1rem; background: var(--ground); }
-.headline { display: grid; gap: .75rem; margin: 1.25rem 0;
-  grid-template-columns: repeat(auto-fit, minmax(9rem, 1fr)); }
-.headline div { background: var(--panel); border-radius: .5rem; padding: .75rem 1rem; }
+.headline { display: grid; gap: .75rem; margin: 1.25rem 0; max-width: 44rem;
+  grid-template-columns: repeat(2, minmax(0, 1fr)); }
+.headline div { background: var(--panel); border-radius: .5rem; padding: .75rem; }
+.headline dl { margin: 0; }
+.headline h2 { font-size: 1rem; margin: 0 0 .25rem; }
 .headline dt { color: var(--faint); font-size: .875rem; }
-.headline dd { margin: 0; font-size: 1.3rem; font-weight: 600;
-  white-space: nowrap; }
+.headline dd { margin: 0; font-size: 1.1rem; font-weight: 600; }
+.headline p { grid-column: 1 / -1; margin: 0; font-size: 1.2rem; font-weight: 600; }
+summary { cursor: pointer; }
+details[open] summary { margin-bottom: .75rem; }
 .scroll { overflow-x: auto; max-width: max-content; width: 100%; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .35rem .75rem; border-bottom: 1px solid var(--line); text-align: right;
@@ -146,21 +159,29 @@ float32, biases included: {report.float32_bytes:,} bytes.</footer>
 
 
 def _headline(report: Report) -> str:
-    """The most important figures, in large type."""
-    rate = report.rates["file"]
-    items = {
-        "smaller than float32": f"{rate:.0f}×" if rate else "-",
-        "file": f"{report.file_bytes:,} bytes",
-        "not zero": _percent(report.non_zeros, report.parameters),
+    """The net before, beside the net after, in large type; and the rate."""
+    before = {
+        "size": f"{report.float32_bytes:,} bytes",
+        "parameters": f"{report.baseline_parameters:,}",
     }
-    errors = report.named_errors
-    if errors:
-        name, error = errors[-1]
-        items[f"error, {name}"] = f"{100 * error:.2f} %"
-    cells = "".join(
-        f"<div><dt>{escape(name)}</dt><dd>{value}</dd></div>" for name, value in items.items()
-    )
-    return f'<dl class="headline">{cells}</dl>'
+    after = {
+        "size": f"{report.file_bytes:,} bytes",
+        "not zero": f"{report.non_zeros:,}",
+    }
+    errors = {stage: by_split for stage, by_split in report.errors.items() if by_split}
+    for items, stage in ((before, "pretrained"), (after, "decoded")):
+        if stage in errors:
+            split, error = list(errors[stage].items())[-1]
+            items[f"{split} error"] = _error(error)
+    rate = report.rates["file"]
+    smaller = f"<p>{rate:,.0f}× smaller</p>" if rate else ""
+    cards = _card("Before", before) + _card("After", after)
+    return f'<div class="headline">{cards}{smaller}</div>'
+
+
+def _card(title: str, items: Mapping[str, str]) -> str:
+    lines = "".join(f"<dt>{escape(name)}</dt><dd>{text}</dd>" for name, text in items.items())
+    return f"<div><h2>{title}</h2><dl>{lines}</dl></div>"
 
 
 def _sizes(report: Report) -> str:
@@ -178,8 +199,19 @@ def _sizes(report: Report) -> str:
 
 
 def _errors(report: Report) -> str:
-    rows = [(name, f"{100 * error:.2f} %") for name, error in report.named_errors]
-    return _table("Errors", ("measured on", "error"), rows) if rows else ""
+    """A row for each stage, and a column for each split."""
+    splits = list(dict.fromkeys(split for found in report.errors.values() for split in found))
+    rows = [
+        (stage, *(_error(found[split]) if split in found else "-" for split in splits))
+        for stage, found in report.errors.items()
+        if found
+    ]
+    if not rows:
+        return ""
+    notes = [f"{stage}: {_STAGES[stage]}." for stage in report.errors if stage in _STAGES]
+    return _table("Errors", ("error", *splits), rows) + (
+        f"<p>{'<br>'.join(notes)}</p>" if notes else ""
+    )
 
 
 def _layers(report: Report) -> str:
@@ -233,7 +265,10 @@ def _settings(report: Report, settings: Mapping[str, Any], versions: Mapping[str
     rows = [(f"{name} (in the file)", value) for name, value in _flat(report.metadata)]
     rows += [(f"version of {name}", text) for name, text in versions.items()]
     rows += _flat(settings)
-    return _table("Settings and versions", ("name", "value"), rows, wraps=True) if rows else ""
+    if not rows:
+        return ""
+    table = _table("Settings and versions", ("name", "value"), rows, wraps=True)
+    return f"<details><summary>Show all {len(rows)}</summary>\n{table}</details>\n"
 
 
 def _load(file_name: str) -> str:
@@ -296,6 +331,10 @@ def _flat(settings: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, 
 
 def _bytes(bits: float) -> str:
     return f"{bits / 8:,.0f}"
+
+
+def _error(error: float) -> str:
+    return f"{100 * error:.2f} %"
 
 
 def _rate(rate: float | None) -> str:

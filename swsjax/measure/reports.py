@@ -8,6 +8,7 @@ float32.
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from html import escape
 from os import PathLike
 from typing import Any
 
@@ -18,7 +19,8 @@ from swsjax.codec import MAX_BYTES, entropy_bound, han_size, leaf_bits
 from swsjax.codec.zeros import count_negative_zeros, positive_zeros
 from swsjax.errors import ConfigError
 from swsjax.file.files import bytes_of, leaves_of, named_errors, read_metadata
-from swsjax.trees import Params, is_array, is_number, name_of
+from swsjax.file.leaves import check_unmasked
+from swsjax.trees import Params, is_array, is_number, name_of, named_leaves
 
 __all__ = ["Errors", "Layer", "Report", "report"]
 
@@ -52,7 +54,7 @@ class Layer:
     """What they add to ``coded_bits``."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Report:
     """Error and size of a compressed net, from its file; ``str`` gives the table."""
 
@@ -135,8 +137,32 @@ class Report:
             "metadata": dict(self.metadata),
         }
 
+    def __repr__(self) -> str:
+        """Return a summary of a few lines."""
+        return "\n  ".join(self._summary())
+
+    def _repr_html_(self) -> str:
+        """Return the summary and the layers as a table; for notebooks."""
+        head = "".join(f"<th>{name}</th>" for name in _COLUMNS)
+        rows = "".join(
+            f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in _row(layer))}</tr>"
+            for layer in self.layers
+        )
+        summary = "<br>".join(map(escape, self._summary()))
+        return f"<p>{summary}</p><table><tr>{head}</tr>{rows}</table>"
+
+    def _summary(self) -> list[str]:
+        rate = self.rates["file"]
+        smaller = f", {rate:,.1f}x smaller than float32" if rate else ""
+        lines = [
+            f"Report of a file of {self.file_bytes:,} bytes{smaller}",
+            f"{self.non_zeros:,} of {self.parameters:,} weights are not zero, in "
+            f"{len(self.layers)} array{'' if len(self.layers) == 1 else 's'}",
+        ]
+        errors = ", ".join(f"{name} {100 * error:.2f} %" for name, error in self.named_errors)
+        return [*lines, f"error: {errors}"] if errors else lines
+
     def __str__(self) -> str:
-        header = ("layer", "shape", "weights", "non-zero", "", "levels", "bytes", "bound", "Han")
         rows = [_row(layer) for layer in self.layers]
         total: tuple[str, ...] = ("total", "", f"{self.parameters:,}", f"{self.non_zeros:,}")
         total += (_percent(self.non_zeros, self.parameters), "")
@@ -144,10 +170,10 @@ class Report:
             f"{bits / 8:,.0f}" for bits in (self.coded_bits, self.entropy_bits, self.han_bits)
         )
         rates = {kind: f"{rate:.1f}x" if rate else "-" for kind, rate in self.rates.items()}
-        lines = [_aligned([header, *rows, total]), ""]
+        lines = [_aligned([_COLUMNS, *rows, total]), ""]
         lines += [
             f"negative zeros: {layer.negative_zeros:,} in {layer.name}, about "
-            f"{layer.negative_zero_bits / 8:,.0f} bytes; save(..., negative_zeros=False) drops them"
+            f"{layer.negative_zero_bits / 8:,.0f} bytes that 0.0 would not take"
             for layer in self.layers
             if layer.negative_zeros
         ]
@@ -184,7 +210,9 @@ def report(
 
     Raises:
         FormatError: the file is damaged or not an ``.sws`` file, or larger than allowed.
-        ConfigError: the errors are not such a dictionary, or the baseline holds no arrays.
+        ConfigError: the errors are not such a dictionary, the baseline holds no arrays, or
+            ``max_bytes`` is not a number of bytes.
+        TypeError: an array of the baseline has a mask.
 
     >>> from swsjax.file import dumps
     >>> measured = report(dumps({"w": np.eye(64, dtype=np.float32)}))
@@ -207,6 +235,8 @@ def report(
     layers = _measured([name_of(path) for path, _ in leaves], [leaf for _, leaf in leaves])
     parameters = sum(layer.size for layer in layers)
     if baseline is not None:
+        for name, leaf in named_leaves(baseline):
+            check_unmasked(f"{name} in baseline", leaf)
         originals = jax.tree.leaves(baseline)
         parameters = sum(leaf.size for leaf in originals if is_array(leaf))
         if not parameters:
@@ -215,7 +245,11 @@ def report(
                 "baseline must be the original net, a pytree of arrays, got "
                 f"{f'leaves of type {kinds}' if originals else 'no leaves'}"
             )
-    return Report(tuple(layers), len(data), parameters, errors, metadata)
+    measured = {
+        stage: {split: _plain_number(error) for split, error in by_split.items()}
+        for stage, by_split in errors.items()
+    }
+    return Report(tuple(layers), len(data), parameters, measured, metadata)
 
 
 def _measured(names: list[str], arrays: list[np.ndarray]) -> list[Layer]:
@@ -255,10 +289,18 @@ def _are_errors(errors: Any) -> bool:
     )
 
 
+def _plain_number(number: Any) -> float:
+    """As its type shows it: 0.0194 in float32 is not 0.01939999870955944."""
+    return float(str(np.asarray(number)) if hasattr(number, "dtype") else number)
+
+
 def _plain(layer: Layer) -> dict[str, Any]:
     values = asdict(layer) | {"shape": list(layer.shape)}
     of_zeros = ("negative_zeros", "negative_zero_bits")
     return {key: value for key, value in values.items() if value or key not in of_zeros}
+
+
+_COLUMNS = ("layer", "shape", "weights", "non-zero", "", "levels", "bytes", "bound", "Han")
 
 
 def _row(layer: Layer) -> tuple[str, ...]:

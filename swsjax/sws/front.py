@@ -31,8 +31,9 @@ class Front:
     """Results of a search, by all workers so far; ``str`` gives the front as a table."""
 
     points: tuple[Point, ...]
-    """The trials that no other beats in both error and bytes, smallest file first."""
-    beaten: tuple[Point, ...]
+    """The trials that no other dominates, that is beats in both error and bytes; smallest file
+    first."""
+    dominated: tuple[Point, ...]
     """The other completed trials, in the order of the study."""
     stopped: int
     """Number of trials that were stopped early, or lost the net."""
@@ -41,7 +42,7 @@ class Front:
         """Return everything as plain values, for JSON."""
         return {
             "front": [point.to_dict() for point in self.points],
-            "beaten": [point.to_dict() for point in self.beaten],
+            "dominated": [point.to_dict() for point in self.dominated],
             "stopped": self.stopped,
         }
 
@@ -58,5 +59,7 @@ class Front:
                 f"{config.pi_zero:>8.5f}  {config.components:>10}  "
                 f"{speed}  {keep}"
             )
-        completed = len(self.points) + len(self.beaten)
-        return "\n".join([*lines, "", f"{completed} trials completed, {self.stopped} stopped"])
+        completed = len(self.points) + len(self.dominated)
+        return "\n".join(
+            [*lines, "", f"{completed} trials completed, {self.stopped} stopped early"]
+        )

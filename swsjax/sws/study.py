@@ -378,6 +378,6 @@ def _front(study: "optuna.Study") -> Front:
     front = pareto([(point.file_bytes, point.error) for point in points])
     return Front(
         points=tuple(points[i] for i in front),
-        beaten=tuple(point for i, point in enumerate(points) if i not in front),
+        dominated=tuple(point for i, point in enumerate(points) if i not in front),
         stopped=len(finished) - len(points),
     )

@@ -37,16 +37,18 @@ def test_the_encoding_shows_the_entries_that_the_codec_stores():
     plot_encoding(axes, MATRIX, span_bits=2)
     texts = texts_of(axes)
     # The weights row by row; then, for each entry, its cell again and its column of the table.
-    shown, table = texts[:20], np.array(texts[20:40]).reshape(4, 5)
+    shown, table = texts[:20], np.array(texts[20:36]).reshape(4, 4)
+    assert len(axes.patches) == 20 + 16  # each cell once
+    fillers = [p for p in axes.patches[:20] if p.get_facecolor()[:3] == to_rgb(light(ORANGE))]
+    assert [patch.get_xy() for patch in fillers] == [(5, 0)]
     assert [text for text in shown if text != "0"] == [".50", "−.25", ".50"]
-    assert table[:, 0].tolist() == [".50", "0", "−.25", ".50"]  # the filler is on a zero
     levels = np.unique(bits_of(MATRIX[MATRIX != 0]))
     layout = Nonzeros(bits_of(MATRIX).reshape(2, 10), levels).lay_out(2)
-    assert [int(text) for text in table[:, 1]] == layout.differences.tolist() == [1, 3, 3, 0]
-    assert [int(text, 2) for text in table[:, 2]] == layout.differences.tolist()
-    assert [int(text, 2) for text in table[:, 4]] == layout.level_index.tolist()
+    assert [int(text) for text in table[:, 0]] == layout.differences.tolist() == [1, 3, 3, 0]
+    assert [int(text, 2) for text in table[:, 1]] == layout.differences.tolist()
+    assert [int(text, 2) for text in table[:, 3]] == layout.level_index.tolist()
     book = ["0", *(f"{x:.2f}" for x in levels.view(np.float32))]
-    for text, index in zip(table[:, 3], layout.level_index, strict=True):
+    for text, index in zip(table[:, 2], layout.level_index, strict=True):
         assert text.replace("−", "-").replace(".", "0.", 1).removesuffix("0.") == book[index]
     summary = texts[-1]
     assert "Ends of rows: 3, 4, in 3 bits each." in summary
@@ -94,6 +96,22 @@ def test_filters_are_in_the_row_and_column_of_their_channels():
     assert left.get_title() == "Before: 8 of 8 filters"
 
 
+def test_of_many_filters_those_of_the_largest_channels_are_drawn():
+    after = np.zeros((3, 3, 20, 50))
+    inputs, outputs = [2, 3, 5, 7, 11, 13, 17, 19], list(range(1, 49, 3))
+    for number, i in enumerate(inputs):
+        after[:, :, i, outputs] = 1 + number
+    before = np.random.default_rng(0).normal(size=after.shape)
+    axes = Figure().subplots(1, 2)
+    plot_filters(axes, before, after)
+    assert picture(axes[0]).shape == (8 * 4 - 1, 16 * 4 - 1)
+    np.testing.assert_array_equal(picture(axes[0])[4:7, 8:11], before[:, :, 3, 7])
+    assert axes[0].get_title() == "Before: 128 of 1,000 filters"
+    for axis in axes:
+        assert [text.get_text() for text in axis.get_yticklabels()] == list(map(str, inputs))
+        assert [text.get_text() for text in axis.get_xticklabels()] == list(map(str, outputs))
+
+
 def test_filters_of_a_single_channel_are_in_rows_of_ten():
     kernel = np.random.default_rng(0).normal(size=(5, 5, 1, 20))
     axes = Figure().subplots(1, 2)
@@ -135,6 +153,8 @@ def test_the_layers_are_those_of_the_report():
     sizes = [layer.coded_bits / 8 for layer in report.layers]
     np.testing.assert_allclose([bar.get_width() for bar in right.patches], sizes)
     assert texts_of(left) == ["6.2", "98"]
+    assert left.get_xlim() == (0, 100)
+    assert [text.get_ha() for text in left.texts] == ["left", "right"]  # the long bar's is inside
     assert (left.get_xlabel(), right.get_xlabel()) == ("not zero (%)", "bytes in the file")
     assert left.get_ylim()[0] > left.get_ylim()[1]  # the first layer is on top
 
@@ -172,9 +192,12 @@ def test_pictures_of_a_file(tmp_path):
     pictures = file_pictures(tree, swsjax.report(swsjax.dumps(tree)))
     assert [picture.name for picture in pictures] == ["layers", "codebook", "encoding"]
     paths = save_pictures(tmp_path, pictures)
-    assert [path.name for path in paths] == ["layers.png", "codebook.png", "encoding.png"]
-    for path, picture in zip(paths, pictures, strict=True):
+    assert [path.name for path in paths[::2]] == ["layers.png", "codebook.png", "encoding.png"]
+    assert [path.name for path in paths[1::2]] == ["layers.pdf", "codebook.pdf", "encoding.pdf"]
+    for path, drawn, picture in zip(paths[::2], paths[1::2], pictures, strict=True):
         assert path.read_bytes() == picture.png
+        assert drawn.read_bytes() == picture.pdf
+        assert picture.pdf.startswith(b"%PDF")
         width = struct.unpack(">I", picture.png[16:20])[0] / 220  # dots per inch
         assert 3.2 < width < 3.5
     tree = {"dense": kernel + 1.0}  # no part of it is sparse

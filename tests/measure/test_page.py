@@ -12,7 +12,7 @@ import swsjax
 from swsjax.measure.page import MOST_PICTURE_BYTES, Picture, page
 from swsjax.measure.plot import file_pictures
 
-VOID = {"meta", "link", "img", "wbr"}
+VOID = {"meta", "link", "img", "br", "wbr"}
 WIDTHS = {"phone": 390, "wide": 1440}
 
 
@@ -59,7 +59,11 @@ def measured(tree):
     data = swsjax.dumps(tree, metadata={"model": "a <small> net"})
     return swsjax.report(
         data,
-        errors={"decoded": {"validation": 0.0125, "test": 0.0333}},
+        errors={
+            "pretrained": {"test": 0.031},
+            "retrained": {"test": 0.032},
+            "decoded": {"validation": 0.0125, "test": 0.0333},
+        },
         baseline=[np.zeros(130_000)],
     )
 
@@ -102,16 +106,29 @@ def test_the_page_agrees_with_the_report(text, measured):
         "3",
     ]
     assert cells["total"][1] == "120,300"
-    assert cells["decoded (validation)"] == ["1.25 %"]
-    assert cells["decoded (test)"] == ["3.33 %"]
+    assert cells["error"] == ["test", "validation"]
+    assert cells["pretrained"] == ["3.10 %", "-"]
+    assert cells["retrained"] == ["3.20 %", "-"]
+    assert cells["decoded"] == ["3.33 %", "1.25 %"]
+    assert "retrained: the weights before they were quantised" in text
     assert cells["config.tau"] == ["0.01"]
     assert cells["config.hyper_priors.zero_precision.shape"] == ["5000.0"]
     assert cells["version of swsjax"] == ["9.9"]
     assert cells["model (in the file)"] == ["a <small> net"]
-    headline = re.search('<dl class="headline">(.*?)</dl>', text).group(1)
-    assert f"<dd>{rates['file']:.0f}×</dd>" in headline
-    assert f"<dd>{measured.file_bytes:,} bytes</dd>" in headline
-    assert "<dt>error, decoded (test)</dt><dd>3.33 %</dd>" in headline
+    headline = re.search('<div class="headline">(.*?)</p></div>', text).group(1)
+    assert headline.endswith(f"<p>{rates['file']:.0f}× smaller")
+    before, after = re.findall("<h2>(.*?)</h2><dl>(.*?)</dl>", headline)
+    assert before == (
+        "Before",
+        "<dt>size</dt><dd>520,000 bytes</dd><dt>parameters</dt><dd>130,000</dd>"
+        "<dt>test error</dt><dd>3.10 %</dd>",
+    )
+    assert after == (
+        "After",
+        f"<dt>size</dt><dd>{measured.file_bytes:,} bytes</dd>"
+        f"<dt>not zero</dt><dd>{measured.non_zeros:,}</dd>"
+        "<dt>test error</dt><dd>3.33 %</dd>",
+    )
     assert "against all 130,000 parameters of the original net" in text
     assert "swsjax.load(&#x27;n &amp; m.sws&#x27;)" in text
 
@@ -190,6 +207,9 @@ def test_the_page_fits_its_window_and_shows_its_figures(opened, name, dark, pict
     assert all(loaded and width > 280 for loaded, width in widths)
     headline = browser.evaluate("document.querySelector('.headline').getBoundingClientRect().top")
     assert headline < 400  # visible without scrolling
+    tops = browser.evaluate("[...document.querySelectorAll('.headline div')].map(e => e.offsetTop)")
+    assert len(tops) == 2
+    assert tops[0] == tops[1]  # before beside after
     requests = [message for message in browser.messages if "request" in message["params"]]
     assert all(
         request["params"]["request"]["url"].startswith(("data:", "file:")) for request in requests
@@ -238,7 +258,14 @@ def test_tab_reaches_every_link_and_table(opened):
             break
     assert seen[0][:2] == ["A", "#content"]  # skips the links
     labels = [label for tag, label, _ in seen if tag == "DIV"]
-    assert labels == ["Sizes", "Errors", "Layers", "Settings and versions"]
+    assert labels == ["Sizes", "Errors", "Layers"]
+    assert sum(tag == "SUMMARY" for tag, *_ in seen) == 1
+    assert browser.evaluate("document.querySelector('details').open") is False
+    browser.evaluate("document.querySelector('summary').focus()")
+    browser.evaluate("document.activeElement.click()")
+    browser.press("Tab", 9)
+    folded = browser.evaluate("document.activeElement.getAttribute('aria-label')")
+    assert folded == "Settings and versions"  # once it is unfolded
     assert sum(tag == "A" for tag, *_ in seen) == 7
     assert all(outline == "solid" for tag, _, outline in seen if tag != "BODY")
     browser.evaluate("document.querySelector('[aria-label=Layers]').focus()")

@@ -91,6 +91,30 @@ def test_the_text_has_each_size_with_its_rate(tree):
     ]
 
 
+def test_errors_are_as_they_were_measured(tree):
+    errors = {"decoded": {"test": np.float32(0.0194), "validation": jnp.float32(0.0212), "all": 1}}
+    measured = swsjax.report(swsjax.dumps(tree), errors=errors)
+    assert json.dumps(measured.to_dict()["errors"]) == (
+        '{"decoded": {"test": 0.0194, "validation": 0.0212, "all": 1.0}}'
+    )
+
+
+def test_a_report_is_summed_up_in_three_lines(tree):
+    measured = swsjax.report(swsjax.dumps(tree), errors=ERRORS)
+    rate = 4920 / measured.file_bytes
+    first = f"Report of a file of {measured.file_bytes:,} bytes, {rate:,.1f}x smaller than float32"
+    second = f"{measured.non_zeros:,} of 1,230 weights are not zero, in 2 arrays"
+    third = "error: decoded (validation) 2.00 %, decoded (test) 1.25 %"
+    assert repr(measured) == f"{first}\n  {second}\n  {third}"
+    html = measured._repr_html_()
+    assert html.startswith(f"<p>{first}<br>{second}<br>{third}</p><table><tr><th>layer</th>")
+    assert html.count("<tr>") == 3
+    assert "<td>fc/kernel</td><td>40x30</td><td>1,200</td>" in html
+    bare = swsjax.report(swsjax.dumps({"<b>": np.eye(2)}))
+    assert repr(bare).splitlines()[1:] == ["  2 of 4 weights are not zero, in 1 array"]
+    assert "<td>&lt;b&gt;</td>" in bare._repr_html_()
+
+
 @pytest.fixture(scope="module")
 def original():
     """LeNet-300-100 on digits with few distinct weights."""

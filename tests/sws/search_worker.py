@@ -48,7 +48,7 @@ def find(storage, trials, *, name="swsjax", seed=0, **arguments) -> Front:
 
 def finished(front) -> int:
     """Number of trials that are completed or stopped."""
-    return len(front.points) + len(front.beaten) + front.stopped
+    return len(front.points) + len(front.dominated) + front.stopped
 
 
 def slow(trial, epoch) -> None:

@@ -99,6 +99,15 @@ def test_moves_are_those_of_the_weights_with_a_band_per_component(before, result
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("weight before", "weight after")
 
 
+def test_a_few_weights_far_away_do_not_decide_the_scale(before, result):
+    far = {"w": before["w"].copy()}
+    far["w"][0, 0] = 90.0
+    top, *others = Figure().subplots(1, 3)
+    plot_weights([top, *others], far, result)
+    assert top.get_xlim()[1] < 3
+    assert sum(bar.get_height() for bar in top.patches) == 2000  # it is counted at the end
+
+
 def test_components_are_followed_through_each_stage(result):
     above, below = Figure().subplots(2)
     plot_components([above, below], result.history)
@@ -196,8 +205,9 @@ def test_a_hyper_prior_on_pi_zero_is_drawn_too(before, result):
 
 def test_saved_figures_are_as_wide_as_a_column(before, result, tmp_path):
     paths = save_figures(tmp_path, before, result)
-    assert [path.name for path in paths] == ["weights.png", "components.png"]
-    for path in paths:
+    assert [path.stem for path in paths] == ["weights", "weights", "components", "components"]
+    assert all(path.read_bytes().startswith(b"%PDF") for path in paths[1::2])
+    for path in paths[::2]:
         png = path.read_bytes()
         assert png.startswith(b"\x89PNG")
         width = struct.unpack(">I", png[16:20])[0] / 220  # dots per inch

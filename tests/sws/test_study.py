@@ -33,8 +33,8 @@ def front(storage):
     return find(storage, 8)  # runs nothing: the study is complete
 
 
-def test_no_point_of_the_front_is_beaten(front):
-    every = [*front.points, *front.beaten]
+def test_no_point_of_the_front_is_dominated(front):
+    every = [*front.points, *front.dominated]
     for point in front.points:
         assert not any(
             other.error <= point.error
@@ -42,7 +42,7 @@ def test_no_point_of_the_front_is_beaten(front):
             and (other.error, other.file_bytes) != (point.error, point.file_bytes)
             for other in every
         )
-    for point in front.beaten:
+    for point in front.dominated:
         assert any(
             other.error <= point.error and other.file_bytes <= point.file_bytes
             for other in front.points
@@ -59,7 +59,7 @@ def test_settings_of_a_point_give_its_file_and_its_error(front):
 
 
 def test_the_first_trial_is_the_base(front):
-    (first,) = (point for point in [*front.points, *front.beaten] if point.trial == 0)
+    (first,) = (point for point in [*front.points, *front.dominated] if point.trial == 0)
     assert first.config == BASE
 
 
@@ -77,7 +77,7 @@ def test_front_as_json_and_table(front):
     ]
     assert [int(row.split()[0]) for row in rows] == [point.trial for point in front.points]
     assert empty == ""
-    assert summary == f"{8 - front.stopped} trials completed, {front.stopped} stopped"
+    assert summary == f"{8 - front.stopped} trials completed, {front.stopped} stopped early"
 
 
 def test_same_seed_same_search_however_often_it_is_interrupted(tmp_path, front):
@@ -101,7 +101,7 @@ def test_custom_space(tmp_path):
         return replace(base, merge_threshold=trial.suggest_float("merge", 0.1, 1.0))
 
     front = find(tmp_path / "search.journal", 3, space=space)
-    thresholds = {point.config.merge_threshold for point in [*front.points, *front.beaten]}
+    thresholds = {point.config.merge_threshold for point in [*front.points, *front.dominated]}
     assert len(thresholds) == 3
 
 
@@ -133,7 +133,7 @@ def test_trial_without_a_net_counts_as_stopped_and_records_why(tmp_path, broken,
 
     storage = tmp_path / "search.journal"
     front = find(storage, 2, compress=breaking, evaluate=lambda params: np.nan)
-    assert (front.points, front.beaten, front.stopped) == ((), (), 2)
+    assert (front.points, front.dominated, front.stopped) == ((), (), 2)
     backend = optuna.storages.journal.JournalFileBackend(str(storage))
     study = optuna.load_study(study_name="swsjax", storage=optuna.storages.JournalStorage(backend))
     assert [trial.user_attrs["stopped"] for trial in study.trials] == [reason, reason]
@@ -170,7 +170,7 @@ def test_net_that_only_guesses_is_stopped_half_way(tmp_path):
 
     front = find(storage, 2, max_error=0.5, space=space, callback=watch)
     assert [point.trial for point in front.points] == [0]
-    assert (front.beaten, front.stopped) == ((), 1)
+    assert (front.dominated, front.stopped) == ((), 1)
     assert seen == [(0, 1), (0, 2), (0, 3), (1, 1), (1, 2)]
     assert all(point.error <= 0.5 for point in front.points)
     # Without the limit it is on the front, as the smallest net.
@@ -183,7 +183,7 @@ def test_net_that_guesses_at_the_end_is_not_on_the_front(tmp_path):
         return run(config, evaluate=evaluate)
 
     front = find(tmp_path / "search.journal", 1, compress=unwatched, max_error=1e-9)
-    assert (front.points, front.beaten, front.stopped) == ((), (), 1)
+    assert (front.points, front.dominated, front.stopped) == ((), (), 1)
 
 
 def test_bytes_half_way_are_those_after_pruning(tmp_path):

@@ -38,7 +38,7 @@ def test_workers_share_the_budget_of_a_file(tmp_path):
     end(*(start(storage, 9) for _ in range(3)))
     front = find(storage, 9)
     assert 9 <= finished(front) <= 11  # each worker finishes its current trial
-    numbers = [point.trial for point in [*front.points, *front.beaten]]
+    numbers = [point.trial for point in [*front.points, *front.dominated]]
     assert len(set(numbers)) == len(numbers)
 
 
@@ -61,7 +61,7 @@ def test_killed_worker_loses_only_its_trial(tmp_path):
     lost = killed_in_a_trial(storage, 4)
     front = find(storage, 4)
     assert finished(front) == 4
-    assert lost not in [point.trial for point in [*front.points, *front.beaten]]
+    assert lost not in [point.trial for point in [*front.points, *front.dominated]]
     assert finished(find(storage, 5)) == 5
 
 
@@ -85,7 +85,7 @@ def test_killed_worker_on_postgresql(database):
     lost = killed_in_a_trial(database, before + 4)
     front = find(database, before + 4)
     assert finished(front) == before + 4
-    assert lost not in [point.trial for point in [*front.points, *front.beaten]]
+    assert lost not in [point.trial for point in [*front.points, *front.dominated]]
     time.sleep(3)
     end(start(database, before + 5))
     storage = optuna.storages.RDBStorage(database)

@@ -56,11 +56,11 @@ def plot_encoding(axes: "Axes", matrix: np.ndarray, *, span_bits: int = 2) -> No
     along = np.cumsum(layout.differences + 1)
     column = along - np.concatenate([[0], along])[start] - 1
 
+    colors = [light(ORANGE if filler else BLUE) for filler in is_filler]
+    entry = dict(zip(zip(row.tolist(), column.tolist(), strict=True), colors, strict=True))
     for (r, c), value in np.ndenumerate(matrix):
-        _cell(axes, c, r, _short(value), "white")
-    for i, (r, c) in enumerate(zip(row.tolist(), column.tolist(), strict=True)):
-        color = light(ORANGE if is_filler[i] else BLUE)
-        _cell(axes, c, r, _short(matrix[r, c].item()), color)
+        _cell(axes, c, r, _short(value), entry.get((r, c), "white"))
+    for i, color in enumerate(colors):
         texts = [
             f"{layout.differences[i]}",
             f"{layout.differences[i]:0{span_bits}b}" if span_bits else "",
@@ -86,7 +86,7 @@ def plot_encoding(axes: "Axes", matrix: np.ndarray, *, span_bits: int = 2) -> No
     )
     axes.text(left, rows + 6.1, summary, ha="left", va="top", size=6.5)
     axes.set_title("Relative indexes in the Han format")
-    axes.set(xlim=(left, wide), ylim=(rows + 9, -0.2))
+    axes.set(xlim=(left, wide + 0.05), ylim=(rows + 8.2, -0.2))
     axes.set_axis_off()
 
 

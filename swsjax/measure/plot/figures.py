@@ -13,7 +13,7 @@ from swsjax.file.atomic import write_bytes
 from swsjax.measure.page import Picture
 from swsjax.measure.plot.encoding import plot_encoding, small_example
 from swsjax.measure.plot.layers import MOST_LAYERS, plot_codebook, plot_layers
-from swsjax.measure.plot.style import column_png
+from swsjax.measure.plot.style import column_picture
 from swsjax.measure.reports import Report
 
 if TYPE_CHECKING:
@@ -41,41 +41,49 @@ def file_pictures(tree: Any, report: Report) -> list[Picture]:
     """
     drawn = min(len(report.layers), MOST_LAYERS)
     pictures = [
-        Picture(
+        column_picture(
             "layers",
             "The density of each layer, that is the fraction of its weights that are not zero, and "
             "its size in the file.",
-            column_png(partial(plot_layers, report=report), beside, 0.8 + 0.17 * drawn),
+            partial(plot_layers, report=report),
+            beside,
+            0.8 + 0.17 * drawn,
         ),
-        Picture(
+        column_picture(
             "codebook",
             "The number of weights with each value.",
-            column_png(partial(plot_codebook, tree=tree), alone, 2.2),
+            partial(plot_codebook, tree=tree),
+            alone,
+            2.2,
         ),
     ]
     example = _example(tree)
     if example is not None:
         pictures.append(
-            Picture(
+            column_picture(
                 "encoding",
                 "How the Han format stores weights: a small piece of this net, its gaps as "
                 "relative indexes, with a filler where a gap is too long.",
-                column_png(partial(plot_encoding, matrix=example), alone, 2.2),
+                partial(plot_encoding, matrix=example),
+                alone,
+                2.2,
             )
         )
     return pictures
 
 
 def save_pictures(folder: str | Path, pictures: Iterable[Picture]) -> list[Path]:
-    """Write each picture as ``NAME.png`` into a folder and return the paths.
+    """Write each picture as ``NAME.png``, and ``NAME.pdf`` if it has one; return the paths.
 
     >>> [path.name for path in save_pictures(".", [Picture("weights", "Weights.", b"PNG")])]
     ['weights.png']
     """
     paths = []
     for picture in pictures:
-        paths.append(Path(folder) / f"{picture.name}.png")
-        write_bytes(paths[-1], picture.png)
+        for content, ending in ((picture.png, "png"), (picture.pdf, "pdf")):
+            if content:
+                paths.append(Path(folder) / f"{picture.name}.{ending}")
+                write_bytes(paths[-1], content)
     return paths
 
 

@@ -7,7 +7,8 @@ import numpy as np
 
 from swsjax.measure.front import pareto
 from swsjax.measure.page import Picture
-from swsjax.measure.plot.style import BLUE, GREEN, GREY, ORANGE, PURPLE, column_png
+from swsjax.measure.plot.labels import Label, place_labels
+from swsjax.measure.plot.style import BLUE, ORANGE, column_picture, light
 from swsjax.measure.published import Published
 
 if TYPE_CHECKING:
@@ -15,8 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["front_picture", "plot_front"]
 
-_STYLES = [("^", GREEN), ("s", ORANGE), ("X", GREY), ("D", PURPLE)]
-_PLACES = [(0, 6), (0, -6), (7, 0), (-7, 0), (6, 6), (-6, -6), (6, -6), (-6, 6)]  # points
+_MARKS = "^sDv"  # by what a published size counts; further kinds share the last
 
 
 def plot_front(
@@ -24,18 +24,21 @@ def plot_front(
     points: Sequence[tuple[float, float]],
     *,
     published: Sequence[Published] = (),
-    label: str = "on the front",
+    label: str = "front",
+    others: Sequence[Label] = (),
 ) -> None:
     """Draw error (%) against size (bytes, logarithmic), and the Pareto front of the points.
 
-    Points on the front are filled and joined by steps: the smallest error up to each size.
-    Published results are numbered, and the legend says what their size counts.
+    The front is joined by steps: the smallest error up to each size. Points that it dominates are
+    pale. Published results are hollow marks with their names, and the legend says what their size
+    counts.
 
     Args:
-        axes: one axes.
+        axes: one axes, whose scales must not change afterwards, since labels are placed by them.
         points: pairs of bytes and error, the error from 0 to 1.
         published: results to compare with.
-        label: of the points in the legend.
+        label: of the front.
+        others: of what is drawn already, in percent, to be placed with those of the front.
 
     Ullrich, Meeds, Welling, ICLR 2017, section 6.2.
 
@@ -43,34 +46,24 @@ def plot_front(
     >>> paper = Published("soft weight-sharing, 2017", 16_663, 0.0194, "Han format")
     >>> plot_front(Figure().subplots(), [(4963, 0.0185), (3217, 0.022)], published=[paper])
     """
-    from matplotlib.ticker import LogLocator, NullFormatter
-
     front = pareto(points)
-    sizes, errors = np.array([points[i] for i in front]).reshape(-1, 2).T
-    axes.step(sizes, 100 * errors, "o-", where="post", color=BLUE, markersize=4, label=label)
-    beaten = [points[i] for i in range(len(points)) if i not in front]
-    if beaten:
-        x, y = np.array(beaten).T
-        axes.plot(x, 100 * y, "o", color=BLUE, markerfacecolor="none", label="beaten", markersize=4)
-    kinds = list(dict.fromkeys(result.kind for result in published))
-    for number, result in enumerate(published, start=1):
-        marker, color = _STYLES[kinds.index(result.kind) % len(_STYLES)]
-        axes.plot(
-            result.size_bytes,
-            100 * result.error,
-            marker,
-            color=color,
-            markersize=4,
-            label=f"{number}  {result.label} ({result.kind})",
-        )
-    axes.set(title="Test error against size", xscale="log", xlabel="bytes", ylabel="error (%)")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.xaxis.set_major_formatter("{x:,.0f}")
-    axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.grid(color="#dddddd", linewidth=0.5)
-    axes.set_axisbelow(True)
-    axes.legend(loc="upper right", bbox_to_anchor=(1, 0), borderaxespad=5)  # below the scale
-    _number(axes, points, published)
+    inside = [points[i] for i in front]
+    dominated = [points[i] for i in range(len(points)) if i not in front]
+    sizes, errors = np.array(inside).reshape(-1, 2).T
+    axes.step(sizes, 100 * errors, "o-", where="post", color=BLUE, markersize=4)
+    if dominated:
+        x, y = np.array(dominated).T
+        axes.plot(x, 100 * y, "o", color=light(BLUE, 0.45), markersize=4)
+    axes.set(title="Test error against size", xlabel="file size (bytes)", ylabel="error (%)")
+    _scale(axes)
+    _draw_published(axes, published)
+    named = [
+        Label(label, _percent(inside), BLUE),
+        Label("dominated", _percent(dominated), BLUE),
+        *others,
+        *(Label(each.label, _percent([each[1:3]]), ORANGE) for each in published),
+    ]
+    place_labels(axes, named)
 
 
 def front_picture(
@@ -91,30 +84,52 @@ def front_picture(
 
     def draw(axes: "Axes") -> None:
         plot_front(axes, points, published=published)
-        axes.set(title="Validation error against size")
+        axes.set(title="Validation error against size", ylabel="validation error (%)")
 
-    height = 2.4 + 0.17 * len(published)
     caption = "Validation error against file size; published errors are test errors."
-    return Picture("front", caption, column_png(draw, lambda figure: figure.subplots(), height))
+    height = 3.4 if published else 2.6
+    return column_picture("front", caption, draw, lambda figure: figure.subplots(), height)
 
 
-def _number(
-    axes: "Axes", points: Sequence[tuple[float, float]], published: Sequence[Published]
-) -> None:
-    """Put its number next to each published result, away from points and other numbers."""
-    axes.autoscale_view()
-    to_points = 72 / axes.figure.dpi
-    given = [*points, *((result.size_bytes, result.error) for result in published)]
-    taken = [to_points * axes.transData.transform((x, 100 * y)) for x, y in given]
-    for number, result in enumerate(published, start=1):
-        place = (result.size_bytes, 100 * result.error)
-        here = to_points * axes.transData.transform(place)
+def _scale(axes: "Axes") -> None:
+    from matplotlib.ticker import LogLocator, NullFormatter
 
-        def room(offset: tuple[int, int], here: np.ndarray = here) -> float:
-            return min(6.0, *(np.hypot(*(here + offset - other)) for other in taken))
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.grid(color="#dddddd", linewidth=0.5)
+    axes.set_axisbelow(True)
 
-        offset = max(_PLACES, key=room)
-        taken.append(here + offset)
-        axes.annotate(
-            str(number), place, offset, textcoords="offset points", ha="center", va="center", size=6
+
+def _draw_published(axes: "Axes", published: Sequence[Published]) -> None:
+    """One series for each kind of size, and a legend of the kinds below the scale."""
+    kinds = list(dict.fromkeys(result.kind for result in published))
+    last = len(_MARKS) - 1
+    for number, mark in enumerate(_MARKS[: len(kinds)]):
+        shared = kinds[number:] if number == last else kinds[number : number + 1]
+        series = [result for result in published if result.kind in shared]
+        axes.plot(
+            [result.size_bytes for result in series],
+            [100 * result.error for result in series],
+            mark,
+            color=ORANGE,
+            markerfacecolor="none",
+            markersize=4,
+            label=" or ".join(shared),
         )
+    if published:
+        axes.legend(
+            title="Published test errors, by what the size counts",
+            fontsize=7,
+            title_fontsize=7,
+            frameon=False,
+            ncols=2,
+            loc="upper center",
+            bbox_to_anchor=(0.5, 0),
+            borderaxespad=4.5,  # below the scale
+        )
+
+
+def _percent(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    return [(size, 100 * error) for size, error in points]

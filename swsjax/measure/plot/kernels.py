@@ -10,22 +10,27 @@ from swsjax.errors import ConfigError
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["plot_features", "plot_filters"]
+__all__ = ["MOST_INPUTS", "filters_height", "plot_features", "plot_filters"]
+
+MOST_INPUTS = 8
+"""Input channels that ``plot_filters`` draws by default: smaller filters could not be read."""
 
 
 def plot_filters(
-    axes: "Sequence[Axes]", before: np.ndarray, after: np.ndarray, *, most: int = 20
+    axes: "Sequence[Axes]", before: np.ndarray, after: np.ndarray, *, most: int = MOST_INPUTS
 ) -> None:
     """Draw the filters of a convolution before and after, in one colour scale.
 
-    Each input channel has a row, and each output channel a column; with a single input channel the
-    filters fill ten columns. White is zero; weights have no unit.
+    Each input channel has a row, and each output channel a column, with its number; of many, those
+    with the largest weights after compression are drawn. With a single input channel the filters
+    fill ten columns. White is zero; weights have no unit.
 
     Args:
         axes: two axes: before and after.
         before: (height, width, in, out) kernel of the pretrained net.
         after: the kernel of the compressed net.
-        most: number of input channels drawn at most; twice as many output channels.
+        most: number of input channels drawn at most; twice as many output channels, if there are
+            several inputs.
 
     Raises:
         ConfigError: the kernels are not of this form, or differ in shape.
@@ -41,15 +46,46 @@ def plot_filters(
             "filters must be two kernels of the same shape (height, width, in, out), got "
             f"{before.shape} and {after.shape}"
         )
-    shown = (slice(None), slice(None), slice(most), slice(2 * most))
-    inputs, outputs = before[shown].shape[2:]
-    columns = 10 if inputs == 1 else outputs
+    inputs, outputs = _largest_channels(after, most)
     pictures = [
-        np.moveaxis(kernel[shown], (2, 3), (0, 1)).reshape(-1, *kernel.shape[:2])
+        np.moveaxis(kernel[:, :, inputs[:, None], outputs], (2, 3), (0, 1)).reshape(
+            -1, *kernel.shape[:2]
+        )
         for kernel in (before, after)
     ]
-    what = f"{inputs * outputs:,} of {np.prod(before.shape[2:]):,} filters"
-    _draw(axes, pictures, columns, what)
+    what = f"{len(pictures[0]):,} of {np.prod(before.shape[2:]):,} filters"
+    if len(inputs) == 1:
+        _draw(axes, pictures, 10, what)
+        return
+    _draw(axes, pictures, len(outputs), what)
+    height, width = before.shape[:2]
+    for axis in axes:
+        axis.set_yticks((height + 1) * np.arange(len(inputs)) + (height - 1) / 2, inputs)
+        axis.set_xticks((width + 1) * np.arange(len(outputs)) + (width - 1) / 2, outputs)
+        axis.set_ylabel("input channel")
+        axis.tick_params(length=0)
+    axes[-1].set_xlabel("output channel")
+
+
+def filters_height(kernel: np.ndarray) -> float:
+    """Height in inches of a figure of filters, before above after, that leaves no gap.
+
+    >>> filters_height(np.ones((5, 5, 1, 20))) < filters_height(np.ones((5, 5, 20, 50)))
+    True
+    """
+    height, width, inputs, outputs = kernel.shape
+    columns = 10 if inputs == 1 else min(outputs, 2 * MOST_INPUTS)
+    rows = -(-outputs // 10) if inputs == 1 else min(inputs, MOST_INPUTS)
+    picture = 3.2 * rows * (height + 1) / (columns * (width + 1))
+    return 2 * picture + (1.2 if inputs == 1 else 1.7)
+
+
+def _largest_channels(kernel: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers of the input and output channels with the largest weights, in order."""
+    squares = (np.asarray(kernel, np.float64) ** 2).sum(axis=(0, 1))
+    inputs = np.sort(np.argsort(-squares.sum(axis=1), kind="stable")[:most])
+    outputs = np.argsort(-squares.sum(axis=0), kind="stable")
+    return inputs, np.sort(outputs[: 2 * most] if len(squares) > 1 else outputs)
 
 
 def plot_features(

@@ -17,6 +17,7 @@ __all__ = ["MOST_LAYERS", "plot_codebook", "plot_layers"]
 MOST_LAYERS = 24
 """Layers that ``plot_layers`` draws by default."""
 
+_MOST_DENSE = 70  # per cent; a longer bar has its number inside, as the scale ends at 100
 _MOST_LEVELS = 500  # more could not be distinguished
 _LARGEST = 1e300  # the width of an axis with larger values may overflow
 
@@ -42,10 +43,16 @@ def plot_layers(axes: "Sequence[Axes]", report: Report, *, most: int = MOST_LAYE
     densities = [100 * layer.non_zeros / max(layer.size, 1) for layer in layers]
     sizes = [layer.coded_bits / 8 for layer in layers]
     percents = [_percent(density) for density in densities]
-    left.bar_label(left.barh(places, densities, color=BLUE), percents, padding=2)
+    for text, density in zip(
+        left.bar_label(left.barh(places, densities, color=BLUE), percents, padding=2),
+        densities,
+        strict=True,
+    ):
+        if density > _MOST_DENSE:
+            text.set(ha="right", color="white", position=(-2, 0))
     right.bar_label(right.barh(places, sizes, color=BLUE), fmt="{:,.0f}", padding=2)
     of = "" if len(layers) == len(report.layers) else f"\n{most} of {len(report.layers)} layers"
-    left.set(title=f"Density{of}", xlabel="not zero (%)", xlim=(0, 140), xticks=[0, 50, 100])
+    left.set(title=f"Density{of}", xlabel="not zero (%)", xlim=(0, 100), xticks=[0, 50, 100])
     left.set_yticks(places, [_shortened(layer.name) for layer in layers])
     right.set(title=f"Size{of}", xlabel="bytes in the file", yticks=[])
     right.set_xlim(0, 1.5 * max([1.0, *sizes]))

@@ -4,10 +4,12 @@ from collections.abc import Callable
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
+from swsjax.measure.page import Picture
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["BLUE", "GREEN", "GREY", "ORANGE", "PURPLE", "column_png", "light"]
+__all__ = ["BLUE", "GREEN", "GREY", "ORANGE", "PURPLE", "column_picture", "light"]
 
 # The palette of Okabe and Ito, distinguishable in every common form of colour blindness.
 BLUE = "#0072B2"
@@ -32,6 +34,7 @@ _STYLE: Any = {
     "legend.frameon": False,
     "axes.spines.top": False,
     "axes.spines.right": False,
+    "pdf.fonttype": 42,  # text stays text, as publishers ask for
 }
 
 
@@ -45,12 +48,18 @@ def light(color: str, opacity: float = 0.2) -> str:
     return "#" + "".join(f"{round(255 - opacity * (255 - part)):02x}" for part in parts)
 
 
-def column_png(
-    draw: Callable[[Any], None], layout: "Callable[[Figure], Any]", height: float
-) -> bytes:
-    """Draw a figure as wide as a paper column and return it as PNG.
+def column_picture(
+    name: str,
+    caption: str,
+    draw: Callable[[Any], None],
+    layout: "Callable[[Figure], Any]",
+    height: float,
+) -> Picture:
+    """Draw a figure as wide as a paper column, as PNG and as PDF.
 
     Args:
+        name: of the figure.
+        caption: of the figure.
         draw: draws on what ``layout`` returns.
         layout: creates the axes of the figure, one or several.
         height: of the figure, in inches.
@@ -58,9 +67,10 @@ def column_png(
     Raises:
         ImportError: matplotlib is not installed; the message names the extra that brings it.
 
-    >>> png = column_png(lambda axes: None, lambda figure: figure.subplots(), height=2)
-    >>> png[1:4]
-    b'PNG'
+    >>> picture = column_picture(
+    ...     "empty", "Nothing.", lambda axes: None, lambda figure: figure.subplots(), height=2)
+    >>> picture.png[1:4], picture.pdf[1:4]
+    (b'PNG', b'PDF')
     """
     try:
         from matplotlib import rc_context
@@ -73,6 +83,13 @@ def column_png(
         figure = Figure(figsize=(_COLUMN, height), layout="compressed", dpi=220)
         FigureCanvasAgg(figure)
         draw(layout(figure))
-        png = BytesIO()
-        figure.savefig(png, bbox_inches="tight", pad_inches=0.03)
-    return png.getvalue()
+        # Without its time, the same figure is the same file.
+        return Picture(
+            name, caption, _saved(figure, "png"), _saved(figure, "pdf", {"CreationDate": None})
+        )
+
+
+def _saved(figure: "Figure", form: str, metadata: dict[str, Any] | None = None) -> bytes:
+    file = BytesIO()
+    figure.savefig(file, format=form, metadata=metadata, bbox_inches="tight", pad_inches=0.03)
+    return file.getvalue()

@@ -113,6 +113,7 @@ def _draw_counts(axes: "Axes", history: Sequence[Epoch]) -> None:
     axes.plot(epochs, [p.non_zeros or 0 for p in history], color=BLUE)
     axes.set(title="Non-zero weights and error", xlabel="epoch")
     axes.set_yscale("symlog", linthresh=1)  # logarithmic, but the number may be 0
+    axes.yaxis.set_major_formatter("{x:,.0f}")
     axes.set_ylabel("non-zero weights", color=BLUE)
     if history[0].error is None:
         return
@@ -120,5 +121,6 @@ def _draw_counts(axes: "Axes", history: Sequence[Epoch]) -> None:
     errors = [np.nan if p.error is None else 100 * p.error for p in history]
     twin.plot(epochs, errors, color=ORANGE, linestyle="--")
     twin.set_yscale("symlog", linthresh=1)
+    twin.yaxis.set_major_formatter("{x:g}")
     twin.set_ylabel("error once quantised (%)", color=ORANGE)
     twin.spines["right"].set_visible(True)

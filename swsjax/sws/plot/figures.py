@@ -10,11 +10,11 @@ import numpy as np
 
 from swsjax.measure.page import Picture
 from swsjax.measure.plot.figures import alone, save_pictures, two_high
-from swsjax.measure.plot.kernels import plot_features, plot_filters
-from swsjax.measure.plot.style import column_png
+from swsjax.measure.plot.kernels import filters_height, plot_features, plot_filters
+from swsjax.measure.plot.style import column_picture
 from swsjax.sws.plot.components import plot_components
 from swsjax.sws.plot.hyperpriors import plot_betas, plot_gammas
-from swsjax.sws.plot.weights import plot_moves, plot_weights
+from swsjax.sws.plot.weights import plot_weights
 from swsjax.sws.prior import HyperPriors
 from swsjax.sws.result import Result
 from swsjax.training.net import named_weights
@@ -76,9 +76,9 @@ def save_figures(
 ) -> list[Path]:
     """Write the figures of a run into a folder and return the paths.
 
-    ``weights.png`` and ``components.png`` (with several groups ``weights-GROUP.png`` and
-    ``components-GROUP.png``), ``filters-LAYER.png`` of convolutions, ``features-LAYER.png`` of a
-    first dense layer, and ``hyper-priors.png``.
+    ``weights`` and ``components`` (with several groups ``weights-GROUP`` and ``components-GROUP``),
+    ``filters-LAYER`` of convolutions, ``features-LAYER`` of a first dense layer, and
+    ``hyper-priors``; each as PNG and as PDF.
 
     Args:
         folder: where to write; it must exist.
@@ -97,7 +97,7 @@ def save_figures(
     >>> history = [Epoch("soft", 1, 1, 0.5, non_zeros=100, details=details)]
     >>> result = Result(net, net, mixtures, history, select(net))
     >>> [path.name for path in save_figures(".", net, result)]
-    ['weights.png', 'components.png']
+    ['weights.png', 'weights.pdf', 'components.png', 'components.pdf']
     """
     pictures = run_pictures(before, result, hyper_priors=hyper_priors, image_shape=image_shape)
     return save_pictures(folder, pictures)
@@ -106,24 +106,22 @@ def save_figures(
 def _mixture_pictures(
     before: Any, result: Result[Any], name: str, ending: str
 ) -> Iterator[Picture]:
-    def draw_components(axes: "list[Axes]") -> None:
-        plot_components(axes[:2], result.history, name=name)
-        plot_moves(axes[2], before, result, name=name)
-        axes[2].set_title("Final weights and components")
-
-    yield Picture(
+    yield column_picture(
         f"weights{ending}",
         "The weights before retraining (above) and after it (right), with the final prior; and the "
         "move of each weight, with the components.",
-        column_png(partial(plot_weights, before=before, result=result, name=name), _joint, 3.4),
+        partial(plot_weights, before=before, result=result, name=name),
+        _joint,
+        3.4,
     )
     if result.history:
-        yield Picture(
+        yield column_picture(
             f"components{ending}",
             "The components of the mixture during training: they move, narrow, merge and vanish. "
-            "Below, the number of non-zero weights and the error, and the final weights and "
-            "components.",
-            column_png(draw_components, _stacked, 6.2),
+            "Below, the number of non-zero weights and the error.",
+            partial(plot_components, history=result.history, name=name),
+            _stacked,
+            4.2,
         )
 
 
@@ -133,10 +131,12 @@ def _weight_pictures(
     old, new = (_arrays(net, result) for net in (before, result.params))
     convolutions = [path for path, kernel in old.items() if kernel.ndim == 4 and len(kernel) > 1]
     for path in convolutions[:_MOST_CONVOLUTIONS]:
-        yield Picture(
+        yield column_picture(
             f"filters-{path.replace('/', '-')}",
-            f"The filters of the convolution {path} before and after; white is zero.",
-            column_png(partial(plot_filters, before=old[path], after=new[path]), two_high, 4.4),
+            f"Filters of the convolution {path} before and after; white is zero.",
+            partial(plot_filters, before=old[path], after=new[path]),
+            two_high,
+            filters_height(old[path]),
         )
     if image_shape is None:
         return
@@ -144,10 +144,12 @@ def _weight_pictures(
     dense = [path for path, kernel in old.items() if kernel.ndim == 2 and len(kernel) == pixels]
     for path in dense[:1]:
         draw = partial(plot_features, before=old[path], after=new[path], image_shape=image_shape)
-        yield Picture(
+        yield column_picture(
             f"features-{path.replace('/', '-')}",
             f"The weights from each pixel to units of {path}, before and after; white is zero.",
-            column_png(draw, two_high, 3.4),
+            draw,
+            two_high,
+            3.4,
         )
 
 
@@ -155,8 +157,8 @@ def _hyper_prior_picture(hyper: HyperPriors) -> Picture:
     gammas = {"zero component": hyper.zero_precision, "free components": hyper.precision}
     caption = "Hyper-priors on the precisions of the components"
     if hyper.pi_zero is None:
-        png = column_png(partial(plot_gammas, priors=gammas), alone, 2.4)
-        return Picture("hyper-priors", f"{caption}.", png)
+        draw_gammas = partial(plot_gammas, priors=gammas)
+        return column_picture("hyper-priors", f"{caption}.", draw_gammas, alone, 2.4)
     beta = {"zero component": hyper.pi_zero}
 
     def draw(axes: "list[Axes]") -> None:
@@ -164,7 +166,7 @@ def _hyper_prior_picture(hyper: HyperPriors) -> Picture:
         plot_betas(axes[1], beta)
 
     caption += " and on the mixing proportion of the zero component."
-    return Picture("hyper-priors", caption, column_png(draw, two_high, 4.4))
+    return column_picture("hyper-priors", caption, draw, two_high, 4.4)
 
 
 def _arrays(net: Any, result: Result[Any]) -> dict[str, np.ndarray]:
@@ -174,8 +176,8 @@ def _arrays(net: Any, result: Result[Any]) -> dict[str, np.ndarray]:
 
 
 def _stacked(figure: "Figure") -> "list[Axes]":
-    """Two axes over the same epochs, and one with its own scales."""
-    return list(figure.subplots(3, 1, height_ratios=[3, 2, 3]))
+    """Two axes over the same epochs."""
+    return list(figure.subplots(2, 1, height_ratios=[3, 2]))
 
 
 def _joint(figure: "Figure") -> "list[Axes]":

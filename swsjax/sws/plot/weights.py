@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 __all__ = ["plot_moves", "plot_weights"]
 
+_FEW = 1e-3  # fraction of the weights at either end that does not decide the scale
+
 
 def plot_weights(
     axes: "Sequence[Axes]",
@@ -27,7 +29,8 @@ def plot_weights(
 ) -> None:
     """Draw the weights before and after with their mixture, and each weight's move.
 
-    Weights and densities have no unit; counts are per two-hundredth of the range.
+    Weights and densities have no unit; counts are per two-hundredth of the range. Single weights
+    that were far outside the range of the others are drawn at its ends.
 
     Args:
         axes: three axes: distribution before, distribution after with the prior's density (drawn
@@ -46,7 +49,7 @@ def plot_weights(
     >>> result = Result(net, net, {"weights": init_mixture(-1.0, 1.0)}, [], select(net))
     >>> plot_weights(Figure().subplots(1, 3), net, result)
     """
-    old, new = _flat(before, result, name), _flat(result.retrained, result, name)
+    old, new = _both(before, result, name)
     low, high = min(old.min(), new.min()), max(old.max(), new.max())
     bins = np.linspace(low, high, 201).tolist()
     top, side, scatter = axes
@@ -78,6 +81,7 @@ def plot_moves(
     """Draw each retrained weight against the pretrained one, and the components as bands.
 
     A band is two standard deviations on either side of a component's mean; weights have no unit.
+    Single weights that were far outside the range of the others are drawn at its ends.
 
     Args:
         axes: one axes.
@@ -95,7 +99,7 @@ def plot_moves(
     >>> result = Result(net, net, {"weights": init_mixture(-1.0, 1.0)}, [], select(net))
     >>> plot_moves(Figure().subplots(), net, result)
     """
-    old, new = _flat(before, result, name), _flat(result.retrained, result, name)
+    old, new = _both(before, result, name)
     _draw_moves(axes, old, new, result.mixtures[name], most)
 
 
@@ -104,7 +108,16 @@ def _draw_moves(
 ) -> None:
     pick = np.linspace(0, old.size - 1, min(most, old.size)).astype(int)
     _draw_bands(axes, mixture)
-    axes.plot(old[pick], new[pick], ".", color=BLUE, markersize=1.5, alpha=0.4, markeredgewidth=0)
+    axes.plot(
+        old[pick],
+        new[pick],
+        ".",
+        color=BLUE,
+        markersize=1.5,
+        alpha=0.4,
+        markeredgewidth=0,
+        rasterized=True,
+    )  # tens of thousands of points
     axes.set(title="Each weight's move", xlabel="weight before", ylabel="weight after")
     low, high = axes.get_ylim()
     axes.set_ylim(low, high + 0.15 * (high - low))  # room for the legend
@@ -118,6 +131,18 @@ def _draw_bands(axes: "Axes", mixture: GaussianMixture) -> None:
         axes.axhspan(mean - 2 * deviation, mean + 2 * deviation, color=ORANGE, alpha=0.3, lw=0)
     axes.patches[0].set_label("component: mean ± 2 sd")
     axes.legend(loc="upper left")
+
+
+def _both(before: Any, result: Result[Any], name: str) -> tuple[np.ndarray, np.ndarray]:
+    """The weights of a group before, within reach, and after."""
+    return _within_reach(_flat(before, result, name)), _flat(result.retrained, result, name)
+
+
+def _within_reach(weights: np.ndarray) -> np.ndarray:
+    """The same, but for the few that would squeeze all others into a corner."""
+    low, high = np.quantile(weights, [_FEW, 1 - _FEW])
+    margin = (high - low) / 2  # the tails of a Gaussian are within
+    return np.clip(weights, low - margin, high + margin) if margin > 0 else weights
 
 
 def _flat(net: Any, result: Result[Any], name: str) -> np.ndarray:

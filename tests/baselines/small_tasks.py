@@ -1,0 +1,76 @@
+"""Tasks that take no time: tiny nets on random images."""
+
+from functools import cache, partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from swsjax.lab import Dataset, ResidualNet, Split, Variables, classification
+
+CLASSES = 3
+BATCH = 32
+
+
+class TwoLayers(nnx.Module):
+    """152 weights in two kernels, on images of 4 x 4 pixels."""
+
+    def __init__(self, image_shape, classes, *, rngs):
+        self.fc1 = nnx.Linear(int(np.prod(image_shape)), 8, rngs=rngs)
+        self.fc2 = nnx.Linear(8, classes, rngs=rngs)
+
+    def __call__(self, images):
+        return self.fc2(jnp.tanh(self.fc1(images.reshape(len(images), -1))))
+
+
+class OneLayer(nnx.Module):
+    """48 weights in one kernel, on images of 4 x 4 pixels."""
+
+    def __init__(self, image_shape, classes, *, rngs):
+        self.fc = nnx.Linear(int(np.prod(image_shape)), classes, rngs=rngs)
+
+    def __call__(self, images):
+        return self.fc(images.reshape(len(images), -1))
+
+
+def images(*shape):
+    """Random images of three classes, told apart by one corner; 96 to train on."""
+    rng = np.random.default_rng(0)
+
+    def split(size):
+        labels = np.arange(size, dtype=np.uint8) % CLASSES
+        pixels = rng.integers(0, 255, (size, *shape), dtype=np.uint8)
+        pixels[:, 0, 0] = (100 * labels).reshape(-1, *[1] * (len(shape) - 2))
+        return Split(pixels, labels)
+
+    return Dataset("random", split(96), split(30), split(30))
+
+
+def in_bfloat16(task):
+    def init(seed):
+        params, aux = task.init(seed)
+        return Variables(jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), params), aux)
+
+    return task._replace(init=init)
+
+
+TASKS = {
+    "two layers": lambda: classification(TwoLayers, images(4, 4)),
+    "one layer": lambda: classification(OneLayer, images(4, 4)),
+    "bfloat16": lambda: in_bfloat16(classification(TwoLayers, images(4, 4))),
+    "BatchNorm": lambda: classification(
+        partial(ResidualNet, widths=(2, 2, 3, 4), blocks=1), images(4, 4, 3)
+    ),
+}
+
+
+@cache
+def small(name):
+    """The task of this name, compiled once."""
+    return TASKS[name]()
+
+
+@cache
+def untrained(name):
+    return small(name).init(0)

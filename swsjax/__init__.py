@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from swsjax import codec, file, lab, measure, sws, training
+    from swsjax import baselines, codec, file, lab, measure, sws, training
     from swsjax.errors import SwsjaxError, SwsjaxWarning
     from swsjax.file import (
         dumps,
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from swsjax.measure import Report, report
     from swsjax.sws import (
         Config,
-        Front,
         HyperPriors,
         LearningRates,
         Result,
@@ -53,7 +52,6 @@ if TYPE_CHECKING:
 __all__ = [
     "FROZEN",
     "Config",
-    "Front",
     "HyperPriors",
     "LearningRates",
     "PretrainConfig",
@@ -64,6 +62,7 @@ __all__ = [
     "Study",
     "SwsjaxError",
     "SwsjaxWarning",
+    "baselines",
     "codec",
     "compress",
     "cross_entropy",
@@ -94,7 +93,7 @@ __all__ = [
 ]
 
 __version__ = "0.1.0"
-_ROOMS = ("codec", "file", "lab", "measure", "sws", "training")
+_ROOMS = ("baselines", "codec", "file", "lab", "measure", "sws", "training")
 
 
 def __getattr__(name: str) -> Any:

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from swsjax.lab import NETS
 from swsjax.measure import published
 
 ROOT = Path(__file__).parents[1]
@@ -16,6 +17,8 @@ RESULTS = ROOT / "benchmarks" / "results"
 # Table 1 of the paper: error before, non-zero weights, rate in the Han format.
 PAPER = "soft weight-sharing, 2017"
 PAPER_TABLE = {"lenet-300-100": (0.0189, 0.043, 64), "lenet-5-caffe": (0.0088, 0.005, 162)}
+TITLES = {net: NETS[net].title for net in PAPER_TABLE}
+MEASURED = ["validation error (%)", "test error (%)", "file (bytes)"]
 
 
 def main() -> None:
@@ -25,16 +28,21 @@ def main() -> None:
 
 def tables() -> dict[Path, dict[str, Callable[[], str]]]:
     """What makes the table at each marker of each page."""
-    settings = {"results: python benchmarks/fill_tables.py": settings_table}
+    made = "results: python benchmarks/fill_tables.py"
     experiments = read("experiments.json")["experiments"]
     return {
-        ROOT / "README.md": settings,
-        ROOT / "docs" / "speed.md": {"speed": speed_table, "engine": prior_table},
+        ROOT / "README.md": {made: readme_table},
+        ROOT / "docs" / "speed.md": {
+            "gains": gains_table,
+            "costs": costs_table,
+            "sizes": scaling_table,
+            "engine": prior_table,
+        },
         ROOT / "docs" / "experiments.md": {
             group: partial(experiments_table, lines) for group, lines in experiments.items()
         },
         ROOT / "docs" / "results.md": {
-            **settings,
+            made: settings_table,
             "targets": targets_table,
             "published": published_table,
             "front of lenet-300-100": partial(front_table, "lenet-300-100"),
@@ -57,39 +65,62 @@ def with_tables(path: Path) -> str:
     return text
 
 
-def settings_table() -> str:
-    """Every setting of both nets, one network after the other."""
+def readme_table() -> str:
+    """Error and size of every setting of both nets."""
     rows = []
     for net in PAPER_TABLE:
-        found = [read(path) for path in (RESULTS / net).glob("*.json")]
-        found.sort(key=lambda content: content["summary"]["test_error"]["mean"])
-        rows += [*map(settings_row, found), paper_row(net)]
-    return in_markdown(
-        ["network, on MNIST", "test error before → decoded file", "non-zero", "file", "Han format"],
-        rows,
-    )
+        for content in settings_of(net):
+            summary = content["summary"]
+            before, after = summary["pretrained_test_error"], summary["test_error"]
+            rows.append(
+                [
+                    f"{TITLES[net]}, {content['setting']}",
+                    f"{percent(before['mean'])} → {percent(after['mean'])}",
+                    count(summary["file_bytes"]["mean"]),
+                    factor(summary["file_rate"]["mean"]),
+                ]
+            )
+    header = ["network and setting", "test error before → after (%)", "file (bytes)"]
+    return in_markdown([*header, "times smaller than float32"], rows)
+
+
+def settings_table() -> str:
+    """Every setting of both nets, one network after the other, with the paper's row."""
+    rows = [
+        row for net in PAPER_TABLE for row in (*map(settings_row, settings_of(net)), paper_row(net))
+    ]
+    header = ["network", "setting", "before (%)", "after (%)", "seeds (%)", "non-zero (%)"]
+    header += ["file (bytes)", "rate, file", "rate, Han format"]
+    return in_markdown(header, rows)
+
+
+def settings_of(net: str) -> list[dict[str, Any]]:
+    """The results of the settings of one net, the smallest error first."""
+    found = [read(path) for path in (RESULTS / net).glob("*.json")]
+    return sorted(found, key=lambda content: content["summary"]["test_error"]["mean"])
 
 
 def settings_row(content: dict[str, Any]) -> list[str]:
     """Means over the seeds, with the range of the error."""
     summary = content["summary"]
-    before, after = summary["pretrained_test_error"], summary["test_error"]
-    one = len(content["seeds"]) == 1
-    spread = "one seed" if one else f"{100 * after['min']:.2f} to {100 * after['max']:.2f}"
     return [
-        f"{content['net']}, {content['setting']}",
-        f"{100 * before['mean']:.2f} → {percent(after['mean'])} ({spread})",
+        TITLES[content["net"]],
+        content["setting"],
+        percent(summary["pretrained_test_error"]["mean"]),
+        percent(summary["test_error"]["mean"]),
+        span(summary["test_error"], percent),
         percent(summary["density"]["mean"], 1),
-        f"{size(summary['file_bytes']['mean'])}, **{times(summary['file_rate']['mean'])}**",
-        times(summary["han_rate"]["mean"]),
+        count(summary["file_bytes"]["mean"]),
+        factor(summary["file_rate"]["mean"]),
+        factor(summary["han_rate"]["mean"]),
     ]
 
 
 def paper_row(net: str) -> list[str]:
     before, density, rate = PAPER_TABLE[net]
     (paper,) = (result for result in published.BY_NET[net] if result.label == PAPER)
-    errors = f"{100 * before:.2f} → {percent(paper.error)}"
-    return ["the paper", errors, percent(density, 1), "", times(rate)]
+    errors = [percent(before), percent(paper.error), ""]
+    return [TITLES[net], "the paper", *errors, percent(density, 1), "", "", factor(rate)]
 
 
 def front_table(net: str) -> str:
@@ -99,53 +130,54 @@ def front_table(net: str) -> str:
             point["setting"],
             percent(point["validation_error"]),
             percent(point["test_error"]),
-            size(point["file_bytes"]),
-            times(point["han_rate"]),
+            count(point["file_bytes"]),
+            factor(point["han_rate"]),
         ]
         for point in read(f"frontier-{net}.json")["points"]
     ]
-    return in_markdown(["", "validation error", "test error", "file", "Han format"], rows)
+    return in_markdown(["setting", *MEASURED, "rate, Han format"], rows)
 
 
 def targets_table() -> str:
-    """What one default and a target make of LeNet-300-100."""
+    """What one default and a target make of LeNet-300-100; ranges where there are seeds."""
     content = read("targets-lenet-300-100.json")
     before = [seed["pretrained"]["test"] for seed in content["seeds"]]
-    rows = [["pretrained", "", percent(sum(before) / len(before)), ""]]
+    ranges = ["test error, seeds (%)", "file, seeds (bytes)"][: 2 * (len(before) > 1)]
+    rows = [["pretrained", "", percent(sum(before) / len(before)), "", *[""] * len(ranges)]]
     for name, summary in content["summary"].items():
         test, sizes = summary["test_error"], summary["file_bytes"]
-        spread = f"{100 * test['min']:.2f} to {100 * test['max']:.2f}"
         rows.append(
             [
                 f"at most {name}" + (" lost" if name.endswith("points") else ""),
                 percent(summary["validation_error"]["mean"]),
-                f"{percent(test['mean'])} ({spread})",
-                f"{size(sizes['mean'])} ({sizes['min']:,} to {sizes['max']:,})",
+                percent(test["mean"]),
+                count(sizes["mean"]),
+                *[span(test, percent), span(sizes, count)][: len(ranges)],
             ]
         )
-    return in_markdown(["target", "validation error", "test error", "file"], rows)
+    return in_markdown(["target", *MEASURED, *ranges], rows)
 
 
 def published_table() -> str:
     """What others published for both networks."""
     rows = [
-        [net, result.label, percent(result.error), size(result.size_bytes), result.kind]
+        [TITLES[net], result.label, percent(result.error), count(result.size_bytes), result.kind]
         for net, results in published.BY_NET.items()
         for result in results
     ]
-    header = ["network", "method", "test error", "size", "what the size counts"]
+    header = ["network", "method", "test error (%)", "size (bytes)", "what the size counts"]
     return in_markdown(header, rows)
 
 
 def search_table() -> str:
     """The front that a search found, its first trial, and the chosen one as a file."""
     content = read("search-lenet-300-100.json")
-    first = [point for point in content["beaten"] if point["trial"] == 0]
+    first = [point for point in content["dominated"] if point["trial"] == 0]
     trials = [
         [
-            "0, as it began" if point["trial"] == 0 else str(point["trial"]),
+            str(point["trial"]),
             percent(point["error"]),
-            f"{point['file_bytes']:,}",
+            count(point["file_bytes"]),
             f"{point['config']['tau']:.3g}",
             f"{point['config']['pi_zero']:.4g}",
             str(point["config"]["components"]),
@@ -154,9 +186,9 @@ def search_table() -> str:
         ]
         for point in sorted(content["front"] + first, key=lambda point: point["file_bytes"])
     ]
-    header = ["trial", "validation error", "bytes", "`tau`", "`pi_zero`", "`components`"]
-    header += ["`soft_learning_rates.precisions`", "`keep`"]
-    completed, stopped = len(content["front"] + content["beaten"]), content["stopped"]
+    header = ["trial", "validation error (%)", "size (bytes)", "`tau`", "`pi_zero`"]
+    header += ["`components`", "`soft_learning_rates.precisions`", "`keep`"]
+    completed, stopped = len(content["front"] + content["dominated"]), content["stopped"]
     files = {
         f"trial {content['chosen']['trial']}": content["chosen"]["report"],
         "the balanced setting": content["defaults"],
@@ -166,7 +198,7 @@ def search_table() -> str:
             name,
             percent(report["errors"]["decoded"]["validation"]),
             percent(report["errors"]["decoded"]["test"]),
-            size(report["file_bytes"]),
+            count(report["file_bytes"]),
         ]
         for name, report in files.items()
     ]
@@ -174,7 +206,7 @@ def search_table() -> str:
         in_markdown(header, trials)
         + f"\n{completed} trials were completed, {stopped} stopped early. "
         + "As files, both errors:\n\n"
-        + in_markdown(["", "validation error", "test error", "file"], measured)
+        + in_markdown(["settings", *MEASURED], measured)
     )
 
 
@@ -184,10 +216,11 @@ def coding_table() -> str:
     for row in read("coding.json")["rows"]:
         sizes = [row["file_bytes"], row["bound_bytes"], row["huffman_bytes"], row["han_bytes"]]
         sizes += [row["peers"].get(f"{kind} xz -9") for kind in ("csr", "dense")]
-        cells = ["" if number is None else f"{number:,.0f}" for number in sizes]
+        cells = ["" if number is None else count(number) for number in sizes]
         rows.append([row["net"], percent(row["density"], 1), *cells])
-    header = ["weights", "density", "file", "entropy bound", "Han format, Huffman coded"]
-    return in_markdown([*header, "Han format", "sparse rows, xz", "dense, xz"], rows)
+    header = ["weights", "density (%)", "file (bytes)", "entropy bound (bytes)"]
+    header += ["Han format, Huffman coded (bytes)", "Han format (bytes)"]
+    return in_markdown([*header, "sparse rows, xz (bytes)", "dense, xz (bytes)"], rows)
 
 
 def experiments_table(lines: dict[str, list[dict[str, Any]]]) -> str:
@@ -196,16 +229,17 @@ def experiments_table(lines: dict[str, list[dict[str, Any]]]) -> str:
     for name, seeds in lines.items():
         done = [row for row in seeds if "failed" not in row]
         lost = len(seeds) - len(done)
-        errors = ", ".join(f"{100 * row['validation_error']:.2f}" for row in done) + " %"
+        errors = ", ".join(percent(row["validation_error"]) for row in done)
         cells = [
             "; ".join([f"{lost} of {len(seeds)} nets lost"] * (lost > 0) + [errors] * bool(done)),
-            ", ".join(f"{row['file_bytes']:,}" for row in done) + " bytes" * bool(done),
-            ", ".join(times(row["han_rate"]) for row in done),
+            ", ".join(count(row["file_bytes"]) for row in done),
+            ", ".join(factor(row["han_rate"]) for row in done),
             ", ".join(str(row["levels"]) for row in done),
         ]
         if seeds:
-            rows.append([name, " | ".join(cells)])
-    return in_markdown(["", "validation error", "file", "Han format", "levels"], rows)
+            rows.append([name, *cells])
+    header = ["change", "validation error (%)", "file (bytes)", "rate, Han format", "levels"]
+    return in_markdown(header, rows)
 
 
 def prior_table() -> str:
@@ -216,67 +250,79 @@ def prior_table() -> str:
             found = row[prior]
             wrong = found["largest_prior_error"]
             errors = percent(found["validation_error"]), percent(found["test_error"])
-            last = f"{wrong:.1e}" if wrong else "-"
-            rows.append([f"seed {row['seed']}, {prior}", *errors, size(found["file_bytes"]), last])
-    header = ["", "validation error", "test error", "file", "largest error of the prior"]
-    return in_markdown(header, rows)
+            last = f"{wrong:.1e}" if wrong else ""
+            rows.append([prior, str(row["seed"]), *errors, count(found["file_bytes"]), last])
+    return in_markdown(["prior", "seed", *MEASURED, "largest error of the prior"], rows)
 
 
-def speed_table() -> str:
-    """What the prior costs."""
+def gains_table() -> str:
+    """What is faster here than elsewhere."""
+    prior, torch = read("speed-cpu.json")["prior"], read("speed-cpu.json")["against_torch"]
+    library = f"PyTorch {torch['torch'].partition('+')[0]}"
+    return in_markdown(
+        ["what", "against", "times as fast"],
+        [
+            [
+                f"prior and all gradients, {prior['weights'] / 1e6:.1f} M weights, 17 components",
+                "`logsumexp` over (N, J)",
+                factor(prior["speedup"]),
+            ],
+            [
+                "an epoch of LeNet-300-100 under the prior",
+                library,
+                factor(torch["lenet_300_100_retraining_speedup"]),
+            ],
+            [
+                "an ordinary epoch of LeNet-300-100",
+                library,
+                factor(torch["lenet_300_100_plain_speedup"], 1),
+            ],
+            [
+                "an ordinary epoch of LeNet-5-Caffe",
+                library,
+                factor(torch["lenet_5_caffe_plain_speedup"], 2),
+            ],
+        ],
+    )
+
+
+def costs_table() -> str:
+    """What takes longer under the prior."""
     speed = read("speed-cpu.json")
-    prior, torch, scaling = speed["prior"], speed["against_torch"], speed["scaling"]
+    prior = speed["prior"]
+    rows = [
+        ["the prior", "an update of Adam", factor(prior["prior_over_adam_update"], 1)],
+        ["257 components", "17 components", factor(prior["many_components_over_few"], 2)],
+    ]
+    for net, row in speed["steps"].items():
+        name, _, when = net.partition(" ")
+        for stage in ("soft", "hard"):
+            what = " ".join(filter(None, [f"a {stage} step of {TITLES[name]}", when]))
+            rows.append([what, "one without a prior", factor(row[f"{stage}_over_plain"], 2)])
+    return in_markdown(["what", "against", "times as long"], rows)
+
+
+def scaling_table() -> str:
+    """Time and memory per weight, one row per number of weights."""
+    speed = read("speed-cpu.json")
     rows = [
         [
-            f"prior and all gradients, {prior['weights'] / 1e6:.1f} M weights, 17 components, "
-            "against `logsumexp` over (N, J)",
-            f"{times(prior['speedup'])} faster",
-        ],
-        [
-            "its temporaries, and those of `logsumexp`",
-            f"{prior['temporary_bytes_per_weight']:.1f} and "
-            f"{prior['logsumexp_temporary_bytes_per_weight']:.0f} bytes a weight",
-        ],
-        ["257 components against 17", f"{times(prior['many_components_over_few'], 2)} the time"],
-        ["against one Adam update", f"{times(prior['prior_over_adam_update'], 1)} the time"],
-        *scaling_rows(scaling),
-        *(
-            [
-                f"a step of {net} against one without a prior, soft and hard stage",
-                f"{times(row['soft_over_plain'], 2)} and {times(row['hard_over_plain'], 2)} "
-                "the time",
-            ]
-            for net, row in speed["steps"].items()
-        ),
-        [
-            f"an epoch of LeNet-300-100 under the prior against PyTorch {torch['torch']}",
-            f"{times(torch['lenet_300_100_retraining_speedup'])} faster",
-        ],
-        [
-            "a plain epoch of LeNet-300-100 and of LeNet-5-Caffe against PyTorch",
-            f"{times(torch['lenet_300_100_plain_speedup'], 1)} and "
-            f"{times(torch['lenet_5_caffe_plain_speedup'], 2)} as fast",
-        ],
+            count(row["weights"]),
+            f"{row['nanoseconds_per_weight']:.1f}",
+            f"{row['nanoseconds_per_weight_of_a_single_call']:.1f}",
+            f"{row['temporary_bytes_per_weight']:.1f}",
+        ]
+        for row in speed["scaling"]
     ]
-    return in_markdown(["what", "measured"], rows)
-
-
-def scaling_rows(scaling: list[dict[str, float]]) -> list[list[str]]:
-    """Time and memory per weight, one figure per number of weights."""
-    sizes = ", ".join(f"{row['weights']:.0e}".replace("e+0", "e") for row in scaling)
-
-    def figures(name: str) -> str:
-        return ", ".join(f"{row[name]:.1f}" for row in scaling)
-
-    loop, single = "nanoseconds_per_weight", "nanoseconds_per_weight_of_a_single_call"
-    return [
-        [f"{sizes} weights, steps in a compiled loop", f"{figures(loop)} ns a weight"],
-        ["the same, single calls", f"{figures(single)} ns a weight"],
-        [
-            "the same, temporaries in a loop",
-            f"{figures('temporary_bytes_per_weight')} bytes a weight",
-        ],
-    ]
+    header = ["weights", "in a compiled loop (ns per weight)", "single calls (ns per weight)"]
+    ours, others = (
+        speed["prior"][f"{kind}temporary_bytes_per_weight"] for kind in ("", "logsumexp_")
+    )
+    return (
+        in_markdown([*header, "temporaries in the loop (bytes per weight)"], rows)
+        + f"\nIn single calls, temporaries of the prior take {ours:.1f} bytes per weight, those of "
+        + f"`logsumexp` {others:.0f}.\n"
+    )
 
 
 def read(path: str | Path) -> dict[str, Any]:
@@ -284,19 +330,33 @@ def read(path: str | Path) -> dict[str, Any]:
 
 
 def percent(share: float, digits: int = 2) -> str:
-    return f"{100 * share:.{digits}f} %"
+    return f"{100 * share:.{digits}f}"
 
 
-def times(factor: float, digits: int = 0) -> str:
-    return f"{factor:.{digits}f}x"
+def factor(number: float, digits: int = 0) -> str:
+    return f"{number:,.{digits}f}"
 
 
-def size(number: float) -> str:
-    return f"{number:,.0f} bytes"
+def count(number: float) -> str:
+    return f"{number:,.0f}"
+
+
+def span(summary: dict[str, float], written: Callable[[float], str]) -> str:
+    return f"{written(summary['min'])} to {written(summary['max'])}"
 
 
 def in_markdown(header: list[str], rows: list[list[str]]) -> str:
-    return line(header) + "|" + "---|" * len(header) + "\n" + "".join(map(line, rows))
+    """A table whose columns of numbers are aligned to the right."""
+    columns = zip(*rows, strict=True)
+    marks = ["---:" if all(map(is_number, column)) else "---" for column in columns]
+    return (
+        line(header) + "|" + "".join(f"{mark}|" for mark in marks) + "\n" + "".join(map(line, rows))
+    )
+
+
+def is_number(cell: str) -> bool:
+    """Whether a cell has numbers, such as ``1.60 → 1.85`` or ``9, 9``, or nothing."""
+    return not cell or cell[0].isdigit()
 
 
 def line(cells: list[str]) -> str:

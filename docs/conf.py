@@ -1,12 +1,17 @@
 """Sphinx: python -m sphinx -W docs build/docs."""
 
 import inspect
+import os
+import sys
 from importlib import import_module
 from importlib.metadata import version as version_of
 from importlib.util import find_spec
 from pathlib import Path
 from pkgutil import walk_packages
 
+import optax
+import sphinx.util.typing
+from jax.typing import ArrayLike, DTypeLike
 from sphinx.pycode import ModuleAnalyzer
 
 import swsjax
@@ -46,6 +51,10 @@ nb_execution_timeout = 300
 nb_merge_streams = True
 nb_output_stderr = "remove"  # progress
 
+# Most of their time is compiling, often of what was compiled before.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / "build" / "jax"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+
 autodoc_preserve_defaults = True
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
@@ -55,11 +64,41 @@ napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 
 
+# Types that are named, as in the source: Sphinx would spell out what they stand for.
+ALIASES = {
+    "optax.OptState": optax.OptState,
+    "optax.Schedule": optax.Schedule,
+    "ArrayLike": ArrayLike,
+    "DTypeLike": DTypeLike,
+}
+
+
 def setup(app):
     """Connect the hooks below: ``remember`` before napoleon, ``correct`` after it."""
+    app.connect("builder-inited", name_aliases)
     app.connect("autodoc-process-signature", shorten)
     app.connect("autodoc-process-docstring", remember, priority=0)
     app.connect("autodoc-process-docstring", correct, priority=900)
+
+
+def name_aliases(app):
+    """Replace the function that writes types, where Sphinx uses it, by one that knows aliases.
+
+    Not in its own module, where it calls itself.
+    """
+    home = sphinx.util.typing
+    spelled_out = home.stringify_annotation
+
+    def written(annotation, *given, **named):
+        text = spelled_out(annotation, *given, **named)
+        for name, alias in ALIASES.items():
+            text = text.replace(spelled_out(alias, *given, **named), name)
+        return text
+
+    for module in [module for name, module in sys.modules.items() if name.startswith("sphinx.")]:
+        uses_it = vars(module).get("stringify_annotation") is spelled_out
+        if uses_it and module is not home:
+            module.stringify_annotation = written
 
 
 class Long:
@@ -95,11 +134,13 @@ def remember(app, what, name, documented, options, lines):
 def correct(app, what, name, documented, options, lines):
     """Mend the texts of fields and constants.
 
-    Of a field, napoleon takes what precedes a colon for its type, although it has an annotation.
-    Of a constant that a room imports, autodoc does not find the text in the module that defines it.
+    Of a field, napoleon takes what precedes a colon for its type, although it has an annotation; of
+    one without a text, autodoc shows that of ``collections.namedtuple``, which says nothing. Of a
+    constant that a room imports, autodoc does not find the text in the module that defines it.
     """
     if what in ("attribute", "property"):
-        lines[:] = texts[name]
+        is_empty = texts[name][:1] and texts[name][0].startswith("Alias for field number")
+        lines[:] = [] if is_empty else texts[name]
     if what == "data":
         lines[:] = text_of_constant(name.rpartition(".")[2], documented)
 

@@ -188,6 +188,7 @@ LEARNED = Config(
     soft_learning_rates=LearningRates(precisions=7e-4),
     hard_learning_rates=LearningRates(precisions=5e-4, warmup_epochs=1.0, final=0.0, epsilon=1e-5),
     prune_learning_rates=LearningRates(warmup_epochs=0.5, final=0.0, epsilon=1e-5),
+    least_steps=300,
 )
 """Settings with which the precisions are learned, as in the paper. They depend on the scale of the
 weights and on the number of steps: they suit nets like the paper's LeNets."""

@@ -48,10 +48,10 @@ def leaf_name(path: tuple[Any, ...]) -> str:
 def name_of(path: Path) -> str:
     """Return the path of a leaf as one name.
 
-    >>> name_of(("layers", 0, "kernel")), name_of(())
-    ('layers/0/kernel', '(the tree itself)')
+    >>> name_of(("layers", 0, "kernel")), name_of(("",)), name_of(())
+    ('layers/0/kernel', '', '(the tree itself)')
     """
-    return "/".join(map(str, path)) or "(the tree itself)"
+    return "/".join(map(str, path)) if path else "(the tree itself)"
 
 
 def fits(name: str, pattern: str, names: Container[str]) -> bool:

@@ -12,7 +12,8 @@ def bits_of(array: np.ndarray) -> np.ndarray:
     """Return the bit patterns of an array as unsigned integers, C-contiguous, flat.
 
     The codec compares weights by bit pattern, so -0.0 is not zero and every NaN payload is a
-    separate level. A 16-byte element (``complex128``) becomes two integers.
+    separate level. A 16-byte element (``complex128``) becomes two integers. A 4-bit integer has a
+    byte of its own, the upper half of which becomes 0, as it has no meaning.
 
     Args:
         array: any NumPy array with 1, 2, 4, 8 or 16 bytes per element.
@@ -28,7 +29,8 @@ def bits_of(array: np.ndarray) -> np.ndarray:
     if not array.dtype.isnative:
         array = array.astype(array.dtype.newbyteorder("="))
     width = min(array.dtype.itemsize, 8)
-    return np.ascontiguousarray(array).reshape(-1).view(f"u{width}")
+    bits = np.ascontiguousarray(array).reshape(-1).view(f"u{width}")
+    return bits & 0xF if array.dtype.name in ("int4", "uint4") else bits
 
 
 def levels_of(bits: np.ndarray, limit: int) -> np.ndarray | None:

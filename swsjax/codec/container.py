@@ -12,6 +12,7 @@ from swsjax.codec.entropy import LEAST_GAIN, Features, decode_entropy, encode_en
 from swsjax.codec.han import decode_han, encode_han
 from swsjax.codec.header import (
     DTYPES,
+    LARGEST_PATTERNS,
     MAX_COMPONENTS,
     Path,
     Spec,
@@ -58,7 +59,8 @@ def pack(
 
     Args:
         leaves: ``(path, array)`` pairs; a path is a tuple of strings and non-negative integers.
-        metadata: a JSON-serialisable dictionary; an empty one takes no bytes.
+        metadata: a dictionary of what JSON has, and of NumPy's numbers; an empty one takes no
+            bytes.
         encoding: one of :data:`ENCODINGS`.
 
     Raises:
@@ -87,14 +89,7 @@ def pack(
             )
     head, flags = b"", ENCODINGS.index(encoding)
     if metadata:
-        try:
-            text = json.dumps(
-                metadata, ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":")
-            ).encode()
-        except TypeError as error:
-            raise TypeError(f"the metadata is not JSON: {error}") from None
-        except ValueError as error:
-            raise ValueError(f"the metadata is not JSON: {error}") from None
+        text = _json(metadata)
         flags |= _HAS_METADATA
         head = varint(len(text)) + text
     header, packed = specs_bytes(specs), packed_specs(specs)
@@ -115,6 +110,33 @@ def pack(
         features = Features(has_units)
     flags |= _STACKS * features.stacks | _ZERO_SIGNS * features.zero_signs
     return _sealed(flags, features.units, head + body + raw)
+
+
+def _json(metadata: Mapping[str, Any]) -> bytes:
+    try:
+        plain = _plain(metadata)
+        return json.dumps(
+            plain, ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":")
+        ).encode()
+    except TypeError as error:
+        raise TypeError(f"the metadata is not JSON: {error}") from None
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"the metadata is not JSON: {error}") from None
+
+
+def _plain(value: Any) -> Any:
+    """A value with Python's numbers in place of NumPy's."""
+    match value:
+        case Mapping():
+            for key in value:
+                if not isinstance(key, str):
+                    raise TypeError(f"keys must be strings, got {key!r}")
+            return {key: _plain(item) for key, item in value.items()}
+        case list() | tuple():
+            return list(map(_plain, value))
+        case np.bool_() | np.integer() | np.floating():
+            return value.item()
+    return value
 
 
 def _sealed(flags: int, has_units: bool, body: bytes) -> bytes:
@@ -178,8 +200,9 @@ def unpack(data: bytes, max_bytes: int = MAX_BYTES) -> Contents:
     else:
         bits = decode_han(body, shapes, dtypes, encoding == "han-huffman", start, features.units)
     for spec, leaf in zip(specs, bits, strict=True):
-        if spec.dtype == "bool" and leaf.max(initial=0) > 1:
-            raise FormatError(f"leaf {spec.path} is bool but has the value {leaf.max()}")
+        largest = LARGEST_PATTERNS.get(spec.dtype)
+        if largest is not None and leaf.max(initial=0) > largest:
+            raise FormatError(f"leaf {spec.path} is {spec.dtype} but has the value {leaf.max()}")
     return Contents(specs, bits, opened.metadata)
 
 

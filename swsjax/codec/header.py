@@ -9,6 +9,7 @@ from swsjax.errors import FormatError
 
 __all__ = [
     "DTYPES",
+    "LARGEST_PATTERNS",
     "MAX_COMPONENTS",
     "Path",
     "Shape",
@@ -40,8 +41,12 @@ DTYPES = {
     "complex128": 16,
     "float8_e4m3fn": 1,
     "float8_e5m2": 1,
+    "int4": 1,
+    "uint4": 1,
 }
 """Bytes per element of each type; the index is the code in the file, so new types come last."""
+LARGEST_PATTERNS = {"bool": 1, "int4": 15, "uint4": 15}
+"""The largest bit pattern of the types that do not use all bits of a byte."""
 _TYPES = tuple(DTYPES)
 _CODES = {name: code for code, name in enumerate(DTYPES)}
 

@@ -1,14 +1,15 @@
-"""Writing a file completely or not at all."""
+"""Writing a file completely or not at all; errors that name the file."""
 
 import contextlib
 import errno
 import os
 import secrets
 import stat
+from collections.abc import Iterator
 from os import PathLike
 from pathlib import Path
 
-__all__ = ["check_writable", "write_bytes"]
+__all__ = ["check_writable", "read_bytes", "write_bytes"]
 
 
 def check_writable(path: str | PathLike[str]) -> None:
@@ -26,6 +27,21 @@ def check_writable(path: str | PathLike[str]) -> None:
     path = Path(path)
     if _mode_of(path) is None and not _target_of(path).parent.is_dir():
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+
+
+def read_bytes(path: str | PathLike[str]) -> bytes:
+    """Return the bytes of a file.
+
+    Raises:
+        OSError: the file cannot be read; the error has its name, whatever failed.
+
+    >>> Path("file").write_bytes(b"data")
+    4
+    >>> read_bytes("file")
+    b'data'
+    """
+    with _named(path):
+        return Path(path).read_bytes()
 
 
 def write_bytes(path: str | PathLike[str], data: bytes) -> None:
@@ -48,20 +64,30 @@ def write_bytes(path: str | PathLike[str], data: bytes) -> None:
     # Short, whatever the name of the file: a file system limits the length of names.
     temporary = target.with_name(f".{secrets.token_hex(4)}.tmp")
     try:
-        with open(temporary, "xb") as file:
-            file.write(data)
-            file.flush()
-            if mode is not None:
-                os.chmod(temporary, mode)
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
-    except BaseException as error:  # an interrupt must not leave the temporary file behind either
+        with _named(path):
+            with open(temporary, "xb") as file:
+                file.write(data)
+                file.flush()
+                if mode is not None:
+                    os.chmod(temporary, mode)
+                os.fsync(file.fileno())
+            os.replace(temporary, target)
+    except BaseException:  # an interrupt must not leave the temporary file behind either
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             temporary.unlink()
-        if isinstance(error, OSError) and error.filename is not None:
-            # The caller's name for it; Python chooses the subclass, such as FileNotFoundError.
-            raise OSError(error.errno, error.strerror, str(path)) from error
         raise
+
+
+@contextlib.contextmanager
+def _named(path: str | PathLike[str]) -> Iterator[None]:
+    """Give an error of the system the caller's name for the file."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:  # not of the system
+            raise
+        # Python chooses the subclass, such as FileNotFoundError.
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def _mode_of(path: Path) -> int | None:

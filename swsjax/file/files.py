@@ -3,28 +3,26 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from os import PathLike
-from typing import Any
+from typing import Any, TypeVar, overload
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import scipy.sparse
 
 from swsjax import codec
-from swsjax.checks import path_of
+from swsjax.checks import check_integer, path_of
 from swsjax.codec.header import matrix_shape
 from swsjax.codec.zeros import positive_zeros
 from swsjax.errors import ConfigError, FormatError
-from swsjax.file.atomic import check_writable, write_bytes
-from swsjax.trees import Path, is_array, is_number, name_of, unboxed_leaves
+from swsjax.file.atomic import check_writable, read_bytes, write_bytes
+from swsjax.file.leaves import array_of, check_array, form_of_leaf, like_leaf, text_of
+from swsjax.trees import Path, is_array, name_of, unboxed_leaves
 
 __all__ = [
-    "array_of",
     "bytes_of",
+    "check_metadata",
     "dumps",
-    "form_of_leaf",
     "leaves_of",
-    "like_leaf",
     "load",
     "loads",
     "named_errors",
@@ -32,6 +30,8 @@ __all__ = [
     "save",
     "to_sparse",
 ]
+
+TreeT = TypeVar("TreeT")
 
 
 def dumps(
@@ -49,15 +49,17 @@ def dumps(
     Args:
         tree: any pytree of NumPy or JAX arrays: dictionaries, lists, tuples, NamedTuples, Flax
             NNX state, Linen variables. Empty containers are not stored.
-        metadata: a small JSON-serialisable dictionary; costs nothing when absent.
+        metadata: a small dictionary of what JSON has, and of NumPy's numbers; costs nothing when
+            absent.
         encoding: ``"entropy"`` (smallest), ``"han"`` or ``"han-huffman"`` (the formats in which
             the literature computes compression rates).
         negative_zeros: whether -0.0 stays -0.0. ``weights * mask`` makes one of every negative
             weight, each for about a bit; False writes 0.0 for it.
 
     Raises:
-        TypeError: a leaf is not an array, its element type is not supported, a key of the tree is
-            neither a string nor a non-negative integer, or the metadata is not JSON.
+        TypeError: a leaf is not an array, has a mask or an element type that is not supported, a
+            key of the tree is neither a string nor a non-negative integer, or the metadata is not
+            JSON.
         ValueError: unknown encoding, NaN in the metadata, or two leaves with one path.
 
     Example:
@@ -65,8 +67,7 @@ def dumps(
         >>> loads(data)["w"].shape, read_metadata(data)
         ((2, 3), {'model': 'toy'})
     """
-    if not (metadata is None or isinstance(metadata, Mapping)):
-        raise TypeError(f"metadata must be a dictionary, got a {type(metadata).__name__}")
+    check_metadata(metadata)
     leaves = [(path, array_of(name_of(path), leaf)) for path, leaf in unboxed_leaves(tree)]
     paths = {path for path, _ in leaves}
     if len(paths) < len(leaves):
@@ -76,6 +77,10 @@ def dumps(
     return codec.pack(leaves, metadata, encoding)
 
 
+@overload
+def loads(data: bytes, *, like: None = None, max_bytes: int = ...) -> Any: ...
+@overload
+def loads(data: bytes, *, like: TreeT, max_bytes: int = ...) -> TreeT: ...
 def loads(data: bytes, *, like: Any = None, max_bytes: int = codec.MAX_BYTES) -> Any:
     """Return the pytree in the bytes of an ``.sws`` file.
 
@@ -83,16 +88,20 @@ def loads(data: bytes, *, like: Any = None, max_bytes: int = codec.MAX_BYTES) ->
         data: what :func:`dumps` returned.
         like: a pytree with the desired structure; its leaves need only a shape and a dtype
             (``jax.eval_shape`` returns such a tree; traced arrays have them, too). Without it the
-            result is nested dictionaries.
+            result is nested dictionaries; a position beside names becomes a name, as JAX has no
+            order for the two.
         max_bytes: refuse a file whose arrays take more than this in total.
 
     Returns:
         Nested dictionaries of NumPy arrays, keyed by the names and list positions of the original
-        tree; or, with ``like``, its structure, with JAX arrays where ``like`` has JAX arrays.
+        tree; or, with ``like``, its structure, with JAX arrays where ``like`` has JAX arrays, on
+        the same devices.
 
     Raises:
         FormatError: the bytes are not a valid file of this format, or larger than allowed.
-        ValueError: the file does not fit ``like``; the message names every leaf that does not.
+        ConfigError: ``max_bytes`` is not a number of bytes.
+        ValueError: the file does not fit ``like``; the message names every leaf that does not. Or,
+            without ``like``, a position and a name beside it are the same text.
 
     Example:
         >>> data = dumps({"layers": [np.arange(2), np.arange(3)]})
@@ -110,11 +119,12 @@ def leaves_of(data: bytes, max_bytes: int = codec.MAX_BYTES) -> list[tuple[Path,
 
     Raises:
         FormatError: the bytes are not a valid file of this format, or larger than allowed.
+        ConfigError: ``max_bytes`` is not a number of bytes.
 
     >>> leaves_of(dumps({"layers": [np.arange(2)]}))
     [(('layers', 0), array([0, 1]))]
     """
-    contents = codec.unpack(data, max_bytes)
+    contents = codec.unpack(data, check_integer("max_bytes", max_bytes, least=0))
     return [
         (spec.path, bits.view(np.dtype(spec.dtype)).reshape(spec.shape))
         for spec, bits in zip(contents.specs, contents.bits, strict=True)
@@ -150,6 +160,10 @@ def save(
     return len(data)
 
 
+@overload
+def load(path: str | PathLike[str], *, like: None = None, max_bytes: int = ...) -> Any: ...
+@overload
+def load(path: str | PathLike[str], *, like: TreeT, max_bytes: int = ...) -> TreeT: ...
 def load(path: str | PathLike[str], *, like: Any = None, max_bytes: int = codec.MAX_BYTES) -> Any:
     """Return the pytree in a file; see :func:`loads`.
 
@@ -160,7 +174,7 @@ def load(path: str | PathLike[str], *, like: Any = None, max_bytes: int = codec.
     """
     path = path_of(path, "loads takes bytes")
     with named_errors(path):
-        return loads(path.read_bytes(), like=like, max_bytes=max_bytes)
+        return loads(read_bytes(path), like=like, max_bytes=max_bytes)
 
 
 def read_metadata(source: str | PathLike[str] | bytes) -> dict[str, Any]:
@@ -184,7 +198,7 @@ def bytes_of(source: str | PathLike[str] | bytes) -> bytes:
     b'sws'
     """
     advice = "save writes one, dumps makes its bytes"
-    return source if isinstance(source, bytes) else path_of(source, advice).read_bytes()
+    return source if isinstance(source, bytes) else read_bytes(path_of(source, advice))
 
 
 @contextmanager
@@ -209,6 +223,26 @@ def named_errors(source: str | PathLike[str] | bytes) -> Iterator[None]:
         raise FormatError(f"{source}{' is ' if text.startswith('not ') else ': '}{text}") from None
 
 
+def check_metadata(metadata: Any) -> None:
+    """Check that metadata are a dictionary with names as keys, or None.
+
+    Raises:
+        TypeError: they are not.
+
+    >>> check_metadata({3: "seed"})
+    Traceback (most recent call last):
+        ...
+    TypeError: metadata must have strings as keys, got 3
+    """
+    if metadata is None:
+        return
+    if not isinstance(metadata, Mapping):
+        raise TypeError(f"metadata must be a dictionary, got a {type(metadata).__name__}")
+    for key in metadata:
+        if not isinstance(key, str):
+            raise TypeError(f"metadata must have strings as keys, got {key!r}")
+
+
 def to_sparse(array: Any) -> scipy.sparse.csr_array:
     """Return an array as a SciPy sparse matrix: the last axis is the columns.
 
@@ -217,34 +251,24 @@ def to_sparse(array: Any) -> scipy.sparse.csr_array:
     Args:
         array: NumPy or JAX array of a type that SciPy knows (not bfloat16 or float16).
 
+    Raises:
+        TypeError: SciPy does not know the type, or the array has a mask.
+
     Example:
         >>> matrix = to_sparse(np.array([[0.0, 2.0], [0.0, 0.0]]))
         >>> matrix.shape, matrix.nnz
         ((2, 2), 1)
     """
-    array = np.asarray(array)
-    return scipy.sparse.csr_array(array.reshape(matrix_shape(array.shape)))
-
-
-def array_of(name: str, leaf: Any) -> np.ndarray:
-    """Return the leaf of that name as a NumPy array.
-
-    Raises:
-        TypeError: it is not an array, or JAX traces it and it has no values.
-
-    >>> array_of("fc1/bias", jnp.zeros(2))
-    array([0., 0.], dtype=float32)
-    """
-    if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+    if is_array(array):
+        check_array("the array", array)
+    made = np.asarray(array)
+    made = made.astype(made.dtype.newbyteorder("="), copy=False)
+    try:
+        return scipy.sparse.csr_array(made.reshape(matrix_shape(made.shape)))
+    except ValueError as error:
         raise TypeError(
-            f"leaf {name} is a random key; leave it out or give jax.random.key_data(key)"
-        )
-    if isinstance(leaf, jax.core.Tracer):
-        raise TypeError(f"leaf {name} is traced by JAX and has no values; save outside of jit")
-    if not is_array(leaf):
-        advice = "use numpy.asarray" if is_number(leaf) else "leave it out"
-        raise TypeError(f"leaf {name} is a {type(leaf).__name__}, not an array; {advice}")
-    return np.asarray(leaf)
+            f"SciPy has no sparse matrices of type {made.dtype.name}; convert it with astype"
+        ) from error
 
 
 def _nested(arrays: dict[Path, np.ndarray]) -> Any:
@@ -256,34 +280,20 @@ def _nested(arrays: dict[Path, np.ndarray]) -> Any:
         for component in path[:-1]:
             node = node.setdefault(component, {})
         node[path[-1]] = array
-    return tree
+    return _of_one_type(tree)
 
 
-def form_of_leaf(leaf: Any) -> tuple[tuple[int, ...], Any]:
-    """Return the shape and type that a leaf has or describes, without looking at its values.
-
-    >>> form_of_leaf(jax.ShapeDtypeStruct((2, 3), jnp.float32))
-    ((2, 3), dtype('float32'))
-    """
-    dtype = leaf.dtype if hasattr(leaf, "dtype") else np.asarray(leaf).dtype
-    # A file has no byte order.
-    return np.shape(leaf), dtype.newbyteorder("=") if isinstance(dtype, np.dtype) else dtype
-
-
-def like_leaf(name: str, array: np.ndarray, leaf: Any) -> Any:
-    """Return an array as JAX's if a leaf is JAX's, and in the byte order of the leaf if not.
-
-    Raises:
-        ConfigError: JAX would change the type of the array.
-
-    >>> like_leaf("w", np.ones(2, np.float32), jnp.zeros(2))
-    Array([1., 1.], dtype=float32)
-    """
-    if not isinstance(leaf, jax.Array):
-        return array.astype(getattr(leaf, "dtype", array.dtype), copy=False)
-    made = jnp.asarray(array)
-    if made.dtype != array.dtype:
-        raise ConfigError(f"{name} is {array.dtype.name}, which JAX holds only with jax_enable_x64")
+def _of_one_type(node: Any) -> Any:
+    """Names in place of positions beside names: JAX sorts keys, and cannot compare the two."""
+    if not isinstance(node, dict):
+        return node
+    mixed = len({type(key) for key in node}) > 1
+    made = {str(key) if mixed else key: _of_one_type(child) for key, child in node.items()}
+    if len(made) < len(node):
+        twice = next(key for key in node if isinstance(key, int) and str(key) in node)
+        raise ValueError(
+            f"the file has position {twice} and name {str(twice)!r} in one place; pass like"
+        )
     return made
 
 
@@ -298,8 +308,7 @@ def _fitted(arrays: dict[Path, np.ndarray], like: Any) -> Any:
         shape, dtype = form_of_leaf(leaf)
         if (array.shape, array.dtype) != (shape, dtype):
             problems.append(
-                f"{name_of(path)} is {array.dtype.name}{list(array.shape)} in the file, "
-                f"{dtype}{list(shape)} expected"
+                f"{name_of(path)} is {text_of(array)} in the file, {dtype}{list(shape)} expected"
             )
             continue
         try:

@@ -14,14 +14,14 @@ from os import PathLike
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from swsjax.checks import path_of
-from swsjax.codec.header import DTYPES, MAX_COMPONENTS
+from swsjax.codec.header import MAX_COMPONENTS
 from swsjax.errors import ConfigError, FormatError
-from swsjax.file.atomic import check_writable, write_bytes
-from swsjax.file.files import array_of, form_of_leaf, like_leaf
+from swsjax.file.atomic import check_writable, read_bytes, write_bytes
+from swsjax.file.files import check_metadata
+from swsjax.file.leaves import array_of, cast, form_of_leaf, like_leaf, may_become, text_of
 from swsjax.trees import fits, name_of, unboxed_leaves
 
 __all__ = [
@@ -127,9 +127,9 @@ def from_safetensors(
             Leaving out any other tensor is an error.
 
     Returns:
-        A tree like ``like``, with JAX arrays where it has JAX arrays and NumPy arrays elsewhere.
-        Floating tensors are cast to the floating type of ``like``, if that can hold their values;
-        other types are not changed.
+        A tree like ``like``, with JAX arrays where it has JAX arrays, on the same devices, and
+        NumPy arrays elsewhere. Floating tensors are cast to the floating type of ``like``, if that
+        can hold their values; other types are not changed.
 
     Raises:
         ImportError: safetensors is not installed; the message names the extra that brings it.
@@ -148,8 +148,7 @@ def from_safetensors(
         {'dense': {'kernel': Array([[1., 1., 1.],
                [1., 1., 1.]], dtype=float32)}}
     """
-    if isinstance(unused, str):
-        raise TypeError(f"unused must be a list of names, got {unused!r}")
+    unused = _names(unused)
     tensors, _ = _read(path)
     if like is not None:
         return _fitted(path, tensors, like, sources or {}, unused)
@@ -166,11 +165,12 @@ def to_safetensors(
     Args:
         tree: any pytree that :func:`swsjax.dumps` takes.
         path: file to write, atomically.
-        metadata: written too; values become strings, as the format requires.
+        metadata: a dictionary, written too; values become strings, as the format requires.
 
     Raises:
         ImportError: safetensors is not installed; the message names the extra that brings it.
-        TypeError: a leaf is not an array, or its element type is not supported.
+        TypeError: a leaf is not an array, has a mask or an element type that is not supported, or
+            the metadata are not a dictionary with strings as keys.
         ValueError: two leaves have the same name, or a leaf has the name ``__metadata__``.
         OSError: the file cannot be written, or is a folder, a device or a pipe.
 
@@ -187,6 +187,7 @@ def to_safetensors(
     path = path_of(path, "to_safetensors takes the tree first and then the path")
     check_writable(path)
     arrays = {name: _storable(name, leaf) for name, leaf in _named(tree).items()}
+    check_metadata(metadata)
     texts = {key: str(value) for key, value in (metadata or {}).items()}
     write_bytes(path, encode(arrays, texts or None))
 
@@ -213,7 +214,7 @@ def _read(path: str | PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str, s
     except ModuleNotFoundError as error:
         raise ImportError(_MISSING) from error
 
-    data = path_of(path, "the path comes first").read_bytes()
+    data = read_bytes(path_of(path, "the path comes first"))
     try:
         entries = dict(deserialize(data))
     except SafetensorError as error:
@@ -257,6 +258,14 @@ def _storable(name: str, leaf: Any) -> np.ndarray:
     return array
 
 
+def _names(unused: Any) -> list[str]:
+    if isinstance(unused, Iterable) and not isinstance(unused, str):
+        names = list(unused)
+        if all(isinstance(name, str) for name in names):
+            return names
+    raise TypeError(f"unused must be a list of names, got {unused!r}")
+
+
 def _fitted(
     path: str | PathLike[str],
     tensors: dict[str, np.ndarray],
@@ -296,28 +305,18 @@ def _leaf(
     if source not in tensors:
         raise ConfigError(f"{label} is not in the file{_near(source, tensors)}")
     array = tensor = tensors[source]
-    found = f"{label} is {_text(tensor)} in the file"
+    found = f"{label} is {text_of(tensor)} in the file"
     if convert is not None:
         try:
             array = np.asarray(convert(tensor))
         except ValueError as error:
             raise ConfigError(f"{found}, which its function rejects: {error}") from error
-        found = f"{found}, {_text(array)} after its function"
+        found = f"{found}, {text_of(array)} after its function"
     shape, dtype = form_of_leaf(like)
-    if array.shape != shape or not _may_become(array.dtype, dtype):
+    if array.shape != shape or not may_become(array.dtype, dtype):
         hint = _hint(source, tensor.shape, shape)
         raise ConfigError(f"{found}, expected {dtype}{list(shape)}{hint}")
-    with np.errstate(over="ignore"):
-        cast = np.array(array, dtype, order="C")
-    if array.dtype != dtype and (lost := _lost(array, cast)) is not None:
-        raise ConfigError(f"{found} and has {lost}, which {dtype} does not hold")
-    return like_leaf(label, cast, like)
-
-
-def _lost(array: np.ndarray, cast: np.ndarray) -> Any:
-    """The first value that is no longer the same kind of number: infinite or none, if any is."""
-    changed = (np.isinf(array) != np.isinf(cast)) | (np.isnan(array) != np.isnan(cast))
-    return array[changed][0] if changed.any() else None
+    return like_leaf(label, cast(found, array, dtype), like)
 
 
 def _pair(name: str, source: Any) -> tuple[str, Convert | None]:
@@ -330,18 +329,6 @@ def _pair(name: str, source: Any) -> tuple[str, Convert | None]:
         f"sources has {source!r} for {name}; expected the name of a tensor, or a pair of it and "
         "a function"
     )
-
-
-def _may_become(actual: np.dtype, wanted: np.dtype) -> bool:
-    if actual == wanted:
-        return True
-    # Of the types that files have; NumPy has more, of other sizes.
-    held = actual.name in DTYPES and getattr(wanted, "name", None) in DTYPES
-    return held and all(jnp.issubdtype(t, jnp.floating) for t in (actual, wanted))
-
-
-def _text(array: np.ndarray) -> str:
-    return f"{array.dtype.name}{list(array.shape)}"
 
 
 def _near(name: str, names: Iterable[str]) -> str:

@@ -24,7 +24,7 @@ NAMES = """
     bias kernel scale embedding mean var params batch_stats value weight w b query key out
     Dense_0 Dense_1 Dense_2 Conv_0 Conv_1 BatchNorm_0 conv1 conv2 fc1 fc2 fc3
     layers linear linear1 linear2 conv conv3 norm dense"""
-WIDTHS = [4, 2, 2, 8, 1, 1, 2, 4, 8, 1, 2, 4, 8, 8, 16, 1, 1]  # bytes of type 0, 1, ...
+WIDTHS = [4, 2, 2, 8, 1, 1, 2, 4, 8, 1, 2, 4, 8, 8, 16, 1, 1, 1, 1]  # bytes of type 0, 1, ...
 
 
 class Bytes:

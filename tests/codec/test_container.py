@@ -1,11 +1,13 @@
 """Rejected files and arguments, the error messages, and memory limits."""
 
 import contextlib
+import re
 import subprocess
 import sys
 import tracemalloc
 import zlib
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -62,7 +64,7 @@ def leaf(path=W, kind=0, shape=(1,)):
         (sealed(b"\x02" + 2 * leaf(W)), r"path \('w',\) at byte 12 occurs twice or inside"),
         (sealed(b"\x02" + leaf(W) + leaf(b"\x02\x05")), r"path \('w', 'bias'\) at byte 12 occurs"),
         (sealed(b"\x02" + leaf(b"\x00") + leaf(W)), r"path \(\) at byte 6 occurs twice"),
-        (sealed(b"\x01" + leaf(W, kind=17)), r"unknown element type 17 of leaf \('w',\)"),
+        (sealed(b"\x01" + leaf(W, kind=19)), r"unknown element type 19 of leaf \('w',\)"),
         (sealed(b"\x01" + W + b"\x07\x41" + bytes(70)), "has 65 axes; at most 64 are allowed"),
         (sealed(b"\x01" + leaf(W, shape=(2**62, 2, 0))), "has an impossible shape"),
         (sealed(b"\x01" + leaf(W, shape=(2**38,))), "1099511627776 bytes, over the limit of 42949"),
@@ -77,12 +79,73 @@ def test_error_messages_name_problem_and_offset(data, message):
         codec.unpack(data)
 
 
-def test_bool_patterns_must_be_0_or_1():
-    data = codec.pack([(("on",), np.array([3], np.uint8))])
-    at = data.index(bytes([9 << 3 | 1]))
-    body = data[:at] + bytes([4 << 3 | 1]) + data[at + 1 : -4]
-    with pytest.raises(FormatError, match=r"leaf \('on',\) is bool but has the value 3"):
-        codec.unpack(body + zlib.crc32(body).to_bytes(4, "big"))
+@pytest.mark.parametrize(
+    ("dtype", "code", "largest"), [("bool", 4, 1), ("int4", 17, 15), ("uint4", 18, 15)]
+)
+@pytest.mark.parametrize("encoding", codec.ENCODINGS)
+def test_patterns_of_types_that_do_not_use_all_bits(dtype, code, largest, encoding):
+    def of_type(value):
+        data = codec.pack([(("on",), np.array([value], np.uint8))], encoding=encoding)
+        at = data.index(bytes([9 << 3 | 1]))
+        body = data[:at] + bytes([code << 3 | 1]) + data[at + 1 : -4]
+        return codec.unpack(body + zlib.crc32(body).to_bytes(4, "big"))
+
+    assert of_type(largest).bits[0].tolist() == [largest]
+    text = f"leaf ('on',) is {dtype} but has the value {largest + 1}"
+    with pytest.raises(FormatError, match=f"^{re.escape(text)}$"):
+        of_type(largest + 1)
+
+
+def test_the_upper_half_of_a_byte_has_no_meaning():
+    values = np.arange(-8, 8)
+    clean = values.astype(ml_dtypes.int4)
+    odd = (clean.view(np.uint8) | 0xF0).view(ml_dtypes.int4)
+    assert odd.tobytes() != clean.tobytes()
+    assert codec.pack([(("w",), odd)]) == codec.pack([(("w",), clean)])
+    (bits,) = codec.unpack(codec.pack([(("w",), odd)])).bits
+    assert bits.tolist() == [value % 16 for value in values]
+
+
+def test_a_sparse_matrix_of_4_bits_has_a_codebook():
+    rng = np.random.default_rng(0)
+    values = np.where(rng.random((200, 100)) < 0.05, rng.choice([-3, 1, 5], (200, 100)), 0)
+    size = len(codec.pack([(("w",), values.astype(ml_dtypes.int4))]))
+    assert size == len(codec.pack([(("w",), (values % 16).astype(np.uint8))]))
+    assert size < values.size / 8
+
+
+def test_numbers_of_numpy_in_metadata():
+    metadata = {
+        "seed": np.int64(3),
+        "errors": (np.float32(0.5), {"test": np.float64(0.25)}),
+        "quantised": np.True_,
+    }
+    plain = {"seed": 3, "errors": [0.5, {"test": 0.25}], "quantised": True}
+    data = codec.pack([], metadata)
+    assert data == codec.pack([], plain)
+    assert codec.read_metadata(data) == plain
+
+
+def _circular():
+    metadata = {}
+    metadata["self"] = metadata
+    return metadata
+
+
+@pytest.mark.parametrize(
+    ("metadata", "error", "problem"),
+    [
+        ({"a": {1: 2, "b": 3}}, TypeError, "keys must be strings, got 1"),
+        ({"a": [{np.int64(1): 2}]}, TypeError, "keys must be strings, got np.int64(1)"),
+        ({"a": np.ones(2)}, TypeError, "Object of type ndarray is not JSON serializable"),
+        ({"a": np.float32("nan")}, ValueError, "Out of range float values are not JSON compliant"),
+        (_circular(), ValueError, "maximum recursion depth exceeded"),
+    ],
+    ids=["numbers", "numbers of NumPy", "arrays", "nan", "circles"],
+)
+def test_metadata_that_are_not_json(metadata, error, problem):
+    with pytest.raises(error, match=f"^the metadata is not JSON: {re.escape(problem)}"):
+        codec.pack([], metadata)
 
 
 def test_a_terabyte_is_rejected_before_allocation():

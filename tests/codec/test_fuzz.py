@@ -8,6 +8,7 @@ import os
 import zlib
 from pathlib import Path
 
+import ml_dtypes  # noqa: F401  registers int4 with NumPy
 import numpy as np
 import pytest
 
@@ -17,6 +18,7 @@ from swsjax.errors import FormatError
 CASES = int(os.environ.get("SWSJAX_FUZZ_CASES", "1500"))
 PARTS = 6
 LIMIT = 1 << 20
+LARGEST = {"bool": 1, "int4": 15, "uint4": 15}
 GOLDEN = Path(__file__).parent / "golden"
 RESULTS = sorted((Path(__file__).parents[2] / "benchmarks" / "results").glob("*/*.sws"))
 
@@ -48,6 +50,7 @@ def corpus():
             ("empty",): np.zeros((0, 4), np.float16),
             ("z",): np.zeros((30, 30), np.float16),
             ("c",): np.ones(9, np.complex128),
+            ("n",): rng.integers(16, size=(9, 7), dtype=np.uint8).view(np.dtype("int4")),
         },
         {
             ("fc1", "kernel"): sparse(40, 12) * np.float32(1.2351074),
@@ -109,6 +112,8 @@ def test_damaged_files(part):
             assert sum(leaf.nbytes for leaf in contents.bits) <= LIMIT
             sizes = [math.prod(spec.shape) * codec.DTYPES[spec.dtype] for spec in contents.specs]
             assert [leaf.nbytes for leaf in contents.bits] == sizes
+            for spec, leaf in zip(contents.specs, contents.bits, strict=True):
+                assert leaf.max(initial=0) <= LARGEST.get(spec.dtype, np.inf)
     assert rejected > CASES // PARTS // 3
 
 

@@ -76,13 +76,15 @@ def spatial():
 
 
 def mixed():
-    """Dense raw leaves, sparse raw leaves, and every element type."""
+    """Dense raw leaves, sparse raw leaves, and every element type of 8 bits or more."""
     numbers = Numbers(3)
     table = numbers.raw((30, 20), np.float64)
     table[numbers.sparse((30, 20), 0.2, np.float32([1])) == 0] = 0
     leaves = {("layers", 0, "weight"): numbers.raw((9, 5), np.float32), ("table",): table}
     bfloat16 = np.asarray([0x3F80, 0, 0x8000, 0x7FC1], np.uint16)
     for name in codec.DTYPES:
+        if name.endswith("int4"):
+            continue
         if name == "bfloat16" or name.startswith("float8"):
             dtype = pytest.importorskip("ml_dtypes")
             dtype = np.dtype(getattr(dtype, name))
@@ -147,6 +149,18 @@ def zeros():
     }
 
 
+def nibbles():
+    """Integers of 4 bits: a sparse kernel with a codebook, every pattern, and another type."""
+    numbers, dtypes = Numbers(7), pytest.importorskip("ml_dtypes")
+    kernel = numbers.sparse((60, 40), 0.2, np.float32([1, 3, 7, 8, 13, 15])).astype(np.uint8)
+    return {
+        ("fc1", "kernel"): kernel.view(dtypes.int4),
+        ("fc2", "kernel"): kernel[:12].view(dtypes.uint4),
+        ("every",): np.arange(16, dtype=np.uint8).view(dtypes.int4),
+        ("scale",): np.float32([0.5, 0.25]),
+    }
+
+
 NETS = {
     "dense": dense,
     "spatial": spatial,
@@ -154,6 +168,7 @@ NETS = {
     "units": units,
     "many": many,
     "zeros": zeros,
+    "nibbles": nibbles,
 }
 CASES = [(name, encoding) for name in NETS for encoding in codec.ENCODINGS]
 

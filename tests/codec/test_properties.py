@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 import jax
-import ml_dtypes  # noqa: F401  registers bfloat16 and float8 with NumPy
+import ml_dtypes  # noqa: F401  registers bfloat16, float8 and int4 with NumPy
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -32,7 +32,7 @@ def arrays(draw):
     shape = draw(SHAPES)
     width = codec.DTYPES[name]
     bits = np.dtype(f"u{min(width, 8)}")
-    top = 1 if name == "bool" else int(np.iinfo(bits).max)
+    top = {"bool": 1, "int4": 15, "uint4": 15}.get(name, int(np.iinfo(bits).max))
     values = st.integers(0, top)
     if draw(st.booleans()):
         values = st.sampled_from([0, 0, *draw(st.lists(values, min_size=1, max_size=5))])

@@ -134,7 +134,7 @@ def test_signs_of_any_matrix(matrix):
 def test_positive_zeros_change_nothing_else(name):
     ml_dtypes = pytest.importorskip("ml_dtypes")
     dtype = np.dtype(getattr(ml_dtypes, name, name))
-    every = np.arange(256, dtype=np.uint8) if name != "bool" else np.arange(2, dtype=np.uint8)
+    every = np.arange({"bool": 2, "int4": 16, "uint4": 16}.get(name, 256), dtype=np.uint8)
     patterns = np.zeros((every.size, dtype.itemsize), np.uint8)
     patterns[:, -1] = every  # the byte of the sign
     patterns[1::2, 0] |= 1  # NaN with payloads among them

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import pathlib
 import re
 import signal
 import stat
@@ -11,7 +12,8 @@ import time
 
 import pytest
 
-from swsjax.file import atomic
+from swsjax.file import atomic, files, safetensors
+from swsjax.measure import report
 
 OLD, NEW = b"old" * 1000, b"new" * 500_000
 
@@ -81,9 +83,35 @@ def test_a_full_disk_leaves_the_old_content_and_no_other_file(path):
     process = subprocess.run(
         [sys.executable, "-c", DISK_FULL, str(path)], timeout=60, capture_output=True, text=True
     )
-    assert "OSError: [Errno 27] File too large" in process.stderr
+    assert process.stderr.splitlines()[-1] == f"OSError: [Errno 27] File too large: {str(path)!r}"
     assert path.read_bytes() == OLD
     assert names(path) == ["file.sws"]
+
+
+def test_an_error_while_reading_has_the_name_of_the_file(path, monkeypatch):
+    def fail(_):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(pathlib.Path, "read_bytes", fail)
+    text = f"[Errno 5] Input/output error: {str(path)!r}"
+    for read in (
+        atomic.read_bytes,
+        files.load,
+        files.read_metadata,
+        safetensors.from_safetensors,
+        report,
+    ):
+        with pytest.raises(OSError, match=f"^{re.escape(text)}$"):
+            read(path)
+
+
+def test_an_error_that_is_not_of_the_system_stays(path, monkeypatch):
+    def fail(*_):
+        raise OSError("odd")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match=r"^odd$"):
+        atomic.write_bytes(path, NEW)
 
 
 @pytest.mark.parametrize("function", ["fsync", "replace"])

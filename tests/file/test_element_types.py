@@ -18,6 +18,18 @@ def test_narrow_floats_come_back(dtype):
     assert (back.dtype, np.asarray(back).tobytes()) == (array.dtype, np.asarray(array).tobytes())
 
 
+@pytest.mark.parametrize("dtype", [jnp.int4, jnp.uint4])
+def test_integers_of_4_bits_come_back(dtype):
+    array = jnp.asarray(np.arange(16, dtype=np.uint8).view(dtype).reshape(2, 8))
+    data = swsjax.dumps({"w": array})
+    for like in (array, np.asarray(array)):
+        back = swsjax.loads(data, like={"w": like})["w"]
+        assert (type(back), back.dtype, back.shape) == (type(like), array.dtype, (2, 8))
+        np.testing.assert_array_equal(back.astype(int), array.astype(int))
+    (layer,) = swsjax.report(data).layers
+    assert (layer.levels, layer.non_zeros) == (16, 15)
+
+
 @pytest.mark.parametrize("dtype", [">f2", ">f4", ">f8", ">i4", ">u8", ">c8", ">c16"])
 def test_other_byte_orders_become_that_of_the_machine(dtype):
     array = (np.arange(12).reshape(3, 4) - 5).astype(dtype)
@@ -31,8 +43,6 @@ def test_other_byte_orders_become_that_of_the_machine(dtype):
 @pytest.mark.parametrize(
     "array",
     [
-        jnp.ones(3, jnp.int4),
-        jnp.ones(3, jnp.uint4),
         jnp.ones(3, jnp.int2),
         jnp.ones(3, jnp.float8_e4m3fnuz),
         jnp.ones(3, jnp.float8_e8m0fnu),

@@ -1,6 +1,9 @@
 """Any pytree in, the same bits out; atomic writing; exact messages."""
 
+import os
 import re
+import subprocess
+import sys
 from typing import NamedTuple
 
 import jax
@@ -10,9 +13,11 @@ import pytest
 from flax import linen, nnx
 from same_bits import bit_equal
 
-from swsjax.errors import FormatError
+from swsjax import codec, trees
+from swsjax.errors import ConfigError, FormatError
 from swsjax.file import atomic, files
 from swsjax.file.safetensors import from_safetensors, to_safetensors
+from swsjax.measure import report
 
 
 class Pair(NamedTuple):
@@ -115,7 +120,51 @@ def test_like_needs_no_values(read):
     abstract = jax.ShapeDtypeStruct((2, 3), jnp.float32, sharding=sharding)
     for leaf in (abstract, Spread()):
         assert_same(read({"w": leaf}), {"w": np.ones((2, 3), np.float32)})
-    assert_same(read({"w": jax.device_put(like["w"], sharding)}), {"w": jnp.ones((2, 3))})
+
+
+def test_an_array_that_is_not_committed_to_a_device_stays_so(read):
+    for like in (jnp.zeros((2, 3)), jax.device_put(jnp.zeros((2, 3)), jax.devices()[0])):
+        assert read({"w": like})["w"].committed == like.committed
+
+
+TWO_DEVICES = """
+import sys
+import jax, jax.numpy as jnp, numpy as np
+from jax.sharding import NamedSharding, PartitionSpec, SingleDeviceSharding
+from swsjax.file import *
+
+folder = sys.argv[1]
+ones = {"w": np.ones((4, 2), np.float32)}
+save(folder + "/net.sws", ones)
+to_safetensors(ones, folder + "/net.safetensors")
+save_checkpoint(folder + "/net", ones)
+mesh = jax.sharding.Mesh(jax.devices(), ("data",))
+shardings = NamedSharding(mesh, PartitionSpec("data")), SingleDeviceSharding(jax.devices()[1])
+assert len(mesh.devices) == 2
+for sharding in shardings:
+    for dtype in ("float32", "float16"):
+        like = {"w": jax.device_put(jnp.zeros((4, 2), dtype), sharding)}
+        abstract = jax.ShapeDtypeStruct((4, 2), dtype, sharding=sharding)
+        made = [
+            from_safetensors(folder + "/net.safetensors", like),
+            load_checkpoint(folder + "/net", like),
+            load_checkpoint(folder + "/net", {"w": abstract}),
+        ]
+        if dtype == "float32":
+            made.append(load(folder + "/net.sws", like=like))
+        for tree in made:
+            assert tree["w"].sharding == sharding, (tree["w"].sharding, sharding)
+            assert tree["w"].dtype == dtype and (tree["w"] == 1).all()
+"""
+
+
+def test_arrays_are_on_the_devices_of_like(tmp_path):
+    """In a process of its own, which has two."""
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=2"
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
+    command = [sys.executable, "-c", TWO_DEVICES, tmp_path]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize(
@@ -215,10 +264,30 @@ def test_a_position_beside_a_name():
     tree = Beside(np.zeros(2), {"w": np.ones(3)})
     data = files.dumps(tree)
     assert [path for path, _ in files.leaves_of(data)] == [("named",), (0, "w")]
-    loaded = files.loads(data)
-    assert bit_equal(loaded["named"], tree.named)
-    assert bit_equal(loaded[0]["w"], tree.first["w"])
     assert_same(files.loads(data, like=tree), tree)
+    loaded = files.loads(data)
+    assert_same(loaded, {"named": tree.named, "0": {"w": tree.first["w"]}})
+    assert_same(files.loads(files.dumps(loaded), like=loaded), loaded)
+
+
+def test_only_positions_beside_names_become_names():
+    paths = [("a", 0), ("a", 1), ("b", 0, 3), ("b", "c"), (7, 0)]
+    data = codec.pack([(path, np.ones(2)) for path in paths])
+    loaded = files.loads(data)
+    assert [path for path, _ in trees.unboxed_leaves(loaded)] == [
+        ("7", 0),
+        ("a", 0),
+        ("a", 1),
+        ("b", "0", 3),
+        ("b", "c"),
+    ]
+
+
+def test_a_position_and_a_name_of_the_same_text():
+    data = codec.pack([(("a", 0), np.ones(2)), (("a", "0"), np.zeros(2))])
+    text = "the file has position 0 and name '0' in one place; pass like"
+    with pytest.raises(ValueError, match=f"^{text}$"):
+        files.loads(data)
 
 
 def test_the_message_names_every_leaf_that_does_not_fit():
@@ -232,9 +301,14 @@ def test_the_message_names_every_leaf_that_does_not_fit():
     )
 
 
+MASKED = np.ma.masked_less(np.array([1.0, -1.0]), 0)
+MASK_LOST = (
+    "is a masked array, whose mask would be lost; fill it, and if the mask is needed, pass it as "
+    "an array of its own"
+)
 TYPES = (
     "float32, bfloat16, float16, float64, bool, int8, int16, int32, int64, uint8, uint16, uint32, "
-    "uint64, complex64, complex128, float8_e4m3fn, float8_e5m2"
+    "uint64, complex64, complex128, float8_e4m3fn, float8_e5m2, int4, uint4"
 )
 
 
@@ -251,11 +325,52 @@ TYPES = (
             {"a": np.array(["x"])},
             f"leaf ('a',) has element type str32, expected one of {TYPES}; convert it with astype",
         ),
+        ({"a": [MASKED]}, f"leaf a/0 {MASK_LOST}"),
     ],
 )
 def test_leaves_that_cannot_be_stored(tree, message):
     with pytest.raises(TypeError, match=f"^{re.escape(message)}$"):
         files.dumps(tree)
+
+
+def test_a_mask_is_never_dropped(tmp_path):
+    with pytest.raises(TypeError, match=f"^leaf w {MASK_LOST}$"):
+        files.save(tmp_path / "net.sws", {"w": MASKED})
+    with pytest.raises(TypeError, match=f"^leaf w {MASK_LOST}$"):
+        to_safetensors({"w": MASKED}, tmp_path / "net.safetensors")
+    with pytest.raises(TypeError, match=f"^the array {MASK_LOST}$"):
+        files.to_sparse(MASKED)
+    with pytest.raises(TypeError, match=f"^fc/w in baseline {MASK_LOST}$"):
+        report(files.dumps({"w": np.ones(2)}), baseline={"fc": {"w": MASKED}})
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("metadata", "problem"),
+    [
+        ([1], "be a dictionary, got a list"),
+        ({np.int64(1): "a"}, "have strings as keys, got np.int64(1)"),
+        ({(1, 2): "a"}, "have strings as keys, got (1, 2)"),
+    ],
+    ids=["a list", "numbers", "tuples"],
+)
+def test_metadata_are_a_dictionary_with_names(metadata, problem, tmp_path):
+    for write in (
+        lambda: files.dumps({}, metadata=metadata),
+        lambda: to_safetensors({}, tmp_path / "net", metadata=metadata),
+    ):
+        with pytest.raises(TypeError, match=f"^metadata must {re.escape(problem)}$"):
+            write()
+
+
+@pytest.mark.parametrize("limit", [None, "8G", 1.5, -1, True])
+def test_a_limit_that_is_no_number_of_bytes(limit):
+    data = files.dumps({"w": np.ones(2)})
+    text = f"max_bytes must be an integer of at least 0, got {limit!r}"
+    for read in (files.loads, files.leaves_of, report):
+        with pytest.raises(ConfigError, match=f"^{text}$"):
+            read(data, max_bytes=limit)
+    assert files.loads(data, max_bytes=np.int64(16))["w"].tolist() == [1, 1]
 
 
 def test_save_and_load(tmp_path):
@@ -298,3 +413,26 @@ def test_an_array_as_a_sparse_matrix():
     assert matrix.nnz == np.count_nonzero(kernel)
     np.testing.assert_array_equal(matrix.toarray(), kernel.reshape(36, 6))
     assert files.to_sparse(jnp.float32(2)).shape == (1, 1)
+    assert files.to_sparse([[0, 3]]).nnz == 1
+
+
+@pytest.mark.parametrize("dtype", [">f4", ">i2", ">c16"])
+def test_a_sparse_matrix_in_the_byte_order_of_the_machine(dtype):
+    matrix = files.to_sparse(np.array([0, 2, 3], dtype))
+    assert matrix.dtype == np.dtype(dtype).newbyteorder("=")
+    assert matrix.toarray().tolist() == [[0, 2, 3]]
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (jnp.ones(2, jnp.bfloat16), "SciPy has no sparse matrices of type bfloat16; convert it"),
+        (jnp.ones(2, jnp.int4), "SciPy has no sparse matrices of type int4; convert it"),
+        (np.ones(2, np.float16), "SciPy has no sparse matrices of type float16; convert it"),
+        (jax.random.key(0), "the array is a random key; leave it out or give "),
+    ],
+    ids=["bfloat16", "int4", "float16", "key"],
+)
+def test_what_scipy_has_no_sparse_matrices_of(array, message):
+    with pytest.raises(TypeError, match=f"^{message}"):
+        files.to_sparse(array)

@@ -54,8 +54,8 @@ def test_the_report_says_what_they_cost(masked):
     assert first.negative_zero_bits / 8 == pytest.approx(len(data) - len(without), abs=8)
     lines = [line for line in str(measured).splitlines() if line.startswith("negative")]
     assert lines == [
-        f"negative zeros: {count:,} in fc, about {first.negative_zero_bits / 8:,.0f} bytes; "
-        "save(..., negative_zeros=False) drops them"
+        f"negative zeros: {count:,} in fc, about {first.negative_zero_bits / 8:,.0f} bytes "
+        "that 0.0 would not take"
     ]
     rows = measured.to_dict()["layers"]
     assert rows[0]["negative_zeros"] == count

@@ -13,6 +13,7 @@ from same_bits import bit_equal
 
 from swsjax.file import files
 from swsjax.file.safetensors import from_safetensors, safetensors_metadata, to_safetensors
+from swsjax.trees import name_of
 
 KINDS = ["float32", "bfloat16", "float16", "float64", "bool", "int8", "int64", "uint16", "uint32"]
 KEYS = st.text(st.characters(codec="utf-8", exclude_characters="/"), max_size=4)
@@ -172,3 +173,13 @@ def test_names_that_only_begin_like_a_tensor(tmp_path):
     to_safetensors({"x": np.ones(1), "xy/z": np.ones(1)}, tmp_path / "net.safetensors")
     back = from_safetensors(tmp_path / "net.safetensors")
     assert jax.tree.structure(back) == jax.tree.structure({"x": 0, "xy": {"z": 0}})
+
+
+@pytest.mark.parametrize("names", [[""], ["", "x"], ["/", "x"], ["", "0"]])
+def test_odd_names_stay_through_an_sws_file(names, tmp_path):
+    to_safetensors({name: np.full(2, i) for i, name in enumerate(names)}, tmp_path / "first")
+    data = files.dumps(from_safetensors(tmp_path / "first"))
+    leaves = {name_of(path): leaf for path, leaf in files.leaves_of(data)}
+    assert {name: leaf.tolist() for name, leaf in leaves.items()} == {
+        name: [i, i] for i, name in enumerate(names)
+    }

@@ -295,3 +295,15 @@ def test_a_name_with_brackets_is_a_name(tmp_path):
     to_safetensors({"layers[1]": np.ones(2), "w": np.ones(3)}, path)
     found = from_safetensors(path, {"w": np.ones(3)}, unused=["layers[1]"])
     np.testing.assert_array_equal(found["w"], np.ones(3))
+
+
+@pytest.mark.parametrize("unused", ["steps", b"steps", None, 3, [1], ["steps", None]])
+def test_unused_that_is_no_list_of_names(unused, state):
+    text = f"unused must be a list of names, got {unused!r}"
+    with pytest.raises(TypeError, match=f"^{re.escape(text)}$"):
+        from_safetensors(state, LIKE, sources=SOURCES, unused=unused)
+
+
+@pytest.mark.parametrize("kind", [tuple, set, iter])
+def test_unused_may_be_any_collection_of_names(kind, state):
+    from_safetensors(state, LIKE, sources=SOURCES, unused=kind(["steps"]))

@@ -1,11 +1,11 @@
-"""Which leaves of a tree are weights."""
+"""Which leaves of a tree are weights, and their names."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from swsjax.trees import is_weight
+from swsjax.trees import is_weight, leaf_name, name_of, named_leaves
 
 
 @pytest.mark.parametrize(
@@ -28,3 +28,23 @@ from swsjax.trees import is_weight
 )
 def test_floating_arrays_are_weights(leaf, expected):
     assert is_weight(leaf) == expected
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ((), "(the tree itself)"),
+        (("",), ""),
+        (("", ""), "/"),
+        (("", "x"), "/x"),
+        ((0,), "0"),
+        (("fc", 0, "w"), "fc/0/w"),
+    ],
+)
+def test_names_of_paths(path, name):
+    assert name_of(path) == leaf_name(tuple(map(jax.tree_util.DictKey, path))) == name
+
+
+def test_only_a_tree_that_is_a_leaf_is_the_tree_itself():
+    assert named_leaves({"": 1, "a": {"": 2}}) == [("", 1), ("a/", 2)]
+    assert named_leaves(3) == [("(the tree itself)", 3)]

@@ -95,8 +95,7 @@ def compress(
         target_bytes: size of the file, statistics included, or several. The run ends at the best
             net within each, and within ``max_loss`` if that is given.
         budget: steps that the run may take in all: every stage becomes longer or shorter. By
-            default, stages are as in ``config``, and a run towards a target usually takes about
-            150 epochs; three times the steps of the training that the net had are enough.
+            default stages are as in ``config``, which usually makes about 150 epochs.
         aux: what the loss carries from step to step and is not trained, such as batch statistics
             and random keys; a pytree of arrays.
         rules: which leaves are compressed, and in which group; ``select(params, rules)`` shows

@@ -1,119 +1,115 @@
 """The commands that train, from parsed options to what they print and write."""
 
 import argparse
-import json
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from swsjax.cli.datasets import DATASETS
 from swsjax.cli.output import drawn, versions, writable_folder, write_json, write_page
-from swsjax.cli.parser import USELESS
+from swsjax.cli.parser import MISSED, USELESS
+from swsjax.cli.pretrained import Origin, given, kept
+from swsjax.cli.settings import (
+    plain_settings,
+    recipe_of,
+    search_base,
+    targets_of,
+    usual_steps,
+    weights_of,
+)
 from swsjax.cli.terminal import Reporter, reporter
 from swsjax.errors import CheckpointError, ConfigError
-from swsjax.file.checkpoint import check_replaceable, load_checkpoint, save_checkpoint
 from swsjax.file.files import load, save
 from swsjax.lab.nets import NETS
-from swsjax.lab.task import Task, Variables, classification, pretrain_task
+from swsjax.lab.task import Task, Variables, classification
 from swsjax.measure import published
 from swsjax.measure.page import Picture
 from swsjax.measure.plot import file_pictures, front_picture, save_pictures
 from swsjax.measure.reports import report
 from swsjax.sws.config import Config
 from swsjax.sws.plot import run_pictures
-from swsjax.sws.recipes import RECIPES, Recipe, compress_task, errors_of, teacher_seeds
+from swsjax.sws.recipes import Recipe, compress_task, errors_of, teacher_seeds
 from swsjax.sws.result import Result
 from swsjax.sws.study import Study, check_study, search
 from swsjax.training.history import Epoch
-from swsjax.training.pretraining import PretrainConfig
 
 __all__ = ["run_compress", "run_demo", "run_pretrain", "run_search"]
 
-_REPORTS = ("report.json", "report.html", "*.png")
-# So that the demo takes less than a minute: an epoch is one pass through the 1,197 images.
-_DEMO = Recipe(
-    Config(tau=5e-6, soft_epochs=60, hard_epochs=40, prune_epochs=0, batch_size=32, least_steps=1)
-)
+_FIGURES = ("*.png", "*.pdf")
 
 
-def run_demo(options: argparse.Namespace) -> None:
-    """Pretrain on handwritten digits, compress, reload and report."""
-    folder = writable_folder(options.out, ["demo.sws", *_REPORTS])
-    task = classification(NETS["lenet-300-100"].model, DATASETS["digits"]())
-    with reporter() as show:
-        config = PretrainConfig(epochs=60, batch_size=32)
-        pretrained = pretrain_task(task, config, callback=show.epoch)
-        result = compress_task(task, pretrained, _DEMO, callback=show.epoch)
-    metadata = {"model": "lenet-300-100", "data": "digits"}
-    run = _Run(task, pretrained, result, _DEMO)
-    _write(folder / "demo.sws", run, metadata)
+def run_demo(options: argparse.Namespace) -> int:
+    """Compress LeNet-300-100 on handwritten digits by the setting of the demo."""
+    return run_compress(options)
 
 
-def run_pretrain(options: argparse.Namespace) -> None:
+def run_pretrain(options: argparse.Namespace) -> int:
     """Train a net in the ordinary way."""
+    weights_of(options.model, options.data)  # raises if they do not fit
     folder = writable_folder(options.out, ["pretrain.json"])
-    check_replaceable(folder / "checkpoint")
-    task = _task(options.model, options.data)
+    origin = Origin(options.model, options.data, options.seed, folder).check()
+    task = _task(options)
     with reporter() as show:
-        pretrained = _pretrained(options, task, options.seed, show)
-    save_checkpoint(folder / "checkpoint", task.whole(pretrained))
+        pretrained = kept(task, origin, show)
     errors = {
         "validation": task.error(pretrained, task.dataset.validation),
         "test": task.error(pretrained, task.dataset.test),
     }
-    settings = {"model": options.model, "data": options.data, "seed": options.seed}
-    write_json(folder / "pretrain.json", settings | {"errors": errors})
+    write_json(folder / "pretrain.json", origin.settings | {"errors": errors})
     print(f"validation error {100 * errors['validation']:.2f} %, test {100 * errors['test']:.2f} %")
     print(f"wrote {folder / 'checkpoint'}")
+    return 0
 
 
-def run_compress(options: argparse.Namespace) -> None:
+def run_compress(options: argparse.Namespace) -> int:
     """Retrain, quantise and write a net.
 
     Raises:
         ConfigError: the options contradict each other, or a file is where the state belongs.
     """
-    recipe, targets = _recipe(options), _targets(options)
+    recipe, targets = recipe_of(options), targets_of(options)
     sizes = sorted(targets.get("target_bytes", ()), reverse=True)
-    names = [f"{options.model}.sws", *(f"{options.model}-{size}.sws" for size in sizes)]
-    folder = writable_folder(options.out, [*names, *_REPORTS])
+    name = "demo" if options.command == "demo" else options.model
+    files = [f"{name}.sws", *(f"{name}-{size}.sws" for size in sizes)]
+    folder = writable_folder(options.out, [*files, "report.json", "report.html", *_FIGURES])
     state = folder / "state"  # the same command, run again, resumes from there
     if state.is_file():
         raise ConfigError(f"{state} is a file, not a folder; move it away, or choose another --out")
-    task = _task(options.model, options.data)
-    given = _given(options, task)
+    origins = _origins(options, recipe)
+    task = _task(options)
+    own = given(options, task)
+    steps = usual_steps(recipe, len(task.dataset.train.labels))
+    print(f"retraining will take about {options.budget or steps:,} steps", flush=True)
     with reporter() as show:
-        pretrained = _pretrained(options, task, options.seed, show) if given is None else given
+        pretrained, *teachers = _nets(own, task, origins, show)
         result = compress_task(
             task,
             pretrained,
             recipe,
-            teachers=_teachers(options, task, recipe.teachers, show),
+            teachers=teachers,
             augment=NETS[options.model].pretraining.augment(),
             callback=show.epoch,
             resume=state,
             **targets,
         )
     metadata = {"model": options.model, "data": options.data}
-    run = _Run(task, pretrained, result, recipe)
     for outcome, size in zip(result.outcomes, sizes, strict=False):
         net = task.whole(Variables(outcome.params, outcome.aux))
-        save(folder / f"{options.model}-{size}.sws", net, metadata=metadata)
-    _write(folder / f"{options.model}.sws", run, metadata)
-    for outcome in result.outcomes:
-        print(outcome)
+        save(folder / f"{name}-{size}.sws", net, metadata=metadata)
+    errors = _write(folder / f"{name}.sws", _Run(task, pretrained, result, recipe), metadata)
     shutil.rmtree(state)
+    return _ended(result, errors, len(task.dataset.validation.labels))
 
 
-def run_search(options: argparse.Namespace) -> None:
+def run_search(options: argparse.Namespace) -> int:
     """Try many settings; write the front of error against bytes, and its settings."""
-    folder = writable_folder(options.out, ["front.json", "trial-*.json", "*.png"])
-    recipe = RECIPES[options.model].by_name()[options.setting]
-    base = replace(recipe.config, seed=options.seed)
-    study = _study(options, base)
-    task = _task(options.model, options.data)
+    recipe, name = search_base(options)
+    folder = writable_folder(options.out, ["front.json", "trial-*.json", *_FIGURES])
+    study = _study(options, recipe.config, name)
+    origins = _origins(options, recipe)
+    task = _task(options)
+    own = given(options, task)
 
     def error(*net: Any) -> float:
         return task.error(Variables(*net), task.dataset.validation)
@@ -123,20 +119,22 @@ def run_search(options: argparse.Namespace) -> None:
     ) -> Result[Any]:
         del evaluate  # compress_task evaluates in the same way
         return compress_task(
-            task, pretrained, recipe._replace(config=config), teachers=teachers, callback=callback
+            task,
+            pretrained,
+            recipe._replace(config=config),
+            teachers=teachers,
+            augment=NETS[options.model].pretraining.augment(),
+            callback=callback,
         )
 
-    given = _given(options, task)
     with reporter() as show:
-        pretrained = _pretrained(options, task, options.seed, show) if given is None else given
-        teachers = _teachers(options, task, recipe.teachers, show)
+        pretrained, *teachers = _nets(own, task, origins, show)
         limit = options.max_error
-        if limit is None:  # of a net without errors, one error is a third of the limit
-            images = len(task.dataset.validation.labels)
-            limit = USELESS * max(error(*pretrained), 1 / images)
+        if limit is None:
+            limit = _useless(error(*pretrained), len(task.dataset.validation.labels))
         front = search(
             compress,
-            base,
+            recipe.config,
             evaluate=error,
             trials=options.trials,
             max_error=limit,
@@ -147,17 +145,20 @@ def run_search(options: argparse.Namespace) -> None:
     for point in front.points:
         write_json(folder / f"trial-{point.trial}.json", point.config.to_dict())
     print(front)
-    sizes = [(point.file_bytes, point.error) for point in (*front.points, *front.beaten)]
+    sizes = [(point.file_bytes, point.error) for point in (*front.points, *front.dominated)]
     others = published.BY_NET.get(options.model, ()) if options.data == "mnist" else ()
-    save_pictures(folder, drawn(lambda: [front_picture(sizes, others)]))
+    if sizes:
+        save_pictures(folder, drawn(lambda: [front_picture(sizes, others)]))
     print(f"\nwrote {folder / 'front.json'}; compress --config {folder}/trial-N.json uses a row")
+    if not front.points:
+        print(f"not reached: no trial has a validation error of {100 * limit:.2f} % or less")
+    return 0 if front.points else MISSED
 
 
-def _study(options: argparse.Namespace, base: Config) -> Study:
+def _study(options: argparse.Namespace, base: Config, setting: str) -> Study:
     """The study of a search, opened once before any work."""
     storage = options.out / "search.journal" if options.storage is None else options.storage
-    name = f"{options.model} {options.data} {options.setting}"
-    study = Study(storage, name, options.seed)
+    study = Study(storage, f"{options.model} {options.data} {setting}", options.seed)
     try:
         check_study(study, base)
     except CheckpointError as error:
@@ -168,87 +169,48 @@ def _study(options: argparse.Namespace, base: Config) -> Study:
     return study
 
 
-def _task(model: str, data: str) -> Task:
-    return classification(NETS[model].model, DATASETS[data]())
+def _task(options: argparse.Namespace) -> Task:
+    return classification(NETS[options.model].model, DATASETS[options.data]())
 
 
-def _pretrained(options: argparse.Namespace, task: Task, seed: int, show: Reporter) -> Variables:
-    config = replace(NETS[options.model].pretraining, seed=seed)
-    return pretrain_task(task, config, callback=show.epoch)
+def _origins(options: argparse.Namespace, recipe: Recipe) -> list[Origin]:
+    """The pretrained net and the further teachers, each with its folder; checked."""
+    seeds = [options.seed, *teacher_seeds(options.seed, recipe.teachers)]
+    names = options.model, options.data
+    folders = [options.out / "pretrained" / "-".join([*names, str(seed)]) for seed in seeds]
+    return [
+        Origin(*names, seed, folder).check() for seed, folder in zip(seeds, folders, strict=True)
+    ]
 
 
-def _given(options: argparse.Namespace, task: Task) -> Variables | None:
-    """The pretrained net of a checkpoint, if one is given."""
-    if options.pretrained is None:
-        return None
-    like = task.whole(task.init(options.seed))
-    return task.parts(load_checkpoint(options.pretrained, like))
-
-
-def _teachers(
-    options: argparse.Namespace, task: Task, number: int, show: Reporter
+def _nets(
+    own: Variables | None, task: Task, origins: list[Origin], show: Reporter
 ) -> list[Variables]:
-    seeds = teacher_seeds(options.seed, number)
-    return [_pretrained(options, task, seed, show) for seed in seeds]
+    """The pretrained net, unless the user has one of their own, and the further teachers."""
+    first, *others = origins
+    pretrained = kept(task, first, show) if own is None else own
+    return [pretrained, *(kept(task, origin, show) for origin in others)]
 
 
-def _recipe(options: argparse.Namespace) -> Recipe:
-    """The recipe that the options of ``compress`` describe."""
-    recipe, source = Recipe(Config()), "the default"
-    if options.setting is not None:
-        if options.model not in RECIPES:
-            raise ConfigError(
-                f"--setting is for {' and '.join(RECIPES)}; without it, every net is compressed "
-                "by the same default"
-            )
-        recipe = RECIPES[options.model].by_name()[options.setting]
-        source = f"--setting {options.setting}"
-    if options.config is not None:
-        recipe = recipe._replace(config=_config(options.config))
-        source = f"--config {options.config}"
-    if options.keep is not None and not recipe.config.prune_epochs:
-        raise ConfigError(
-            f"--keep has no effect with {source}, which prunes nothing; choose another setting"
-        )
-    given = {name: getattr(options, name) for name in ("keep", "tau")}
-    changes = {name: value for name, value in given.items() if value is not None}
-    config = replace(recipe.config, seed=options.seed, **changes)
-    if config.tau is None and config.annealing is None:
-        raise ConfigError(f"{source} learns precisions and has no tau; give --tau")
-    if config.tau is not None and _targets(options):
-        source = source if options.tau is None else "--tau"
-        raise ConfigError(
-            f"{source} makes one run with a given tau, which --max-loss and --target-bytes would "
-            "find; give only one of them"
-        )
-    return recipe._replace(config=config)
+def _useless(error: float, examples: int) -> float:
+    """The error above which a net is of no use; if there are no errors, one is a third of it."""
+    return USELESS * max(error, 1 / examples)
 
 
-def _targets(options: argparse.Namespace) -> dict[str, Any]:
-    """The targets that the options of ``compress`` describe."""
-    given = {name: getattr(options, name) for name in ("max_loss", "target_bytes")}
-    return {name: value for name, value in given.items() if value is not None}
-
-
-def _config(path: Path) -> Config:
-    """Settings from a JSON file."""
-    try:
-        return Config.from_dict(json.loads(path.read_text(encoding="utf-8")))
-    except RecursionError as error:
-        raise ConfigError(
-            f"{path} holds no settings of compress: it is nested too deeply"
-        ) from error
-    except ValueError as error:  # not JSON, not text, or not settings
-        raise ConfigError(f"{path} holds no settings of compress: {error}") from error
-
-
-def _settings(recipe: Recipe) -> dict[str, Any]:
-    """A recipe as plain values."""
-    return recipe.config.to_dict() | {
-        "teacher_weight": recipe.teacher_weight,
-        "temperature": recipe.temperature,
-        "teachers": recipe.teachers,
-    }
+def _ended(result: Result[Any], errors: dict[str, dict[str, float]], examples: int) -> int:
+    """Say what was reached, what was missed last, and return the exit code."""
+    for outcome in sorted(result.outcomes, key=lambda outcome: not outcome.reached):
+        print(outcome)
+    if result.outcomes:
+        return 0 if all(outcome.reached for outcome in result.outcomes) else MISSED
+    before, after = (errors[stage]["validation"] for stage in ("pretrained", "decoded"))
+    if after <= _useless(before, examples):
+        return 0
+    print(
+        f"lost: the validation error is {100 * after:.2f} %, over {USELESS:g} times the "
+        f"{100 * before:.2f} % of the pretrained net"
+    )
+    return MISSED
 
 
 class _Run(NamedTuple):
@@ -260,8 +222,12 @@ class _Run(NamedTuple):
     recipe: Recipe
 
 
-def _write(path: Path, run: _Run, metadata: dict[str, Any]) -> None:
-    """Write file, reports and figures, and print the table, all from the decoded file."""
+def _write(path: Path, run: _Run, metadata: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """Write file, reports and figures, and print the table, all from the decoded file.
+
+    Returns:
+        The errors of the report.
+    """
     task, pretrained, result = run.task, run.pretrained, run.result
     save(path, task.whole(Variables(result.params, result.aux)), metadata=metadata)
     decoded = task.parts(load(path, like=task.whole(pretrained)))
@@ -283,5 +249,6 @@ def _write(path: Path, run: _Run, metadata: dict[str, Any]) -> None:
 
     pictures = drawn(draw)
     save_pictures(folder, pictures)
-    write_page(folder / "report.html", measured, path, pictures, _settings(run.recipe))
+    write_page(folder / "report.html", measured, path, pictures, plain_settings(run.recipe))
     print(f"\nwrote {path}, report.html, report.json and {len(pictures)} figures next to it")
+    return errors

@@ -8,7 +8,7 @@ from collections import Counter
 from swsjax.cli.output import check_output, drawn, write_page
 from swsjax.codec import MAX_BYTES
 from swsjax.errors import ConfigError, FormatError
-from swsjax.file.files import leaves_of, load, named_errors, read_metadata, save
+from swsjax.file.files import bytes_of, leaves_of, load, named_errors, read_metadata, save
 from swsjax.file.safetensors import from_safetensors, safetensors_metadata, to_safetensors
 from swsjax.measure.plot import file_pictures
 from swsjax.measure.reports import Report, report
@@ -56,12 +56,12 @@ def run_evaluate(options: argparse.Namespace) -> None:
 def run_inspect(options: argparse.Namespace) -> None:
     """Print what a file holds and what it costs; write it as a page."""
     if options.html is not None:
-        check_output(options.html)
+        check_output(options.html, options.file)
     measured = report(options.file, max_bytes=_limit(options))
     print(_shown(measured, options))
     if options.html is None:
         return
-    leaves = leaves_of(options.file.read_bytes(), _limit(options))
+    leaves = leaves_of(bytes_of(options.file), _limit(options))
     pictures = drawn(lambda: file_pictures([leaf for _, leaf in leaves], measured))
     write_page(options.html, measured, options.file, pictures)
     if not options.json:
@@ -74,9 +74,9 @@ def run_decode(options: argparse.Namespace) -> None:
     Raises:
         ConfigError: safetensors does not support a type or name in the file.
     """
-    check_output(options.out)
+    check_output(options.out, options.file)
     with named_errors(options.file):
-        leaves = leaves_of(options.file.read_bytes(), _limit(options))
+        leaves = leaves_of(bytes_of(options.file), _limit(options))
     names = Counter(name_of(path) for path, _ in leaves)
     refused = f"{options.file} cannot be written as safetensors: "
     for name in (name for name, count in names.items() if count > 1):
@@ -91,9 +91,10 @@ def run_decode(options: argparse.Namespace) -> None:
 
 def run_encode(options: argparse.Namespace) -> None:
     """Compress a safetensors file losslessly."""
-    check_output(options.out)
+    check_output(options.out, options.file)
     tree = from_safetensors(options.file)
-    save(options.out, tree, metadata=safetensors_metadata(options.file))
+    metadata = safetensors_metadata(options.file)
+    save(options.out, tree, metadata=metadata, negative_zeros=not options.drop_negative_zeros)
     measured = report(options.out, max_bytes=sys.maxsize)  # no limit on a file of our own
     print(_shown(measured, options))
     if not options.json:

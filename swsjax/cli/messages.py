@@ -1,6 +1,7 @@
 """Errors and warnings as one line each, in the words of the command line."""
 
 import errno
+import re
 import sys
 import warnings
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ from typing import Any
 
 from swsjax.errors import SwsjaxError
 
-__all__ = ["in_words", "one_line", "short_warnings"]
+__all__ = ["for_users", "in_words", "one_line", "short_warnings"]
 
 _REASONS = {
     errno.ENOENT: "does not exist",
@@ -19,8 +20,23 @@ _REASONS = {
     errno.EACCES: "cannot be opened: permission denied",
     errno.EPERM: "cannot be opened: permission denied",
 }
-# Arguments of Python that are options, where a message gives advice.
-_OPTIONS = {"larger max_bytes": "larger --max-bytes"}
+# Words of Python and what they are on the command line.
+_WORDS = {
+    r"\blarger max_bytes\b": "larger --max-bytes",
+    r"as (the argument )?`folder` or in SWSJAX_DATA": "in SWSJAX_DATA",
+    r"\bevaluate returns (\S+) for the pretrained net and (\S+) for one of zeros, .*": (
+        r"the pretrained net has a validation error of \1, one of zeros \2: train it better, or "
+        "give --max-loss"
+    ),
+    r"\b(tau|components)=(\S+)": r"\1 \2",
+    r"\bConfig\.(\w+)": r"\1 (see --config)",
+    r"\bsettings of \w+ must be a dictionary, got (.*)": r"expected an object of JSON, got \1",
+    r"\b[A-Z]\w+ has no setting": "there is no setting",
+    r"\. Move the leaf .*": "; from Python, a rule leaves them out",
+    r", or move such arrays to a group of their own by a rule": "",
+    r"\bchoose a different folder\b": "choose another --out",
+    r"\b(c|C)hoose a different (name or )?storage\b": r"\1hoose another --storage or --out",
+}
 
 
 def in_words(error: Exception) -> str:
@@ -42,8 +58,17 @@ def in_words(error: Exception) -> str:
     text = one_line(str(error))
     if not isinstance(error, SwsjaxError | OSError | ImportError):
         return f"unexpected {type(error).__name__}: {text}; `python -X dev -m swsjax` shows where"
-    for argument, option in _OPTIONS.items():
-        text = text.replace(argument, option)
+    return for_users(text)
+
+
+def for_users(text: str) -> str:
+    """Return a message without what only users of Python know.
+
+    >>> for_users("tau=1e-3 lets the prior outweigh the loss")
+    'tau 1e-3 lets the prior outweigh the loss'
+    """
+    for words, others in _WORDS.items():
+        text = re.sub(words, others, text)
     return text
 
 
@@ -69,7 +94,7 @@ def short_warnings() -> Iterator[None]:
     """
 
     def show(message: Warning | str, *_: Any, **__: Any) -> None:
-        print(f"swsjax: warning: {one_line(str(message))}", file=sys.stderr)
+        print(f"swsjax: warning: {for_users(one_line(str(message)))}", file=sys.stderr)
 
     with warnings.catch_warnings():
         warnings.showwarning = show

@@ -1,6 +1,7 @@
 """What the commands write: checked before any work, and written completely or not at all."""
 
 import json
+import os
 import platform
 import sys
 from collections.abc import Callable, Iterable
@@ -24,11 +25,15 @@ __all__ = [
 ]
 
 
-def check_output(path: Path) -> None:
+def check_output(path: Path, *inputs: Path) -> None:
     """Check that a file can be written, before time is spent on what it will hold.
 
+    Args:
+        path: of the file.
+        inputs: files that are read, none of which it may be, through links neither.
+
     Raises:
-        ConfigError: its folder does not exist.
+        ConfigError: its folder does not exist, or it is an input.
         OSError: it is something other than a file.
 
     >>> check_output(Path("none/net.sws"))
@@ -42,6 +47,9 @@ def check_output(path: Path) -> None:
         raise ConfigError(
             f"{path} cannot be written: the folder {path.parent} does not exist"
         ) from error
+    for given in inputs:
+        if path.exists() and os.path.exists(given) and path.samefile(given):
+            raise ConfigError(f"{path} is the file that is read; choose another to write")
 
 
 def writable_folder(folder: Path, files: Iterable[str]) -> Path:

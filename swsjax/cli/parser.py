@@ -17,29 +17,39 @@ import swsjax
 from swsjax.cli.messages import in_words, one_line, short_warnings
 from swsjax.cli.options import number, path, share, size, sizes, whole
 
-__all__ = ["BALANCED", "DATASETS", "LENETS", "MODELS", "SETTINGS", "USELESS", "main"]
+__all__ = ["BALANCED", "DATASETS", "LENETS", "MISSED", "MODELS", "SETTINGS", "USELESS", "main"]
 
 MODELS = ("lenet-300-100", "lenet-5-caffe", "resnet-8", "wrn-16-4")
 """Names of nets."""
 LENETS = MODELS[:2]
-"""Nets that have settings of their own."""
+"""Nets that have settings of their own, on MNIST."""
 DATASETS = ("mnist", "fashion-mnist", "cifar10", "digits")
 """Names of data sets."""
-SETTINGS = ("small-loss", "balanced", "smallest")
-"""Names of the settings of a LeNet."""
+SETTINGS = ("small-loss", "balanced", "smallest", "demo")
+"""Names of the settings of a LeNet on MNIST, and that of the demo."""
 BALANCED = {
     "keep": "0.6; balanced: 0.5 for lenet-300-100, 0.7 for lenet-5-caffe",
     "tau": "found; balanced: 9.09e-07 for lenet-300-100, 1.82e-06 for lenet-5-caffe",
 }
 """Defaults of two options, and their values in the balanced settings."""
 USELESS = 3.0
-"""Nets with more than this many times the error of the pretrained net are left out of a search."""
+"""Nets with more than this many times the error of the pretrained net are of no use: they are left
+out of a search, and a run without a target that ends at one has missed."""
+MISSED = 3
+"""Exit code of a run whose net lost more than it should have."""
 _LARGEST_SEED = 2**32 - 1
+# The options of compress that the demo stands for; of those left out, the default.
+_DEMO = {
+    **{"model": "lenet-300-100", "data": "digits", "setting": "demo", "seed": 0},
+    **dict.fromkeys(["pretrained", "config", "keep", "tau", "max_loss", "target_bytes", "budget"]),
+}
 _OF_FILES = ("evaluate", "inspect", "decode", "encode")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit code: 0 done, 1 failed, 2 misused, 130 interrupted.
+    """Run a command and return its exit code.
+
+    0 done, 1 failed, 2 misused, 3 done but the net lost more than its target, 130 interrupted.
 
     Args:
         arguments: of the command line; by default those of the process.
@@ -55,10 +65,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         with short_warnings():
-            _run(options)
+            code = _run(options)
             sys.stdout.flush()
     except KeyboardInterrupt:
-        print("swsjax: interrupted", file=sys.stderr)
+        advice = "" if options.command in _OF_FILES else "; the same command goes on from here"
+        print(f"swsjax: interrupted{advice}", file=sys.stderr)
         return 130
     except Exception as error:
         if sys.flags.dev_mode:  # a user has no use for a traceback
@@ -67,13 +78,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(error, BrokenPipeError):  # nor for a second one, when Python flushes
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    return 0
+    return code
 
 
-def _run(options: argparse.Namespace) -> None:
+def _run(options: argparse.Namespace) -> int:
     # Imported here: with JAX, it takes seconds.
-    module = "files" if options.command in _OF_FILES else "commands"
-    getattr(import_module(f"swsjax.cli.{module}"), f"run_{options.command}")(options)
+    module = import_module(f"swsjax.cli.{'files' if options.command in _OF_FILES else 'commands'}")
+    run: Callable[[argparse.Namespace], int | None] = getattr(module, f"run_{options.command}")
+    return run(options) or 0
 
 
 def _complete(parser: argparse.ArgumentParser) -> None:
@@ -108,6 +120,7 @@ def _parser() -> argparse.ArgumentParser:
 
     demo = command("demo", "pretrain on handwritten digits, compress, reload and report")
     demo.add_argument("--out", type=path, default=Path("swsjax-demo"), help="folder (%(default)s)")
+    demo.set_defaults(**_DEMO)
     _add_training(command)
     _add_files(command)
     return parser
@@ -118,7 +131,7 @@ def _add_training(command: Command) -> None:
     compress = command("compress", "retrain, quantise and write a net")
     search = command("search", "try many settings: the front of error against bytes")
     for trained in (pretrain, compress, search):
-        trained.add_argument("model", choices=LENETS if trained is search else MODELS)
+        trained.add_argument("model", choices=MODELS)
         trained.add_argument("--data", choices=DATASETS, required=True)
         trained.add_argument(
             "--seed", type=whole(0, _LARGEST_SEED), default=0, help="random seed (%(default)s)"
@@ -131,9 +144,13 @@ def _add_training(command: Command) -> None:
         compressing.add_argument(
             "--setting",
             choices=SETTINGS,
-            default="balanced" if compressing is search else None,
-            help="settings that were chosen for a LeNet, from a small error to a small file "
-            + ("(%(default)s)" if compressing is search else "(default: one for every net)"),
+            help="settings that were chosen for a LeNet on MNIST, from a small error to a small "
+            "file; demo: for lenet-300-100 on digits "
+            + (
+                "(default: balanced, or demo, if made for net and data)"
+                if compressing is search
+                else "(default: one for every net)"
+            ),
         )
     _add_compress(compress)
     search.add_argument(
@@ -168,6 +185,13 @@ def _add_compress(compress: argparse.ArgumentParser) -> None:
         help="size of the file, 100k or 100000: ends at the best net within; several as 100k,50k",
     )
     compress.add_argument(
+        "--budget",
+        type=size,
+        metavar="STEPS",
+        help="steps to take in all, 20k or 20000, on the way to a target (default: as many as the "
+        "settings make, printed before the first)",
+    )
+    compress.add_argument(
         "--config",
         type=path,
         help="JSON file of settings to use instead, such as a trial-N.json written by search",
@@ -199,6 +223,11 @@ def _add_files(command: Command) -> None:
             help="refuse a file whose decoded weights take more, such as 8G (default: 4 GiB)",
         )
     encode.add_argument("file", type=path, help="safetensors file")
+    encode.add_argument(
+        "--drop-negative-zeros",
+        action="store_true",
+        help="write -0.0 as 0.0, which computes the same and takes fewer bytes",
+    )
     evaluate.add_argument("--data", choices=DATASETS, required=True)
     inspect.add_argument("--html", type=path, help="also write the report to this web page")
     for writer in (decode, encode):

@@ -6,6 +6,7 @@ one without: its statistics are ``aux``.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from os import PathLike
 from typing import Any, NamedTuple
 
 import jax
@@ -106,8 +107,10 @@ def classification(model: Callable[..., nnx.Module], dataset: Dataset) -> Task:
     images, labels = dataset.train
     classes = int(labels.max()) + 1
 
-    def split(seed: int, *, training: bool) -> tuple[Any, Any, Any]:
-        module = model(images.shape[1:], classes, rngs=nnx.Rngs(seed))
+    def untrained(seed: int) -> nnx.Module:
+        return model(images.shape[1:], classes, rngs=nnx.Rngs(seed))
+
+    def split(module: nnx.Module, *, training: bool) -> tuple[Any, Any, Any]:
         module.train() if training else module.eval()
         others = nnx.state(module, nnx.Not(nnx.Any(nnx.Param, nnx.BatchStat)))
         if others:
@@ -121,10 +124,13 @@ def classification(model: Callable[..., nnx.Module], dataset: Dataset) -> Task:
         return parts
 
     def init(seed: int) -> Variables:
-        _, *states = split(seed, training=True)
+        _, *states = split(untrained(seed), training=True)
         return Variables(*map(nnx.to_pure_dict, states))
 
-    in_training, in_evaluation = (split(0, training=training)[0] for training in (True, False))
+    abstract = nnx.eval_shape(lambda: untrained(0))  # no weights are drawn to see the form
+    in_training, in_evaluation = (
+        split(abstract, training=training)[0] for training in (True, False)
+    )
 
     def apply(params: Params, aux: Any, images: Array) -> tuple[Array, Any]:
         module = nnx.merge(in_training, params, aux)
@@ -142,6 +148,7 @@ def pretrain_task(
     config: PretrainConfig = PretrainConfig(),
     *,
     callback: Callable[[Epoch], None] | None = None,
+    resume: str | PathLike[str] | None = None,
 ) -> Variables:
     """Train an untrained net of a task with the loss of the settings; see ``pretrain``.
 
@@ -149,6 +156,10 @@ def pretrain_task(
         task: net and data.
         config: settings, loss and augmentation; its seed is that of the net, too.
         callback: called with the record of each epoch.
+        resume: folder in which the state is written after every epoch, as for ``pretrain``.
+
+    Raises:
+        CheckpointError: the folder holds a different run.
 
     >>> from swsjax.lab import LeNet300100, load_digits
     >>> task = classification(LeNet300100, load_digits())
@@ -165,6 +176,7 @@ def pretrain_task(
         aux=net.aux,
         augment=config.augment(),
         callback=callback,
+        resume=resume,
     )
     return Variables(trained.params, trained.aux)
 

@@ -3,17 +3,21 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import jax
 import optax
 
-from swsjax.checks import check_data, check_numbers
-from swsjax.errors import ConfigError
+from swsjax.checks import check_data, check_numbers, path_of
+from swsjax.errors import CheckpointError, ConfigError
+from swsjax.file.atomic import write_bytes
 from swsjax.training.augment import Augment, crop_and_flip
 from swsjax.training.history import Epoch
 from swsjax.training.loop import Trained, train
 from swsjax.training.losses import Apply, Loss, LossWithAux, cross_entropy
+from swsjax.training.resume import FOLDER, identity_of
 from swsjax.trees import Params
 
 __all__ = ["PretrainConfig", "SgdConfig", "pretrain"]
@@ -126,6 +130,7 @@ def pretrain(
     augment: Augment | None = None,
     callback: Callable[[Epoch], None] | None = None,
     progress: bool = True,
+    resume: str | PathLike[str] | None = None,
 ) -> Trained:
     """Train a net with the optimiser of the settings; ``train`` takes any other.
 
@@ -138,12 +143,15 @@ def pretrain(
         augment: changes every batch, as for ``train``.
         callback: called with the record of each epoch.
         progress: whether to show it, as for ``train``.
+        resume: folder in which the state is written after every epoch, as for ``train``. It is the
+            same run only if all settings are the same.
 
     Returns:
         The trained parameters, aux and history.
 
     Raises:
         ConfigError: as ``train``.
+        CheckpointError: the folder holds a different run.
         RetrainingError: the loss is not finite.
 
     >>> loss = lambda params, batch: jnp.mean((params - batch) ** 2)
@@ -155,6 +163,8 @@ def pretrain(
     if not isinstance(config, PretrainConfig):
         raise ConfigError(f"config must be a PretrainConfig, got a {type(config).__name__}")
     steps = config.epochs * (check_data(data, config.batch_size) // config.batch_size)
+    if resume is not None:
+        _check_same(path_of(resume, FOLDER), config)
     return train(
         params,
         loss_fn,
@@ -167,4 +177,22 @@ def pretrain(
         augment=augment,
         callback=callback,
         progress=progress,
+        resume=resume,
     )
+
+
+def _check_same(folder: Path, config: PretrainConfig) -> None:
+    """Check that a folder has no run with other settings, and write these: ``train`` sees few.
+
+    An optax optimiser is a pair of functions, which do not tell their learning rate.
+    """
+    settings = identity_of(settings=config, weights=(), data=())["settings"]
+    file = folder / "settings"
+    is_run = any(child.name.isdigit() for child in folder.glob("*"))
+    if is_run and file.is_file() and file.read_text() != settings:
+        raise CheckpointError(
+            f"{folder} holds a run with other settings; choose a different folder, or delete this "
+            "one to start again"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    write_bytes(file, str(settings).encode())

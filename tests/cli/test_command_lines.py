@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import swsjax
-from swsjax.cli import commands, datasets, files, main, parser
+from swsjax.cli import commands, datasets, files, main, parser, pretrained
 from swsjax.errors import DataError, RetrainingError
 
 FILES = [
@@ -116,8 +116,12 @@ def run(prepared, monkeypatch):
     def missing():
         raise DataError("reached")
 
-    for name in ("pretrain_task", "compress_task", "search", "load_checkpoint"):
-        monkeypatch.setattr(commands, name, reached)
+    for module, names in {
+        commands: ("compress_task", "search"),
+        pretrained: ("pretrain_task", "load_checkpoint"),
+    }.items():
+        for name in names:
+            monkeypatch.setattr(module, name, reached)
     for name in datasets.DATASETS:
         if name != "digits":
             monkeypatch.setitem(datasets.DATASETS, name, missing)

@@ -21,25 +21,28 @@ from swsjax.cli import files, main
 def demo(tmp_path_factory) -> tuple[Path, subprocess.CompletedProcess]:
     folder = tmp_path_factory.mktemp("demo")
     command = [sys.executable, "-m", "swsjax", "demo", "--out", str(folder)]
-    # Optimised, as it takes thousands of steps.
-    environment = os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "0"}
-    return folder, subprocess.run(
-        command, env=environment, capture_output=True, text=True, timeout=300
-    )
+    return folder, subprocess.run(command, capture_output=True, text=True, timeout=600)
 
 
 def test_the_demo_writes_file_report_and_figures(demo):
     folder, done = demo
     assert done.returncode == 0, done.stderr
     assert sorted(path.name for path in folder.iterdir()) == [
+        "codebook.pdf",
         "codebook.png",
+        "components.pdf",
         "components.png",
         "demo.sws",
+        "encoding.pdf",
         "encoding.png",
+        "features-fc1-kernel.pdf",
         "features-fc1-kernel.png",
+        "layers.pdf",
         "layers.png",
+        "pretrained",
         "report.html",
         "report.json",
+        "weights.pdf",
         "weights.png",
     ]
     page = (folder / "report.html").read_text()
@@ -253,3 +256,31 @@ def test_an_output_keeps_its_mode(tmp_path):
     out.chmod(0o640)
     assert main(["decode", str(path), "--out", str(out)]) == 0
     assert out.stat().st_mode & 0o777 == 0o640
+
+
+def test_no_command_writes_over_what_it_reads(tmp_path, capsys):
+    net, tensors = tmp_path / "net.sws", tmp_path / "net.safetensors"
+    swsjax.save(net, {"w": np.ones(3, np.float32)})
+    swsjax.to_safetensors({"w": np.ones(3, np.float32)}, tensors)
+    before = net.read_bytes(), tensors.read_bytes()
+    for command in (
+        ["inspect", str(net), "--html", str(net)],
+        ["decode", str(net), "--out", str(net)],
+        ["encode", str(tensors), "--out", str(tensors)],
+    ):
+        assert main(command) == 1
+        assert "is the file that is read; choose another to write" in capsys.readouterr().err
+    assert (net.read_bytes(), tensors.read_bytes()) == before
+
+
+def test_negative_zeros_are_dropped_on_demand(tmp_path, capsys):
+    weights = np.float32([-0.0, 1.0, 0.0, -0.0])
+    source, out = tmp_path / "net.safetensors", tmp_path / "net.sws"
+    swsjax.to_safetensors({"w": weights}, source)
+    signs = {}
+    for option in ([], ["--drop-negative-zeros"]):
+        assert main(["encode", str(source), "--out", str(out), *option]) == 0
+        decoded = swsjax.load(out)["w"]
+        assert np.array_equal(decoded, weights)
+        signs[len(option)] = np.signbit(decoded).any()
+    assert signs == {0: True, 1: False}

@@ -3,22 +3,27 @@
 import json
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from failing import failure
 
 import swsjax
-from swsjax.cli import main
-from swsjax.cli.terminal import Reporter
+from swsjax.cli import datasets, main, parser
+from swsjax.errors import SwsjaxWarning
 from swsjax.file.files import save
+from swsjax.lab.data import Dataset, Split
 from swsjax.lab.nets import NETS
 from swsjax.sws.config import LEARNED
-from swsjax.sws.recipes import RECIPES, Recipe, Settings
+from swsjax.sws.moves import first_tau
+from swsjax.sws.recipes import RECIPES, Recipe
+from swsjax.sws.walk import Outcome
 from swsjax.training.history import Epoch
 from swsjax.training.selection import select
 
 COMPRESS = ["compress", "lenet-300-100", "--data", "digits"]
+SEARCH = ["search", "lenet-300-100", "--data", "digits"]
 
 
 @pytest.fixture
@@ -29,15 +34,40 @@ def pretrain_for(monkeypatch):
         config = swsjax.PretrainConfig(epochs)
         for name, net in NETS.items():
             monkeypatch.setitem(NETS, name, net._replace(pretraining=config))
+        monkeypatch.delitem(datasets.PRETRAINING, "digits", raising=False)
 
     return shorten
 
 
 @pytest.fixture
-def quick_recipes(monkeypatch):
-    """Recipes of few epochs: the tests are of how the pieces fit, not of how good the nets are."""
+def untrained(monkeypatch):
+    """Pretraining that takes no time; the list of the seeds of the nets that it was asked for."""
+    seeds = []
+
+    def pretrain_task(task, config, *, callback, resume):
+        Path(resume).mkdir(parents=True)
+        seeds.append(config.seed)
+        return task.init(config.seed)
+
+    monkeypatch.setattr("swsjax.cli.pretrained.pretrain_task", pretrain_task)
+    return seeds
+
+
+@pytest.fixture
+def stand_in(monkeypatch):
+    """In the place of MNIST, a few images of the same form."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(20, dtype=np.uint8) % 10
+    split = Split(rng.integers(0, 256, (20, 28, 28), np.uint8), labels)
+    monkeypatch.setitem(datasets.DATASETS, "mnist", lambda: Dataset("mnist", split, split, split))
+
+
+@pytest.fixture
+def quick_demo(monkeypatch):
+    """A setting of few epochs: the tests are of how the pieces fit, not of how good nets are."""
     config = replace(
         LEARNED,
+        tau=1e-6,
         pi_zero=0.7,
         soft_epochs=9,
         soft_learning_rates=swsjax.LearningRates(precisions=0.1),
@@ -45,39 +75,10 @@ def quick_recipes(monkeypatch):
         least_steps=1,
         tolerance=1.0,  # one grid to compile
     )
-    for name in RECIPES:
-        monkeypatch.setitem(RECIPES, name, Settings(*3 * [Recipe(config)]))
+    monkeypatch.setattr("swsjax.cli.settings.DEMO", Recipe(config))
 
 
-def test_the_same_command_resumes_an_interrupted_run(
-    tmp_path, capsys, monkeypatch, quick_recipes, pretrain_for
-):
-    pretrain_for(8)
-    seen, interrupted = [], tmp_path / "interrupted"
-
-    def epoch(self, epoch):
-        if epoch.stage == "train":
-            return
-        seen.append(epoch.epoch)
-        if len(seen) == 4:
-            raise KeyboardInterrupt
-
-    def run(folder):
-        given = ["--setting", "balanced", "--tau", "1e-6", "--out", str(folder)]
-        return main([*COMPRESS, *given])
-
-    monkeypatch.setattr(Reporter, "epoch", epoch)
-    assert run(interrupted) == 130
-    assert run(interrupted) == 0
-    assert seen == list(range(1, 11))
-    assert run(tmp_path / "whole") == 0
-    files = [folder / "lenet-300-100.sws" for folder in (interrupted, tmp_path / "whole")]
-    assert files[0].read_bytes() == files[1].read_bytes()
-    assert not (interrupted / "state").exists()
-    capsys.readouterr()
-
-
-def test_pretrain_then_compress_its_checkpoint(tmp_path, capsys, quick_recipes, pretrain_for):
+def test_pretrain_then_compress_its_checkpoint(tmp_path, capsys, quick_demo, pretrain_for):
     pretrain_for(8)
     net, small = tmp_path / "net", tmp_path / "small"
     assert main(["pretrain", "lenet-300-100", "--data", "digits", "--out", str(net)]) == 0
@@ -90,13 +91,25 @@ def test_pretrain_then_compress_its_checkpoint(tmp_path, capsys, quick_recipes, 
     assert captured.out == f"{text}\nwrote {net / 'checkpoint'}\n"
     assert re.match(r"\d:\d\d train 8/8  loss ", captured.err.splitlines()[-1])
     pretrain_for(1)  # which would show if the checkpoint were not used
-    arguments = ["--setting", "balanced", "--tau", "1e-6"]
-    arguments += ["--pretrained", str(net / "checkpoint"), "--out", str(small)]
-    assert main([*COMPRESS, *arguments]) == 0
+    arguments = ["--setting", "demo", "--pretrained", str(net / "checkpoint"), "--out", str(small)]
+    assert main([*COMPRESS, *arguments]) in (0, parser.MISSED)
+    assert not (small / "pretrained").exists()
+    assert not (small / "state").exists()
     content = json.loads((small / "report.json").read_text())
     assert content["errors"]["pretrained"] == written["errors"]
     assert content["file_bytes"] == (small / "lenet-300-100.sws").stat().st_size
     assert "train " not in capsys.readouterr().err
+
+
+def test_a_budget_is_said_and_kept(tmp_path, capsys, pretrain_for):
+    pretrain_for(2)
+    steps = 11 * 100  # the fewest: an epoch of each stage that there usually is
+    options = ["--target-bytes", "1k", "--budget", f"{steps}", "--out", str(tmp_path)]
+    with pytest.warns(SwsjaxWarning, match="1,000 bytes not reached"):
+        assert main([*COMPRESS, *options]) == 3
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "retraining will take about 1,100 steps"
+    assert re.search(r"^1,000 bytes not reached.*; the budget of 1,100 steps ended", lines[-1])
 
 
 def test_a_target_is_reached_and_said(tmp_path, capsys, pretrain_for):
@@ -118,22 +131,36 @@ def test_a_target_is_reached_and_said(tmp_path, capsys, pretrain_for):
     assert main(["evaluate", str(tmp_path / "lenet-300-100-30000.sws"), "--data", "digits"]) == 0
 
 
-def test_a_setting_of_a_net_without_settings(tmp_path, capsys):
-    line = failure(
-        capsys,
-        "compress",
-        "resnet-8",
-        "--data",
-        "cifar10",
-        "--setting",
-        "smallest",
-        "--out",
-        tmp_path,
+@pytest.mark.parametrize("command", ["compress", "search"])
+@pytest.mark.parametrize(
+    ("net", "setting", "made_for"),
+    [
+        ("lenet-300-100 digits", "balanced", "lenet-300-100 and lenet-5-caffe on mnist"),
+        ("lenet-5-caffe fashion-mnist", "smallest", "lenet-300-100 and lenet-5-caffe on mnist"),
+        ("resnet-8 cifar10", "small-loss", "lenet-300-100 and lenet-5-caffe on mnist"),
+        ("lenet-300-100 mnist", "demo", "lenet-300-100 on digits"),
+    ],
+)
+def test_a_setting_is_for_the_net_and_the_data_it_was_chosen_for(
+    command, net, setting, made_for, tmp_path, capsys
+):
+    model, data = net.split()
+    arguments = [command, model, "--data", data, "--setting", setting, "--out", tmp_path]
+    assert failure(capsys, *arguments) == (
+        f"swsjax: error: --setting {setting} was chosen for {made_for}; without --setting, the "
+        f"default suits {model} on {data}"
     )
-    assert line == (
-        "swsjax: error: --setting is for lenet-300-100 and lenet-5-caffe; without it, every net is "
-        "compressed by the same default"
-    )
+
+
+def options_of(*arguments):
+    return vars(parser._parser().parse_args(arguments))
+
+
+def test_the_demo_is_a_setting_of_compress():
+    demo, compress = options_of("demo"), options_of(*COMPRESS, "--setting", "demo", "--out", "x")
+    for options in (demo, compress):
+        del options["command"], options["out"]
+    assert demo == compress
 
 
 def test_the_digits_are_too_small_for_lenet_5(tmp_path, capsys):
@@ -144,7 +171,7 @@ def test_the_digits_are_too_small_for_lenet_5(tmp_path, capsys):
 
 
 @pytest.fixture
-def settings_of(tmp_path, capsys, monkeypatch, pretrain_for):
+def settings_of(tmp_path, monkeypatch, untrained, stand_in):
     """From the options of `compress` to the recipe and the number of teachers of its run."""
 
     class ReachedError(swsjax.SwsjaxError):
@@ -156,11 +183,11 @@ def settings_of(tmp_path, capsys, monkeypatch, pretrain_for):
         found.append((recipe, len(teachers), targets))
         raise ReachedError
 
-    def run(*options):
-        assert main([*COMPRESS, "--out", str(tmp_path), *map(str, options)]) == 1
+    def run(*options, data="mnist"):
+        command = ["compress", "lenet-300-100", "--data", data, "--out", str(tmp_path)]
+        assert main([*command, *map(str, options)]) == 1
         return found.pop()
 
-    pretrain_for(1)
     monkeypatch.setattr("swsjax.cli.commands.compress_task", compress_task)
     return run
 
@@ -213,9 +240,9 @@ def test_settings_from_a_file(settings_of, tmp_path):
 
 
 def test_keep_if_nothing_is_pruned(tmp_path, capsys):
-    line = failure(capsys, *COMPRESS, "--keep", "0.4", "--setting", "small-loss", "--out", tmp_path)
+    line = failure(capsys, *COMPRESS, "--keep", "0.4", "--setting", "demo", "--out", tmp_path)
     assert line == (
-        "swsjax: error: --keep has no effect with --setting small-loss, which prunes nothing; "
+        "swsjax: error: --keep has no effect with --setting demo, which prunes nothing; "
         "choose another setting"
     )
 
@@ -229,7 +256,7 @@ def test_keep_out_of_range(tmp_path, capsys):
     ("text", "reason"),
     [
         ('{"keep": 2}', "keep must be over 0 and at most 1, got 2"),
-        ("[]", "settings of Config must be a dictionary, got []"),
+        ("[]", "expected an object of JSON, got []"),
         ("tau = 3", "Expecting value: line 1 column 1 (char 0)"),
     ],
 )
@@ -240,23 +267,25 @@ def test_a_file_without_settings(text, reason, tmp_path, capsys):
     assert line == f"swsjax: error: {path} holds no settings of compress: {reason}"
 
 
-def without_the_first_layer(task, net, recipe, *, teachers, callback):
+def without_the_first_layer(task, net, recipe, *, teachers, augment, callback, resume=None):
     """A compression that takes no time: the weights of the first layer are set to zero."""
     fc1 = {"kernel": np.zeros((64, 300), np.float32), "bias": np.zeros(300, np.float32)}
     params = net.params | {"fc1": fc1}
+    if resume is not None:
+        resume.mkdir()
     callback(Epoch("hard", 2, 2, 0.5, error=0.9, non_zeros=9, bound_bytes=99.0))
     return swsjax.Result(params, params, {}, [], select(params), net.aux)
 
 
 def test_search_writes_settings_that_compress_takes(tmp_path, capsys, monkeypatch, settings_of):
     found = tmp_path / "found"
-    search = ["search", "lenet-300-100", "--data", "digits", "--out", str(found), "--trials", "3"]
+    search = [*SEARCH, "--out", str(found), "--trials", "3", "--max-error", "100%"]
     with monkeypatch.context() as patch:
         patch.setattr("swsjax.cli.commands.compress_task", without_the_first_layer)
         assert main(search) == 0
     captured = capsys.readouterr()
     front = json.loads((found / "front.json").read_text())
-    assert len(front["front"]) + len(front["beaten"]) + front["stopped"] == 3
+    assert len(front["front"]) + len(front["dominated"]) + front["stopped"] == 3
     assert "trial 2 (hard) 2/2  loss 0.5  error 90.00 %  9 weights" in captured.err
     assert captured.out.splitlines()[-1] == (
         f"wrote {found / 'front.json'}; compress --config {found}/trial-N.json uses a row"
@@ -265,7 +294,7 @@ def test_search_writes_settings_that_compress_takes(tmp_path, capsys, monkeypatc
     (point,) = front["front"]
     path = found / f"trial-{point['trial']}.json"
     assert json.loads(path.read_text()) == point["config"]
-    recipe, *_ = settings_of("--config", path)
+    recipe, *_ = settings_of("--config", path, data="digits")
     assert recipe.config.to_dict() == point["config"]
 
 
@@ -275,9 +304,8 @@ def test_search_starts_from_a_checkpoint(tmp_path, capsys, monkeypatch, pretrain
     net = tmp_path / "net"
     assert main(["pretrain", "lenet-300-100", "--data", "digits", "--out", str(net)]) == 0
     capsys.readouterr()
-    arguments = ["--pretrained", str(net / "checkpoint"), "--trials", "1"]
-    search = ["search", "lenet-300-100", "--data", "digits", "--out", str(tmp_path / "found")]
-    assert main([*search, *arguments]) == 0
+    arguments = ["--pretrained", str(net / "checkpoint"), "--trials", "1", "--max-error", "100%"]
+    assert main([*SEARCH, "--out", str(tmp_path / "found"), *arguments]) == 0
     assert "train " not in capsys.readouterr().err
 
 
@@ -291,23 +319,150 @@ def test_a_checkpoint_of_a_different_net(tmp_path, capsys):
     )
 
 
-def test_a_database_is_opened_before_any_work(tmp_path, capsys, monkeypatch):
+@pytest.fixture
+def no_work(monkeypatch):
+    """Loading data, making a net and training fail."""
+
     def work(*_, **__):
         raise AssertionError("too late")
 
-    monkeypatch.setattr("swsjax.cli.commands.pretrain_task", work)
-    monkeypatch.setattr("swsjax.cli.commands.classification", work)
-    search = ["search", "lenet-300-100", "--data", "digits", "--out", tmp_path]
-    line = failure(capsys, *search, "--storage", "mysql://host/name")
+    monkeypatch.setitem(datasets.DATASETS, "digits", work)
+    monkeypatch.setattr("swsjax.lab.task.Task", work)
+    monkeypatch.setattr("swsjax.cli.pretrained.pretrain_task", work)
+
+
+def test_a_database_is_opened_before_any_work(tmp_path, capsys, no_work):
+    line = failure(capsys, *SEARCH, "--out", tmp_path, "--storage", "mysql://host/name")
     assert line == (
         "swsjax: error: the database mysql://host/name needs a driver: No module named 'MySQLdb'"
     )
 
 
+@pytest.mark.parametrize("command", ["pretrain", "compress", "search"])
+def test_all_is_checked_before_any_work(command, tmp_path, capsys, no_work):
+    (tmp_path / "file").touch()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "pretrain.json").write_text('{"seed": 1}')
+    (tmp_path / "out" / "pretrained").mkdir(parents=True)
+    (tmp_path / "out" / "pretrained" / "lenet-300-100-digits-0").symlink_to(tmp_path / "other")
+
+    def line(model, out):
+        found = failure(capsys, command, model, "--data", "digits", "--out", tmp_path / out)
+        return found.removeprefix("swsjax: error: ")
+
+    assert line("lenet-5-caffe", "new") == (
+        "LeNet-5 needs images of at least 16 x 16 pixels, got (8, 8)"
+    )
+    assert line("resnet-8", "file") == f"{tmp_path / 'file'} is a file, not a folder"
+    folder = tmp_path / ("other" if command == "pretrain" else "out")
+    kept = folder if command == "pretrain" else folder / "pretrained" / "lenet-300-100-digits-0"
+    assert line("lenet-300-100", folder.name) == (
+        f"{kept} holds a net with other settings than lenet-300-100 on digits with --seed 0; "
+        "delete it, or choose another --out"
+    )
+
+
+@pytest.mark.parametrize("trials", ["0", "-3"])
+def test_a_number_of_trials_that_is_none(trials, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main([*SEARCH, "--out", str(tmp_path / "new"), f"--trials={trials}"])
+    assert stopped.value.code == 2
+    assert not (tmp_path / "new").exists()
+    assert capsys.readouterr().err == (
+        f"swsjax: error: argument --trials: expected an integer of at least 1, got '{trials}'; see "
+        "`swsjax search --help`\n"
+    )
+
+
+def test_nets_are_trained_once(settings_of, untrained):
+    for _ in range(2):
+        settings_of("--setting", "small-loss")
+        assert untrained == [0, 100, 101, 102, 103]
+    settings_of("--seed", 1)
+    assert untrained == [0, 100, 101, 102, 103, 1]
+
+
+def test_the_net_that_is_found_is_the_one_that_was_trained(tmp_path, capsys, pretrain_for):
+    pretrain_for(2)
+    command = ["pretrain", "lenet-300-100", "--data", "digits", "--out", str(tmp_path)]
+    texts = []
+    for _ in range(2):
+        assert main(command) == 0
+        captured = capsys.readouterr()
+        texts.append(captured.out)
+    assert texts[0] == texts[1]
+    assert "train " not in captured.err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint", "pretrain.json"]
+    pretrain_for(3)
+    assert failure(capsys, *command) == (
+        f"swsjax: error: {tmp_path} holds a net with other settings than lenet-300-100 on digits "
+        "with --seed 0; delete it, or choose another --out"
+    )
+
+
+def test_a_search_without_a_setting(tmp_path, monkeypatch, untrained, stand_in):
+    class ReachedError(swsjax.SwsjaxError):
+        pass
+
+    found = []
+
+    def search(compress, base, *, study, **_):
+        found.append((base, study.name))
+        raise ReachedError
+
+    def searched(model, data):
+        assert main(["search", model, "--data", data, "--out", str(tmp_path), "--seed", "2"]) == 1
+        return found.pop()
+
+    monkeypatch.setattr("swsjax.cli.commands.search", search)
+    monkeypatch.setitem(datasets.DATASETS, "fashion-mnist", datasets.DATASETS["mnist"])
+    balanced = RECIPES["lenet-300-100"].balanced.config
+    demo = swsjax.cli.settings.DEMO.config
+    default = swsjax.Config(tau=4 * first_tau(266_610))
+    expected = {"mnist": balanced, "digits": demo, "fashion-mnist": default}
+    names = {"mnist": "balanced", "digits": "demo", "fashion-mnist": "default"}
+    for data, base in expected.items():
+        name = f"lenet-300-100 {data} {names[data]}"
+        assert searched("lenet-300-100", data) == (replace(base, seed=2), name)
+
+
+def test_a_search_that_finds_nothing_of_use_says_so(tmp_path, capsys, monkeypatch, pretrain_for):
+    monkeypatch.setattr("swsjax.cli.commands.compress_task", without_the_first_layer)
+    pretrain_for(8)
+    command = [*SEARCH, "--out", str(tmp_path), "--trials", "1", "--max-error", "1%"]
+    assert main(command) == parser.MISSED
+    assert capsys.readouterr().out.splitlines()[-1] == (
+        "not reached: no trial has a validation error of 1.00 % or less"
+    )
+
+
+def test_a_net_that_lost_too_much_says_so_last(tmp_path, capsys, monkeypatch, pretrain_for):
+    def missing(task, net, recipe, *, target_bytes, **options):
+        result = without_the_first_layer(task, net, recipe, **options)
+        ends = [(False, "9 bytes not reached"), (True, "8 bytes asked for")]
+        outcomes = [Outcome(result.params, result.aux, 0.9, 8, *end) for end in ends]
+        return result._replace(outcomes=outcomes)
+
+    pretrain_for(8)
+    monkeypatch.setattr("swsjax.cli.commands.drawn", lambda draw: [])
+    monkeypatch.setattr("swsjax.cli.commands.compress_task", without_the_first_layer)
+    command = [*COMPRESS, "--out", str(tmp_path)]
+    assert main([*command, "--setting", "demo"]) == parser.MISSED
+    errors = json.loads((tmp_path / "report.json").read_text())["errors"]
+    before, after = (errors[stage]["validation"] for stage in ("pretrained", "decoded"))
+    assert capsys.readouterr().out.splitlines()[-1] == (
+        f"lost: the validation error is {100 * after:.2f} %, over 3 times the {100 * before:.2f} % "
+        "of the pretrained net"
+    )
+    monkeypatch.setattr("swsjax.cli.commands.compress_task", missing)
+    assert main([*command, "--target-bytes", "9,8"]) == parser.MISSED
+    assert capsys.readouterr().out.splitlines()[-2:] == ["8 bytes asked for", "9 bytes not reached"]
+
+
 def test_a_search_that_began_with_another_seed(tmp_path, capsys, monkeypatch, pretrain_for):
     monkeypatch.setattr("swsjax.cli.commands.compress_task", without_the_first_layer)
     pretrain_for(1)
-    search = ["search", "lenet-300-100", "--data", "digits", "--out", str(tmp_path)]
+    search = [*SEARCH, "--out", str(tmp_path), "--max-error", "100%"]
     assert main([*search, "--trials", "1"]) == 0
     line = failure(capsys, *search, "--trials", "2", "--seed", "1")
     assert line == (
@@ -329,7 +484,7 @@ def test_the_largest_error_of_a_search(given, tmp_path, monkeypatch, pretrain_fo
 
     monkeypatch.setattr("swsjax.cli.commands.search", search)
     pretrain_for(1)
-    arguments = ["search", "lenet-300-100", "--data", "digits", "--out", str(tmp_path)]
+    arguments = [*SEARCH, "--out", str(tmp_path)]
     assert main([*arguments, "--max-error", given]) == 1
     assert found == [0.01]
     monkeypatch.setattr("swsjax.lab.task.Task.error", lambda *_: 0.0)

@@ -199,3 +199,27 @@ def test_other_variables(model, names, digits):
     )
     with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
         classification(model, digits)
+
+
+def test_a_finished_pretraining_is_found_again(task, tmp_path):
+    config, seen = PretrainConfig(epochs=2, batch_size=64), []
+    first, again = (
+        pretrain_task(task, config, callback=seen.append, resume=tmp_path) for _ in range(2)
+    )
+    assert len(seen) == 2
+    assert_equal(again, first)
+
+
+def test_a_task_is_made_without_drawing_weights(digits):
+    traced = []
+
+    class Watched(Normed):
+        def __init__(self, image_shape, classes, *, rngs):
+            super().__init__(image_shape, classes, rngs=rngs)
+            traced.append(isinstance(self.fc1.kernel[...], jax.core.Tracer))
+
+    task = classification(Watched, digits)
+    assert traced
+    assert all(traced)
+    task.init(0)
+    assert not traced[-1]

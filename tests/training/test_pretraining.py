@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 
-from swsjax.errors import ConfigError
+from swsjax.errors import CheckpointError, ConfigError
 from swsjax.training.loop import train
 from swsjax.training.losses import cross_entropy
 from swsjax.training.pretraining import PretrainConfig, SgdConfig, pretrain
@@ -193,3 +193,50 @@ def test_settings_out_of_range(settings, message):
 def test_settings_of_sgd_out_of_range(settings, message):
     with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
         SgdConfig(**settings)
+
+
+class StoppedError(Exception):
+    """Raised by the callback of a run."""
+
+
+@pytest.mark.parametrize("kind", [PretrainConfig, SgdConfig])
+def test_a_stopped_pretraining_ends_as_if_it_never_stopped(kind, tmp_path):
+    config = kind(epochs=5, learning_rate=0.1, batch_size=4)
+    data = np.random.default_rng(0).normal(size=16).astype(np.float32)
+    seen = []
+
+    def stop(epoch):
+        seen.append(epoch.epoch)
+        if len(seen) == 3:
+            raise StoppedError
+
+    run = partial(pretrain, jnp.asarray(8.0), squared, data, config)
+    with pytest.raises(StoppedError):
+        run(callback=stop, resume=tmp_path)
+    resumed = run(callback=stop, resume=tmp_path)
+    whole = run()
+    assert seen == [1, 2, 3, 4, 5]
+    assert resumed.history == whole.history
+    assert resumed.params == whole.params
+
+
+def test_a_pretraining_with_other_settings_is_not_resumed(tmp_path):
+    run = partial(pretrain, jnp.asarray(8.0), squared, np.full(8, 2.0, np.float32))
+    config = PretrainConfig(epochs=2, batch_size=4)
+    with pytest.raises(ConfigError):  # before there is any state
+        pretrain(
+            jnp.asarray(8),
+            squared,
+            np.ones(8),
+            PretrainConfig(2, 0.3, batch_size=4),
+            resume=tmp_path,
+        )
+    first = run(config, resume=tmp_path)
+    assert run(config, resume=tmp_path).params == first.params
+    message = (
+        f"{tmp_path} holds a run with other settings; choose a different folder, or delete this "
+        "one to start again"
+    )
+    for other in ({"learning_rate": 2e-3}, {"weight_decay": 0.1}):
+        with pytest.raises(CheckpointError, match=f"^{re.escape(message)}$"):
+            run(PretrainConfig(epochs=2, batch_size=4, **other), resume=tmp_path)

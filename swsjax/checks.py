@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import fields
 from os import PathLike
 from pathlib import Path
+from types import UnionType
 from typing import Any
 
 import jax
@@ -31,7 +32,6 @@ __all__ = [
     "check_floating",
     "check_integer",
     "check_numbers",
-    "check_pair",
     "check_params",
     "check_scalar",
     "check_types",
@@ -41,6 +41,9 @@ __all__ = [
 ]
 
 _WIDEST = {"f": 8, "c": 16}  # bytes of JAX's widest types, by NumPy's kind
+_Named = Iterable[tuple[str, Any]]
+_NUMPY = np.ndarray | np.generic
+_MOST = 2**63 - 1  # what JAX and NumPy hold
 
 
 def check_numbers(settings: Any) -> None:
@@ -65,26 +68,30 @@ def check_numbers(settings: Any) -> None:
             raise ConfigError(f"{field.name} must be a number, got {value!r}")
 
 
-def check_integer(name: str, value: Any, least: int | None = 1) -> int:
+def check_integer(name: str, value: Any, least: int | None = 1, most: int = _MOST) -> int:
     """Return an argument that is an integer, as one of Python, which does not overflow.
 
     Args:
         name: of the argument.
         value: of any type.
-        least: smallest value that is allowed; None: any.
+        least: smallest value that is allowed; None: any of 64 bits.
+        most: largest value that is allowed.
 
     Raises:
-        ConfigError: it is something else, or too small.
+        ConfigError: it is something else, too small or too large.
 
     >>> check_integer("epochs", 0)
     Traceback (most recent call last):
         ...
     swsjax.errors.ConfigError: epochs must be an integer of at least 1, got 0
     """
-    if not is_integer(value) or (least is not None and value < least):
-        bound = "" if least is None else f" of at least {least}"
-        raise ConfigError(f"{name} must be an integer{bound}, got {value!r}")
-    return int(value)
+    lowest = -_MOST - 1 if least is None else least
+    if is_integer(value) and lowest <= value <= most:
+        return int(value)
+    bound = "" if least is None else f" of at least {least}"
+    if is_integer(value) and (value > most or least is None):
+        bound = f" from {lowest} to {most}"
+    raise ConfigError(f"{name} must be an integer{bound}, got {value!r}")
 
 
 def check_types(what: str, tree: Any) -> None:
@@ -109,7 +116,7 @@ if the mask is needed, pass it as an array of its own
                 f"{name} in {what} is a masked array, whose mask would be lost; fill it, and if "
                 "the mask is needed, pass it as an array of its own"
             )
-        if _of_numpy(leaf) and leaf.dtype.itemsize > _WIDEST.get(leaf.dtype.kind, np.inf):
+        if isinstance(leaf, _NUMPY) and leaf.dtype.itemsize > _WIDEST.get(leaf.dtype.kind, np.inf):
             raise ConfigError(
                 f"{name} in {what} is of type {leaf.dtype}, which JAX does not have; convert it to "
                 "a narrower one"
@@ -119,22 +126,27 @@ if the mask is needed, pass it as an array of its own
 def for_jax(what: str, tree: Any) -> Any:
     """Return a tree with its NumPy arrays in the byte order of the machine, as JAX takes them.
 
+    JAX holds 32 bits unless ``jax_enable_x64`` is set: floats are rounded, but no value is lost.
+
     Args:
         what: what the tree holds.
         tree: any pytree; other leaves stay as they are.
 
     Raises:
-        ConfigError: as ``check_types``.
+        ConfigError: as ``check_types``; or an integer, or a finite number, is out of the range of
+            the type that JAX converts it to.
 
     >>> for_jax("data", {"x": np.array([1.5], ">f4")})
     {'x': array([1.5], dtype=float32)}
     """
     check_types(what, tree)
-    return jax.tree.map(_native, tree)
+    native = jax.tree.map(_native, tree)
+    _check_values(what, native, _NUMPY)
+    return native
 
 
-def check_untied(leaves: Iterable[tuple[str, Any]]) -> None:
-    """Check that no array is to be trained under two names, as it would become two.
+def check_untied(leaves: _Named, frozen: _Named = ()) -> None:
+    """Check that no array that is trained has two names, as it would become two.
 
     JAX knows values, not objects, so weights are not tied by being one object. An array whose
     entries are all equal may have several names: it is an initial value, such as the zeros of
@@ -142,7 +154,8 @@ def check_untied(leaves: Iterable[tuple[str, Any]]) -> None:
     never tied. Variables of NNX that are shared stay so, as NNX knows objects.
 
     Args:
-        leaves: names and arrays.
+        leaves: names and arrays that are trained.
+        frozen: names and arrays that are not; they may be one array among themselves.
 
     Raises:
         ConfigError: two names have one array, or NumPy arrays that are one memory.
@@ -155,8 +168,9 @@ def check_untied(leaves: Iterable[tuple[str, Any]]) -> None:
 it under one name and use it twice in the net, or pass copies if they are not tied
     """
     names: dict[Any, str] = {}
-    for name, leaf in leaves:
-        first = names.setdefault(_place(leaf), name)
+    named = [(name, leaf, names.setdefault(_place(leaf), name)) for name, leaf in leaves]
+    named += [(name, leaf, names.get(_place(leaf), name)) for name, leaf in frozen]
+    for name, leaf, first in named:
         if first is not name and leaf.size and jnp.any(leaf != leaf.ravel()[0]):
             raise ConfigError(
                 f"{first} and {name} are one array, which training would make two; keep it under "
@@ -171,7 +185,7 @@ def check_params(params: Any) -> Any:
     that others would be trained as weights, and shared ones would no longer be.
 
     Raises:
-        ConfigError: a leaf is something else, or has two names.
+        ConfigError: a leaf is something else, or has two names; or as ``for_jax``.
 
     >>> check_params({"bias": nnx.Param(jnp.zeros(2)), "mean": nnx.BatchStat(jnp.zeros(2))})
     Traceback (most recent call last):
@@ -194,6 +208,7 @@ split the module by nnx.split(module, nnx.Param, ...), and pass the other state 
             )
     check_floating("params", params)
     check_untied(named_leaves(params))  # before `for_jax` may copy
+    _check_values("params", params, float)
     return for_jax("params", params)
 
 
@@ -201,7 +216,7 @@ def check_aux(aux: Any) -> Any:
     """Return what a loss carries, as JAX takes it: arrays and numbers.
 
     Raises:
-        ConfigError: a leaf is something else.
+        ConfigError: a leaf is something else; or as ``for_jax``.
 
     >>> check_aux({"mode": "train"})
     Traceback (most recent call last):
@@ -211,6 +226,7 @@ def check_aux(aux: Any) -> Any:
     for name, leaf in named_leaves(aux):
         if not is_numeric(leaf):
             raise ConfigError(f"aux must hold arrays, got {name} of type {type(leaf).__name__}")
+    _check_values("aux", aux, int | float)
     return for_jax("aux", aux)
 
 
@@ -314,26 +330,6 @@ the mean over the batch
     return value
 
 
-def check_pair(returned: Any) -> tuple[Any, Any]:
-    """Return what a loss with aux returned, checked to be a pair.
-
-    Raises:
-        ConfigError: it is not.
-
-    >>> check_pair(jnp.ones(()))
-    Traceback (most recent call last):
-        ...
-    swsjax.errors.ConfigError: loss_fn must return (scalar, aux) if aux is passed, got an array of \
-shape ()
-    """
-    if isinstance(returned, tuple | list) and len(returned) == 2:
-        return returned[0], returned[1]
-    found = f"a {type(returned).__name__}"
-    if holds_numbers(returned):
-        found = f"an array of shape {jnp.shape(returned)}"
-    raise ConfigError(f"loss_fn must return (scalar, aux) if aux is passed, got {found}")
-
-
 def path_of(given: str | PathLike[str], advice: str) -> Path:
     """Convert to ``Path``; raise if it is not a path.
 
@@ -354,14 +350,32 @@ def path_of(given: str | PathLike[str], advice: str) -> Path:
     return Path(given)
 
 
-def _of_numpy(leaf: Any) -> bool:
-    return isinstance(leaf, np.ndarray | np.generic)
-
-
 def _native(leaf: Any) -> Any:
-    if _of_numpy(leaf) and not leaf.dtype.isnative:
+    if isinstance(leaf, _NUMPY) and not leaf.dtype.isnative:
         return leaf.astype(leaf.dtype.newbyteorder("="))
     return leaf
+
+
+def _check_values(what: str, tree: Any, kinds: type | UnionType) -> None:
+    """Check that no number of these kinds is out of the range of JAX's type for it."""
+    leaves = [(name, leaf) for name, leaf in named_leaves(tree) if isinstance(leaf, kinds)]
+    for name, leaf in leaves:
+        array = np.asarray(leaf)
+        # NumPy makes objects of the integers of Python that it has no type for.
+        wide: Any = np.dtype(int) if type(leaf) is int else array.dtype
+        narrow = jax.dtypes.canonicalize_dtype(wide) if wide.kind in "iufc" else wide
+        if narrow == array.dtype:
+            continue
+        if narrow.kind in "iu":
+            lost = (array < np.iinfo(narrow).min) | (array > np.iinfo(narrow).max)
+        else:
+            with np.errstate(over="ignore"):
+                lost = np.isinf(array.astype(narrow)) & np.isfinite(array)
+        if np.any(lost):
+            raise ConfigError(
+                f"{name} in {what} holds {array[lost].flat[0]}, which does not fit JAX's {narrow}; "
+                "scale it, leave it out, or set jax_enable_x64"
+            )
 
 
 def _place(leaf: Any) -> Any:

@@ -98,6 +98,16 @@ def kept(task: Task, origin: Origin, show: Reporter) -> Variables:
         task: net and data.
         origin: checked.
         show: reports the epochs.
+
+    >>> from unittest.mock import patch
+    >>> from swsjax.cli.terminal import reporter
+    >>> from swsjax.lab import LeNet300100, classification, load_digits
+    >>> task = classification(LeNet300100, load_digits())
+    >>> origin = Origin("lenet-300-100", "digits", 0, Path("net"))
+    >>> with reporter() as show, patch.dict(PRETRAINING["digits"], epochs=1):
+    ...     trained, found = kept(task, origin, show), kept(task, origin, show)
+    >>> bool((trained.params["fc1"]["kernel"] == found.params["fc1"]["kernel"]).all())
+    True
     """
     origin.folder.mkdir(parents=True, exist_ok=True)
     checkpoint, state = origin.folder / "checkpoint", origin.folder / _STATE
@@ -116,6 +126,9 @@ def given(options: argparse.Namespace, task: Task) -> Variables | None:
 
     Raises:
         CheckpointError: there is no checkpoint, or it is of a different net.
+
+    >>> given(argparse.Namespace(pretrained=None), None) is None
+    True
     """
     if options.pretrained is None:
         return None

@@ -121,8 +121,8 @@ def compress(
         resume: folder in which the whole state is written after every epoch. A run that finds its
             own state there resumes from it, and ends as if it had never stopped. It is the same run
             if settings, rules, weights and data are the same, and the losses return the same on the
-            first batch; of a stream, the size is compared. Towards targets, every net on the way is
-            kept there, and other targets go on from them.
+            first batch. Towards targets, every net on the way is kept there; other targets go on
+            from them.
 
     Returns:
         The quantised net, the retrained one, the mixtures, the history, the selection and aux; the

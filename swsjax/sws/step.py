@@ -26,12 +26,16 @@ from swsjax.errors import ConfigError
 from swsjax.sws import exact, table
 from swsjax.sws.grid import cells_on, grid_over
 from swsjax.sws.prior import GaussianMixture, HyperPriors, hyper_log_prob
-from swsjax.training.epochs import Step, TrainState, copied, gradient_step
+from swsjax.training.epochs import Step, TrainState, copied, gradient_step, optimizer_of
 from swsjax.training.losses import LossWithAux
 from swsjax.training.net import Net, Weights
 from swsjax.trees import is_integer
 
 __all__ = ["Forward", "Info", "Joint", "hand_over", "hard", "init", "make_step", "soft"]
+
+_OPTIMIZER = (
+    "LearningRates().optimizer(epochs, steps_per_epoch) makes one over weights and mixtures"
+)
 
 Forward = Callable[[Weights, Callable[[], Weights], Array], Weights]
 """From weights, a function that returns their assigned means, and the number of the step in its
@@ -148,7 +152,7 @@ def init(
                 f"mixtures[{name!r}] must be a GaussianMixture, got a value of type "
                 f"{type(mixture).__name__}; init_mixture makes one"
             )
-    _check_optimizer(optimizer)
+    optimizer = optimizer_of(optimizer, _OPTIMIZER)
     joint = Joint(net.weights, dict(mixtures))
     opt_state = copied(optimizer.init(joint))
     return TrainState(joint, opt_state, jnp.zeros((), jnp.int32), key, net.carried)
@@ -193,7 +197,7 @@ def make_step(
     >>> info.loss
     Array(1., dtype=float32)
     """
-    _check_optimizer(optimizer)
+    optimizer = optimizer_of(optimizer, _OPTIMIZER)
     if not callable(forward):
         raise ConfigError(
             f"forward must be soft or hard, the functions, or what hand_over makes, got {forward!r}"
@@ -259,15 +263,6 @@ def _prior(
         return weights._replace(groups={name: means() for name, means in assign.items()})
 
     return reduce(operator.add, log_priors), assigned
-
-
-def _check_optimizer(optimizer: optax.GradientTransformation) -> None:
-    if not isinstance(optimizer, optax.GradientTransformation):
-        raise ConfigError(
-            "optimizer must be an optax optimiser over weights and mixtures, got a "
-            f"{type(optimizer).__name__}; LearningRates().optimizer(epochs, steps_per_epoch) makes "
-            "one"
-        )
 
 
 def _without_gradient(mixture: GaussianMixture, fields: list[str]) -> GaussianMixture:

@@ -320,7 +320,7 @@ def _check_values(base: Any, trials: Any, max_error: Any) -> None:
 def _check_type(study: Any) -> None:
     if not isinstance(study, Study):
         raise ConfigError(f"study must be a Study, got a {type(study).__name__}")
-    check_integer("the seed of a study", study.seed, least=0)
+    check_integer("the seed of a study", study.seed, least=0, most=2**32 - 1)
 
 
 def _study(storage: "optuna.storages.BaseStorage", name: str, base: Config) -> "optuna.Study":

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from inspect import Parameter, signature
+from textwrap import shorten
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -12,6 +14,7 @@ import optax
 from jax import Array
 from jax.sharding import Mesh
 
+from swsjax.errors import ConfigError
 from swsjax.training.sharding import shard_batch
 from swsjax.trees import Params
 
@@ -25,6 +28,7 @@ __all__ = [
     "epoch",
     "gradient_step",
     "indexed_step",
+    "optimizer_of",
 ]
 
 
@@ -58,7 +62,11 @@ def gradient_step(objective: Objective, optimizer: optax.GradientTransformation)
 
     Args:
         objective: what is minimised.
-        optimizer: over the params.
+        optimizer: over the params. Its ``update`` gets what it takes of the value, the gradient
+            and functions of both, as line searches, ``optax.contrib.sam`` and ``sophia`` need.
+
+    Raises:
+        ConfigError: not an optax optimiser, or, in the first step, one that fails.
 
     >>> def objective(params, state, batch):
     ...     loss = jnp.sum((params - batch) ** 2)
@@ -70,26 +78,69 @@ def gradient_step(objective: Objective, optimizer: optax.GradientTransformation)
     1.0 1.0
     """
 
-    # Line searches and the like take the value and the function, too.
-    with_extra = optax.with_extra_args_support(optimizer)
+    optimizer = optimizer_of(optimizer, "optax.adam(learning_rate) is one")
+    taken = _taken(optimizer)
 
     def step(state: TrainState, batch: Any) -> tuple[TrainState, Any]:
         gradient = jax.value_and_grad(objective, has_aux=True)
         (value, (info, aux)), gradients = gradient(state.params, state, batch)
-        updates, opt_state = with_extra.update(
-            gradients,
-            state.opt_state,
-            state.params,
-            value=value,
-            grad=gradients,
-            value_fn=lambda params: objective(params, state, batch)[0],
-        )
+
+        # A line search hands on what it does not know, and fails if this function does not either.
+        def value_fn(params: Params, obj_fn: Any = None, grad_fn: Any = None) -> Array:
+            del obj_fn, grad_fn
+            return objective(params, state, batch)[0]
+
+        arguments = {
+            "value": value,
+            "grad": gradients,
+            "value_fn": value_fn,
+            "obj_fn": value_fn,
+            "grad_fn": lambda params, _: jax.grad(value_fn)(params),
+        }
+        extra = {name: arguments[name] for name in arguments if taken(name)}
+        try:
+            updates, opt_state = optimizer.update(gradients, state.opt_state, state.params, **extra)
+        except (TypeError, ValueError) as error:
+            raise ConfigError(
+                f"the optimizer cannot make a step: {shorten(str(error), 200)}; optax.chain passes "
+                "all arguments to each of its parts, so one that does not take them must be "
+                "passed alone"
+            ) from error
         params = optax.apply_updates(state.params, updates)
         return state._replace(
             params=params, opt_state=opt_state, step=state.step + 1, aux=aux
         ), info
 
     return step
+
+
+def optimizer_of(given: Any, example: str) -> optax.GradientTransformation:
+    """Return an optimiser, checked to be one of optax; of ``optax.MultiSteps``, its transformation.
+
+    Args:
+        given: what was passed.
+        example: what could be passed instead; the message ends with it.
+
+    Raises:
+        ConfigError: something else.
+
+    >>> type(optimizer_of(optax.MultiSteps(optax.sgd(0.1), 2), "")).__name__
+    'GradientTransformation'
+    """
+    if isinstance(given, optax.MultiSteps):
+        return given.gradient_transformation()
+    if not isinstance(given, optax.GradientTransformation):
+        raise ConfigError(
+            f"optimizer must be an optax optimiser, got a {type(given).__name__}; {example}"
+        )
+    return given
+
+
+def _taken(optimizer: optax.GradientTransformation) -> Callable[[str], bool]:
+    """Whether its ``update`` takes an argument of a name."""
+    parameters = signature(optimizer.update).parameters
+    takes_any = any(parameter.kind is Parameter.VAR_KEYWORD for parameter in parameters.values())
+    return lambda name: takes_any or name in parameters
 
 
 def copied(tree: Any) -> Any:

@@ -19,7 +19,6 @@ from swsjax.checks import (
     check_aux,
     check_data,
     check_integer,
-    check_pair,
     check_params,
     check_scalar,
     for_jax,
@@ -36,14 +35,22 @@ from swsjax.training.epochs import (
     epoch,
     gradient_step,
     indexed_step,
+    optimizer_of,
 )
 from swsjax.training.history import Epoch, Log, error_of
-from swsjax.training.losses import Loss, LossWithAux
+from swsjax.training.losses import Loss, LossWithAux, check_pair
 from swsjax.training.progress import watched
-from swsjax.training.resume import Identity, identity_of, opened
+from swsjax.training.resume import Identity, first_steps, identity_of, opened
 from swsjax.training.sharding import check_mesh, gather, replicate, settle, shard_weights
-from swsjax.training.stream import Stream, batches_of, one_step, stream_epoch
-from swsjax.trees import Params, is_integer
+from swsjax.training.stream import (
+    Stream,
+    batches_of,
+    check_stream,
+    first_batch,
+    one_step,
+    stream_epoch,
+)
+from swsjax.trees import Params
 
 __all__ = ["Feed", "Phase", "Trained", "feed_of", "run_phase", "train"]
 
@@ -82,14 +89,18 @@ class Feed(NamedTuple):
 
     @property
     def content(self) -> Any:
-        """What identifies the data: the arrays, or the size of a stream."""
-        return self.size if isinstance(self.data, Stream) else self.data
+        """What identifies the data: the arrays, or the size and the first batch of a stream."""
+        return (self.size, self.first_batch()) if isinstance(self.data, Stream) else self.data
+
+    def first_batch(self) -> Any:
+        """The first batch in the order of the arrays, or of the first pass of a stream."""
+        if isinstance(self.data, Stream):
+            return first_batch(self.data, self.batch_size)
+        return jax.tree.map(lambda array: array[: self.batch_size], self.data)
 
     def on_first_batch(self, loss: Callable[[Any], Array]) -> list[float]:
-        """The loss of the first batch in the order of the arrays; none for a stream."""
-        if isinstance(self.data, Stream):
-            return []
-        batch = jax.tree.map(lambda array: array[: self.batch_size], self.data)
+        """The loss of the first batch."""
+        batch = self.first_batch()
         if self.augment is not None:
             batch = self.augment(jax.random.key(0), batch)
         return [float(jax.jit(loss)(batch))]
@@ -153,7 +164,7 @@ def feed_of(
     if mesh is not None:
         mesh = check_mesh(mesh, batch_size)
     if isinstance(data, Stream):
-        size = _stream_size(data, batch_size)
+        size = check_stream(data, batch_size)
     else:
         size = check_data(data, batch_size)
         data = replicate(jax.tree.map(jnp.asarray, for_jax("data", data)), mesh)
@@ -255,13 +266,17 @@ def train(
             ``evaluate(params, aux)``; called after every epoch, for the history only.
         callback: called with each epoch's record.
         progress: whether to show it on a terminal or in a notebook, if there is no callback.
-        resume: folder in which the state is written after every epoch; a run that finds its own
-            state there resumes from it, and ends as if it had never stopped.
+        resume: folder in which the state is written after every epoch. A run that finds its own
+            state there resumes from it, and ends as if it had never stopped. It is the same run if
+            epochs, batch_size, seed, params, aux and data are the same, and the losses and changes
+            of the first two steps on the first batch, to a thousandth: these tell another loss_fn,
+            optimizer, augment, project or before_epoch, unless it differs in later steps only. Of a
+            stream, size and first batch are compared. ``evaluate`` may change.
         mesh: devices to train on, see ``swsjax.training.sharding``.
 
     Raises:
-        ConfigError: params that cannot be trained, data that do not make up a batch, or a loss
-            that is not a scalar.
+        ConfigError: params that cannot be trained, data that do not make up a batch, a loss that
+            is not a scalar, or an optimizer that cannot make a step.
         CheckpointError: the folder holds a different run.
         RetrainingError: the loss is not finite.
 
@@ -271,7 +286,8 @@ def train(
     1.0
     """
     params, aux = copied((check_params(params), check_aux(aux)))
-    _check_types(loss_fn, optimizer)
+    _check_loss(loss_fn)
+    optimizer = optimizer_of(optimizer, "optax.adam(learning_rate) is one")
     epochs, seed = check_integer("epochs", epochs), check_integer("seed", seed, least=None)
     feed = feed_of(data, batch_size, mesh=mesh, augment=augment)
     step = feed.augmented(_step(loss_fn, optimizer, project))
@@ -287,17 +303,9 @@ def train(
             return state
         return state._replace(params=copied(before_epoch(state.params, number)))
 
-    def record(state: TrainState, loss: Array, number: int) -> Epoch:
-        if not jnp.isfinite(loss):
-            raise RetrainingError(
-                f"the loss is {loss.item()} after epoch {number + 1} of {epochs}; lower the "
-                "learning rate, or check that all data are finite and all labels in range"
-            )
-        error = None
-        if evaluate is not None:
-            net = (state.params,) if state.aux is None else (state.params, state.aux)
-            error = error_of(evaluate, *gather(net, feed.mesh))
-        return Epoch("train", number + 1, epochs, loss.item(), error)
+    if resume is not None:
+        found = first_steps(step, edited(start, 0), feed.first_batch(), start.params)
+        identity = {**identity, "optimizer, project or before_epoch": found}
 
     with (
         watched(callback, progress=progress) as callback,
@@ -307,24 +315,37 @@ def train(
         log = Log.opened(folder, callback)
         done = len(log.history)
         state = folder.restore(start) if folder is not None and done else start
-        phase = Phase(epochs, lambda number: step, edited, record)
+        phase = Phase(epochs, lambda number: step, edited, _recorder(evaluate, epochs, feed.mesh))
         state = run_phase(phase, state, feed, log, done)
     params, aux = gather((state.params, state.aux), feed.mesh)
     return Trained(params, aux, log.history)
 
 
-def _check_types(loss_fn: Any, optimizer: Any) -> None:
-    """Find arguments of the wrong type, or in the wrong order, before they fail elsewhere."""
+def _check_loss(loss_fn: Any) -> None:
+    """Find arguments in the wrong order before they fail elsewhere."""
     if not callable(loss_fn):
         raise ConfigError(
             f"loss_fn must be a function, got a {type(loss_fn).__name__}; train takes params, "
             "loss_fn and data in this order"
         )
-    if not isinstance(optimizer, optax.GradientTransformation):
-        raise ConfigError(
-            f"optimizer must be an optax optimiser, got a {type(optimizer).__name__}; "
-            "optax.adam(learning_rate) is one"
-        )
+
+
+def _recorder(
+    evaluate: Callable[..., Any] | None, epochs: int, mesh: Mesh | None
+) -> Callable[[TrainState, Any, int], Epoch]:
+    def record(state: TrainState, loss: Array, number: int) -> Epoch:
+        if not jnp.isfinite(loss):
+            raise RetrainingError(
+                f"the loss is {loss.item()} after epoch {number + 1} of {epochs}; lower the "
+                "learning rate, or check that all data are finite and all labels in range"
+            )
+        error = None
+        if evaluate is not None:
+            net = (state.params,) if state.aux is None else (state.params, state.aux)
+            error = error_of(evaluate, *gather(net, mesh))
+        return Epoch("train", number + 1, epochs, loss.item(), error)
+
+    return record
 
 
 def _identity(
@@ -373,18 +394,3 @@ def _augment_key(state: TrainState) -> Array:
     Those are split from the state's key, which may be the same as folding in 0 and 1.
     """
     return jax.random.fold_in(jax.random.fold_in(state.key, 2), state.step)
-
-
-def _stream_size(stream: Stream, batch_size: int) -> int:
-    if not is_integer(stream.size) or not callable(stream.batches):
-        raise ConfigError(
-            "Stream.size must be the number of examples, and Stream.batches a function from the "
-            "number of a pass to its batches; got values of type "
-            f"{type(stream.size).__name__} and {type(stream.batches).__name__}"
-        )
-    if stream.size < batch_size:
-        raise ConfigError(
-            f"the stream holds {stream.size} examples, fewer than a batch of {batch_size}; set a "
-            "smaller batch_size"
-        )
-    return int(stream.size)

@@ -21,6 +21,7 @@ __all__ = [
     "Loss",
     "LossWithAux",
     "MakeLoss",
+    "check_pair",
     "cross_entropy",
     "distillation",
     "error_rate",
@@ -118,7 +119,8 @@ def distillation(
         loss: L; by default the cross-entropy of the ``"labels"`` in the batch.
 
     Raises:
-        ConfigError: a setting is out of its range.
+        ConfigError: a setting is out of its range; or, in training, the teacher's logits are not
+            one array of the shape of the net's.
 
     >>> loss = distillation(lambda params, x: x @ params, teacher_weight=1.0)
     >>> x = jnp.eye(2)
@@ -150,7 +152,8 @@ def output_matching(apply: Apply, *, teacher_weight: float = 0.5, loss: Loss | N
         loss: L; by default the mean squared error to the ``"targets"`` in the batch.
 
     Raises:
-        ConfigError: the weight is out of its range.
+        ConfigError: the weight is out of its range; or, in training, the teacher's outputs or the
+            targets are not one array of the shape of the net's outputs.
 
     >>> loss = output_matching(lambda params, x: x * params, teacher_weight=1.0)
     >>> print(loss(jnp.array(2.0), {"inputs": jnp.ones((3, 1)), "teacher": jnp.zeros((3, 1))}))
@@ -158,7 +161,7 @@ def output_matching(apply: Apply, *, teacher_weight: float = 0.5, loss: Loss | N
     """
 
     def error(outputs: Array, batch: dict[str, Array]) -> Array:
-        return (outputs - batch["targets"]) ** 2
+        return (outputs - _like("targets", batch, outputs)) ** 2
 
     def distance(outputs: Array, teacher: Array) -> Array:
         return (outputs - teacher) ** 2
@@ -198,7 +201,7 @@ def _mixed(
 
     def mixed(params: Params, batch: dict[str, Array]) -> Array:
         outputs = _one_array(apply(params, batch["inputs"]))
-        of_teacher = teacher_weight * divergence(outputs, batch["teacher"])
+        of_teacher = teacher_weight * divergence(outputs, _like("teacher", batch, outputs))
         if teacher_weight == 1:  # then there may be no labels
             return jnp.mean(of_teacher)
         if loss is not None:
@@ -206,6 +209,26 @@ def _mixed(
         return jnp.mean((1 - teacher_weight) * labelled(outputs, batch) + of_teacher)
 
     return mixed
+
+
+def check_pair(returned: Any) -> tuple[Any, Any]:
+    """Return what a loss with aux returned, checked to be a pair.
+
+    Raises:
+        ConfigError: it is not.
+
+    >>> check_pair(jnp.ones(()))
+    Traceback (most recent call last):
+        ...
+    swsjax.errors.ConfigError: loss_fn must return (scalar, aux) if aux is passed, got an array of \
+shape ()
+    """
+    if isinstance(returned, tuple | list) and len(returned) == 2:
+        return returned[0], returned[1]
+    found = f"a {type(returned).__name__}"
+    if holds_numbers(returned):
+        found = f"an array of shape {jnp.shape(returned)}"
+    raise ConfigError(f"loss_fn must return (scalar, aux) if aux is passed, got {found}")
 
 
 def _one_array(outputs: Any) -> Array:
@@ -219,12 +242,27 @@ def _one_array(outputs: Any) -> Array:
     )
 
 
+def _like(name: str, batch: dict[str, Any], outputs: Array) -> Array:
+    """An entry of a batch, checked to have the shape of the outputs: others would be broadcast."""
+    entry: Any = batch[name]
+    is_array = holds_numbers(entry)
+    if is_array and entry.shape == outputs.shape:
+        return entry
+    heads = ", ".join(name for name, _ in named_leaves(entry))
+    found = f"shape {entry.shape}" if is_array else f"a {type(entry).__name__} of {heads}"
+    raise ConfigError(
+        f"{name} in a batch must be one array of shape {outputs.shape}, as the outputs of apply "
+        f"are, got {found}"
+    )
+
+
 def with_teacher(
     data: dict[str, Any], apply: Callable[[Params, Any], Any], params: Params
 ) -> dict[str, Any]:
     """Data with the outputs of a net on their ``"inputs"`` under ``"teacher"``.
 
-    Inputs and outputs may be pytrees, as for ``logits_of``.
+    Inputs and outputs may be pytrees, as for ``logits_of``; ``distillation`` and
+    ``output_matching`` take one array of outputs.
 
     Raises:
         ConfigError: the data have no inputs.
@@ -279,20 +317,28 @@ def _compiled(apply: Callable[[Params, Any], Any], params: Params) -> Callable[[
     JAX itself compiles functions of arrays only, and forgets a program with its function.
     """
     leaves, structure = jax.tree.flatten(params)
-    if all(map(holds_numbers, leaves)):
-        return partial(jax.jit(apply), params)
-    if apply not in _COMPILED:
-        _COMPILED[apply] = jax.jit(partial(_outputs, ref(apply)), static_argnums=0)
     arrays = [leaf for leaf in leaves if holds_numbers(leaf)]
     constants = tuple(_ARRAY if holds_numbers(leaf) else leaf for leaf in leaves)
-    return partial(_COMPILED[apply], (structure, constants), arrays)
+    rest = (structure, constants)
+    try:
+        hash((apply, rest))
+        function = ref(apply)
+    except TypeError:  # nothing to find the program by: it is compiled for this call
+        return partial(jax.jit(partial(_outputs, lambda: apply, rest)), arrays)
+    if len(arrays) == len(leaves):
+        return partial(jax.jit(apply), params)
+    if apply not in _COMPILED:
+        _COMPILED[apply] = jax.jit(partial(_outputs, function), static_argnums=0)
+    return partial(_COMPILED[apply], rest, arrays)
 
 
 _ARRAY = object()
 """In place of an array among the constants of a net."""
 
 
-def _outputs(apply: ref[Any], rest: tuple[Any, tuple[Any, ...]], arrays: Any, inputs: Any) -> Any:
+def _outputs(
+    apply: Callable[[], Any], rest: tuple[Any, tuple[Any, ...]], arrays: Any, inputs: Any
+) -> Any:
     """Outputs of a net in two parts: its arrays, and the rest."""
     structure, constants = rest
     left, function = iter(arrays), apply()

@@ -9,12 +9,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from swsjax.checks import for_jax
 from swsjax.trees import Params
 
 __all__ = ["cubic_keep", "held", "hold_zeros", "keep_top"]
 
 
-@jax.jit
 def keep_top(params: Params, scores: Params, k: int | jax.Array) -> Params:
     """Set all weights to zero except the ``k`` with the highest scores, over all leaves together.
 
@@ -26,10 +26,18 @@ def keep_top(params: Params, scores: Params, k: int | jax.Array) -> Params:
         scores: pytree of the same shapes.
         k: number of weights to keep.
 
+    Raises:
+        ConfigError: as ``checks.for_jax``.
+
     >>> params = {"w": jnp.array([0.1, -0.8]), "b": jnp.array([0.3])}
     >>> keep_top(params, jax.tree.map(jnp.abs, params), 2)
     {'b': Array([0.3], dtype=float32), 'w': Array([ 0. , -0.8], dtype=float32)}
     """
+    return _keep_top(for_jax("params", params), for_jax("scores", scores), k)
+
+
+@jax.jit
+def _keep_top(params: Params, scores: Params, k: int | jax.Array) -> Params:
     leaves, structure = jax.tree.flatten(params)
     flat = jnp.concatenate([score.ravel() for score in jax.tree.leaves(scores)])
     flat = jnp.where(jnp.isnan(flat), -jnp.inf, flat)

@@ -13,11 +13,11 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from swsjax.checks import check_aux, check_pair, check_untied, for_jax
+from swsjax.checks import check_aux, check_untied, for_jax
 from swsjax.errors import ConfigError
-from swsjax.training.losses import Loss, LossWithAux
+from swsjax.training.losses import Loss, LossWithAux, check_pair
 from swsjax.training.selection import FROZEN, Rules, Selection, parameters, select
-from swsjax.trees import holds_numbers, holds_variables, named_leaves
+from swsjax.trees import holds_numbers, holds_variables, is_array, named_leaves
 
 __all__ = ["Net", "Weights", "named_weights", "take_apart"]
 
@@ -74,7 +74,7 @@ def take_apart(net: Any, aux: Any = None, rules: Rules = ()) -> Net:
 
 def _of_tree(net: Any, aux: Any, rules: Rules) -> Net:
     selection = select(net, rules)
-    check_untied(_trained(net, selection))  # before `for_jax` may copy
+    check_untied(_trained(net, selection), _frozen(net, selection))  # before `for_jax` may copy
     net, aux = for_jax("params", net), check_aux(aux)
     _check_finite(_trained(net, selection))
     leaves, structure = jax.tree.flatten(net)
@@ -182,6 +182,11 @@ def _rebuilt(state: Any) -> Any:
 def _trained(net: Any, selection: Selection) -> list[tuple[str, Any]]:
     pairs = zip(selection.leaves, jax.tree.leaves(net), strict=True)
     return [(leaf.name, array) for leaf, array in pairs if leaf.group is not FROZEN]
+
+
+def _frozen(net: Any, selection: Selection) -> list[tuple[str, Any]]:
+    pairs = zip(selection.leaves, jax.tree.leaves(net), strict=True)
+    return [(leaf.name, x) for leaf, x in pairs if leaf.group is FROZEN and is_array(x)]
 
 
 def _check_finite(trained: list[tuple[str, Any]]) -> None:

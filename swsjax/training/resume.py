@@ -6,36 +6,46 @@ one that was never interrupted.
 """
 
 import hashlib
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
-from itertools import zip_longest
-from math import isclose, nan
-from numbers import Real
+from numbers import Integral, Real
 from os import PathLike
 from textwrap import shorten
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
+from jax import Array
 
 from swsjax.checks import path_of
 from swsjax.errors import CheckpointError
 from swsjax.trees import is_array
 
-__all__ = ["FOLDER", "Identity", "Resume", "identity_of", "opened", "with_settings"]
+__all__ = [
+    "FOLDER",
+    "Identity",
+    "Resume",
+    "first_steps",
+    "identity_of",
+    "opened",
+    "with_settings",
+]
 
 FOLDER = "resume is the folder for the state of the run"
 """What a path that cannot be one should have been."""
 
 
+StateT = TypeVar("StateT", bound=Any)
+
 Identity = Mapping[str, str | list[float]]
-"""What makes two runs the same, by name: digests, and losses. See ``identity_of``."""
+"""What makes two runs the same, by name: digests, and then losses and the like, each of which
+depends on all before it. See ``identity_of``."""
 
 _SAME_LOSS = 1e-3  # relative: the same loss on another machine or of another version of JAX
+_STEPS = 0, 1, 10, 100, 1000, 10_000, 100_000  # at which schedules are compared
 
 
 class Resume(NamedTuple):
@@ -144,13 +154,13 @@ def identity_of(
     """Return what identifies a run, in every process.
 
     Numbers are equal if their values are, whatever their types, and so are lists and tuples.
-    Functions among the settings are identified by their names only, so what the losses return on
-    the first batch is a part, too.
+    Functions among the settings are schedules, identified by their values at a few steps. Other
+    functions are not compared, but what the losses return on the first batch is.
 
     Args:
-        settings: of the run; dataclasses, containers, numbers and text.
+        settings: of the run; dataclasses, containers, numbers, text and schedules.
         weights: at its start; a pytree of arrays.
-        data: arrays, or the size of a stream.
+        data: arrays, or the size and the first batch of a stream.
         losses: values of the run's losses on its first batch.
 
     >>> one, other = (
@@ -175,17 +185,41 @@ def with_settings(identity: Identity, settings: Any) -> Identity:
     return {**identity, "settings": _digest((identity["settings"], settings))}
 
 
+def first_steps(
+    step: Callable[[StateT, Any], tuple[StateT, Array]], state: StateT, batch: Any, before: Any
+) -> list[float]:
+    """Return what identifies a step: losses and the change of two steps on one batch.
+
+    Args:
+        step: from state and batch to the state after it, which has ``params``, and the loss.
+        state: of the first step.
+        batch: of both.
+        before: the params that the change is from, in the Euclidean norm.
+
+    >>> from swsjax.training import TrainState
+    >>> step = lambda state, batch: (state._replace(params=state.params + batch), batch.sum())
+    >>> state = TrainState(jnp.zeros(4), (), 0, jax.random.key(0))
+    >>> first_steps(step, state, jnp.ones(4), jnp.zeros(4))
+    [4.0, 4.0, 4.0]
+    """
+    compiled = jax.jit(step)
+    state, first = compiled(state, batch)
+    state, second = compiled(state, batch)
+    pairs = zip(jax.tree.leaves(state.params), jax.tree.leaves(before), strict=True)
+    norms = [jnp.linalg.norm(jnp.ravel(after - start).astype(float)) for after, start in pairs]
+    return [float(first), float(second), float(jnp.linalg.norm(jnp.stack(norms)))]
+
+
 def _other(found: Identity, identity: Identity) -> list[str]:
-    """The names of the parts that differ; the loss, if it alone does."""
+    """The names of the digests that differ, or else of the first figures that do."""
     names = [name for name, part in identity.items() if not _same(found[name], part)]
-    return [name for name in names if name != "loss"] or names
+    return [name for name in names if isinstance(identity[name], str)] or names[:1]
 
 
 def _same(one: str | list[float], other: str | list[float]) -> bool:
     if isinstance(one, str) or isinstance(other, str):
         return one == other
-    pairs = zip_longest(one, other, fillvalue=nan)
-    return all(isclose(*pair, rel_tol=_SAME_LOSS, abs_tol=_SAME_LOSS) for pair in pairs)
+    return len(one) == len(other) and np.allclose(one, other, _SAME_LOSS, 0, equal_nan=True)
 
 
 def _digest(part: Any) -> str:
@@ -198,14 +232,18 @@ def _digest(part: Any) -> str:
 
 def _content(leaf: Any) -> bytes:
     if isinstance(leaf, Real):
-        return repr(float(leaf)).encode()
+        number = int(leaf) if isinstance(leaf, Integral) else float(leaf)
+        return repr(int(number) if number == number // 1 else number).encode()
     if is_array(leaf):
         array = np.asarray(_data(leaf))
         return f"{array.dtype}{array.shape}".encode() + array.tobytes()
     if is_dataclass(leaf):
         values = {field.name: getattr(leaf, field.name) for field in fields(leaf)}
         return f"{type(leaf).__name__}{_digest(values)}".encode()
-    return re.sub(r" at 0x[0-9a-f]+", "", repr(leaf)).encode()
+    if callable(leaf):
+        # Rounded: another machine may compute them to another last bit.
+        return " ".join(f"{float(leaf(step)):.4g}" for step in _STEPS).encode()
+    return repr(leaf).encode()
 
 
 def _arrays(state: Any) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from difflib import get_close_matches
 from enum import Enum
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
@@ -85,7 +86,8 @@ def select(params: Any, rules: Rules = ()) -> Selection:
 
     Raises:
         ConfigError: the rules are not pairs; a rule matches no leaf, or none that earlier rules
-            have left to it, or would train leaves that cannot be trained; a value is not a name;
+            have left to it, or would train an array of floating or complex numbers that cannot be
+            trained, or nothing that can; a value is not a name;
             nothing is left to compress; Linen's batch statistics would be compressed; or a leaf
             is a masked array, or of a type that JAX does not have.
 
@@ -150,15 +152,26 @@ def _first_match(name: str, rules: Rules, names: list[str]) -> int | None:
 def _check_trainable(
     rules: Rules, found: list[tuple[str, Any]], deciding: list[int | None]
 ) -> None:
-    """Find rules that would train or compress, but decide only about leaves that are neither."""
+    """Find rules that would train or compress what cannot be.
+
+    Counters, keys and functions next to weights stay as they are without a word; arrays of floating
+    or complex numbers were probably meant.
+    """
     for number, (pattern, group) in enumerate(rules):
         decided = [leaf for leaf, by in zip(found, deciding, strict=True) if by == number]
-        if group is not FROZEN and not any(is_weight(leaf) for _, leaf in decided):
-            name, leaf = decided[0]
+        fixed = [(name, leaf) for name, leaf in decided if not is_weight(leaf)]
+        meant = [(name, leaf) for name, leaf in fixed if _is_inexact(leaf)]
+        if group is not FROZEN and (meant or len(fixed) == len(decided)):
+            name, leaf = (meant or fixed)[0]
+            before = "" if len(fixed) == len(decided) else f" for it before {pattern!r}"
             raise ConfigError(
                 f"rule {pattern!r} maps to {group!r}, but {name} of type {_kind(leaf)} cannot be "
-                "trained; expected a floating array of 16 bits or more, or FROZEN"
+                f"trained; expected a floating array of 16 bits or more, or FROZEN{before}"
             )
+
+
+def _is_inexact(leaf: Any) -> bool:
+    return is_array(leaf) and jnp.issubdtype(leaf.dtype, jnp.inexact)
 
 
 def _kind(leaf: Any) -> str:

@@ -12,12 +12,23 @@ from jax.sharding import Mesh
 from swsjax.checks import check_data, check_integer, for_jax
 from swsjax.errors import ConfigError
 from swsjax.training.sharding import shard_batch
-from swsjax.trees import first_axes
+from swsjax.trees import first_axes, is_integer
 
-__all__ = ["Stream", "batches_of", "one_step", "stream_arrays", "stream_epoch"]
+__all__ = [
+    "Stream",
+    "batches_of",
+    "check_stream",
+    "first_batch",
+    "one_step",
+    "stream_arrays",
+    "stream_epoch",
+]
 
 StateT = TypeVar("StateT")
 InfoT = TypeVar("InfoT")
+
+
+_NO_BATCHES = "the stream produced no batches; batches(number) must start afresh in every pass"
 
 
 class Stream(NamedTuple):
@@ -27,7 +38,8 @@ class Stream(NamedTuple):
     """Number N of training examples."""
     batches: Callable[[int], Iterable[Any]]
     """From the number of the pass through the data, counted from 0 over all stages, to its batches:
-    pytrees of arrays, all with ``batch_size`` examples."""
+    pytrees of arrays, all with ``batch_size`` examples. The same number must give the same batches
+    for a run to resume from its folder; the first is then read once more to recognise the run."""
 
 
 def stream_arrays(data: Any, *, batch_size: int, seed: int = 0) -> Stream:
@@ -95,6 +107,43 @@ def batches_of(stream: Stream, number: int, batch_size: int) -> Iterator[Any]:
         )
 
 
+def check_stream(stream: Stream, batch_size: int) -> int:
+    """Return the size of a stream, checked to make at least one batch.
+
+    Raises:
+        ConfigError: its fields are of other types, or its size is less than a batch.
+
+    >>> check_stream(Stream(7, lambda number: []), 3)
+    7
+    """
+    if not is_integer(stream.size) or not callable(stream.batches):
+        raise ConfigError(
+            "Stream.size must be the number of examples, and Stream.batches a function from the "
+            "number of a pass to its batches; got values of type "
+            f"{type(stream.size).__name__} and {type(stream.batches).__name__}"
+        )
+    if stream.size < batch_size:
+        raise ConfigError(
+            f"the stream holds {stream.size} examples, fewer than a batch of {batch_size}; set a "
+            "smaller batch_size"
+        )
+    return int(stream.size)
+
+
+def first_batch(stream: Stream, batch_size: int) -> Any:
+    """Return the first batch of the first pass, checked as ``batches_of`` does.
+
+    Raises:
+        ConfigError: as ``batches_of``; or there are no batches.
+
+    >>> first_batch(stream_arrays(np.ones(6), batch_size=2), 2)
+    array([1., 1.])
+    """
+    for batch in batches_of(stream, 0, batch_size):
+        return batch
+    raise ConfigError(_NO_BATCHES)
+
+
 def stream_epoch(
     step: Callable[[StateT, Any], tuple[StateT, InfoT]],
     state: StateT,
@@ -127,9 +176,7 @@ def stream_epoch(
         total = info if total is None else jax.tree.map(jnp.add, total, info)
         steps += 1
     if not steps:
-        raise ConfigError(
-            "the stream produced no batches; batches(number) must start afresh in every pass"
-        )
+        raise ConfigError(_NO_BATCHES)
     return state, jax.tree.map(lambda x: x / steps, total)
 
 

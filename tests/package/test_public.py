@@ -40,12 +40,16 @@ def name_of(node):
     return getattr(target, "name", getattr(target, "id", None))
 
 
+def is_overload(node):
+    return "overload" in map(ast.unparse, getattr(node, "decorator_list", []))
+
+
 def definitions():
     """The definition of each public name, with its documentation."""
     for module, tree in TREES.items():
         names = public(tree)
         for node, after in text_after(tree.body):
-            if name_of(node) in names:
+            if name_of(node) in names and not is_overload(node):
                 is_named = isinstance(node, ast.FunctionDef | ast.ClassDef)
                 text = ast.get_docstring(node) if is_named else after
                 yield pytest.param(node, text or "", id=f"{module}.{name_of(node)}")

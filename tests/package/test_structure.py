@@ -14,7 +14,7 @@ PACKAGE = Path(swsjax.__file__).parent
 MODULES = {
     str(path.relative_to(PACKAGE.parent)): path.read_text() for path in PACKAGE.rglob("*.py")
 }
-MANY_PARAMETERS = {"compress", "train"}
+MANY_PARAMETERS = {"compress", "pretrain", "train"}
 
 
 def functions(tree):

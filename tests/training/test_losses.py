@@ -294,6 +294,54 @@ def test_nets_of_several_heads(heads):
     ):
         with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
             use()
+    message = (
+        f"teacher in a batch must be one array of shape (7, 4), as the outputs of apply are, got a "
+        f"{found}"
+    )
+    for loss in (distillation(apply), output_matching(apply, teacher_weight=1.0)):
+        with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
+            loss(PARAMS, BATCH | data)
     # What it says to do.
     one_head = error_rate(lambda *given: of_heads(*given)[first], PARAMS, INPUTS, LABELS)
     assert one_head == error_rate(apply, PARAMS, INPUTS, LABELS)
+
+
+@pytest.mark.parametrize("shape", [(1, 4), (4,), (7, 1), (7,), ()])
+@pytest.mark.parametrize("name", ["teacher", "targets"])
+def test_an_entry_that_would_be_broadcast(name, shape):
+    batch = BATCH | {"targets": TEACHER} | {name: np.zeros(shape)}
+    message = (
+        f"{name} in a batch must be one array of shape (7, 4), as the outputs of apply are, got "
+        f"shape {shape}"
+    )
+    losses = [output_matching(apply)] + [distillation(apply)] * (name == "teacher")
+    for loss in losses:
+        with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
+            loss(PARAMS, batch)
+
+
+class WithoutReferences:
+    """A function that can neither be referred to weakly nor found in a dictionary."""
+
+    __slots__ = ("scale",)
+    __hash__ = None
+
+    def __init__(self, scale):
+        self.scale = scale
+
+    def __call__(self, tree, inputs):
+        return self.scale * (inputs @ tree["w"])
+
+
+@pytest.mark.parametrize(
+    "constants",
+    [{}, {"name": "a net"}, {"names": np.array(["a", "b"])}, {"labels": {1, 2}, "act": jnp.tanh}],
+    ids=["none", "text", "an array of text", "a set"],
+)
+@pytest.mark.parametrize("of_tree", [WithoutReferences(2.0), lambda tree, x: 2 * (x @ tree["w"])])
+def test_nets_and_functions_that_no_dictionary_finds(of_tree, constants):
+    """Each call compiles, and none uses the program of another."""
+    for scale in (1, 3):
+        tree = {"w": jnp.float32(scale * PARAMS)} | constants
+        ours = logits_of(of_tree, tree, INPUTS, batch_size=3)
+        np.testing.assert_allclose(ours, 2 * scale * INPUTS @ PARAMS, rtol=1e-5, atol=1e-5)

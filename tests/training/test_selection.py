@@ -70,7 +70,24 @@ def test_a_rule_for_a_leaf_that_cannot_be_trained(leaf, kind):
     net = {"w": jnp.ones(3), "x": leaf}
     with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
         select(net, [("x", "group")])
-    assert groups([("x", FROZEN)], net) == groups([("*", "weights")], net)
+    assert groups([("x", FROZEN)], net) == groups([], net)
+
+
+@pytest.mark.parametrize("dtype", [jnp.complex64, jnp.float8_e4m3fn])
+@pytest.mark.parametrize("group", ["group", None])
+def test_a_rule_for_weights_and_an_array_that_cannot_be_trained(dtype, group):
+    """Counters stay as they are, but complex numbers were probably meant."""
+    net = {"w": jnp.ones(3), "v": jnp.ones(2), "steps": jnp.array(3), "x": jnp.ones(2, dtype)}
+    message = (
+        f"rule '[wsx]*' maps to {group!r}, but x of type {jnp.dtype(dtype)} cannot be trained; "
+        "expected a floating array of 16 bits or more, or FROZEN for it before '[wsx]*'"
+    )
+    with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
+        select(net, [("[wsx]*", group)])
+    # What it says to do.
+    found = groups([("x", FROZEN), ("[wsx]*", group)], net)
+    assert found == {"w": group, "v": "weights", "steps": FROZEN, "x": FROZEN}
+    assert groups([], net)["x"] is groups([("[wsx]*", FROZEN)], net)["x"] is FROZEN
 
 
 BRACKETS = {"layer[0]": jnp.ones(2), "layer[1]": jnp.ones(3), "layer0": jnp.ones(4)}

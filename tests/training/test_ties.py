@@ -82,7 +82,9 @@ def test_not_a_tie(pair):
 
 def test_leaves_that_are_not_trained_may_be_one_array():
     net = net_of(TABLE, TABLE) | {"again": TABLE}
-    take_apart(net, rules=[("head/w", FROZEN), ("again", FROZEN)])
+    take_apart(
+        net | {"w": 2 * TABLE}, rules=[(name, FROZEN) for name in ("embed", "head/w", "again")]
+    )
     assert train(
         {"w": TABLE},
         lambda params, aux, batch: (jnp.mean((batch @ params["w"]) ** 2), aux),
@@ -92,6 +94,20 @@ def test_leaves_that_are_not_trained_may_be_one_array():
         batch_size=20,
         aux={"first": TABLE, "second": TABLE},
     ).aux.keys() == {"first", "second"}
+
+
+@pytest.mark.parametrize("pair", TIED)
+@pytest.mark.parametrize("frozen", ["embed", "head/w"])
+def test_a_tie_of_which_one_name_is_frozen(pair, frozen):
+    names = ["embed", "head/w"] if frozen == "head/w" else ["head/w", "embed"]
+    message = SAME.replace("embed and head/w", " and ".join(names))
+    with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
+        take_apart(net_of(*TIED[pair]), rules=[(frozen, FROZEN)])
+
+
+@pytest.mark.parametrize("pair", NOT_TIED)
+def test_not_a_tie_with_a_frozen_array(pair):
+    take_apart(net_of(*NOT_TIED[pair]) | {"w": TABLE}, rules=[("head/w", FROZEN)])
 
 
 class Tied(nnx.Module):

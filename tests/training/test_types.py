@@ -8,13 +8,18 @@ import numpy as np
 import optax
 import pytest
 
+from swsjax.codec.header import DTYPES
 from swsjax.errors import ConfigError
+from swsjax.file.files import dumps
 from swsjax.sws.prior import HyperPriors, init_mixture
+from swsjax.sws.quantizing import codebook, non_zeros, quantize
 from swsjax.sws.rates import LearningRates
 from swsjax.sws.step import init, make_step, soft
+from swsjax.sws.walk import stored_bytes
 from swsjax.training.augment import crop_and_flip
 from swsjax.training.loop import train
 from swsjax.training.losses import error_rate, logits_of, with_teacher
+from swsjax.training.masks import keep_top
 from swsjax.training.net import take_apart
 from swsjax.training.pretraining import PretrainConfig, pretrain
 from swsjax.training.selection import select
@@ -133,6 +138,81 @@ def test_a_type_wider_than_those_of_jax(use):
         USES[use](wide)
 
 
+@pytest.mark.parametrize("use", USES)
+def test_a_number_that_becomes_infinite(use):
+    wide = X.astype(float)
+    wide[0, 0] = -1e300
+    message = (
+        f"{subject_of(use)} holds -1e+300, which does not fit JAX's float32; scale it, leave it "
+        "out, or set jax_enable_x64"
+    )
+    with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
+        USES[use](wide)
+
+
+@pytest.mark.parametrize("use", ["data", "stream_arrays", "Stream", "aux"])
+def test_an_integer_that_is_cut(use):
+    ids = np.arange(40)
+    ids[3] = 2**40
+    name, use = subject_of(f"train, {use}"), USES[f"train, {use}"]
+    message = f"{name} holds {2**40}, which does not fit JAX's int32; "
+    with pytest.raises(ConfigError, match=f"^{re.escape(message)}"):
+        use(ids)
+
+
+@pytest.mark.parametrize("use", [use for use in USES if use != "select"])
+def test_floats_of_64_bits_are_rounded_without_a_word(use):
+    ours, expected = USES[use](X.astype(float)), USES[use](X)
+    for x, y in zip(jax.tree.leaves(ours), jax.tree.leaves(expected), strict=True):
+        assert np.array_equal(x, y)
+
+
+def test_a_net_with_an_identifier_of_64_bits():
+    message = "ids in params holds 1099511627776, which does not fit JAX's int32; "
+    net = PARAMS | {"ids": np.array([2**40, 1])}
+    for use in (select, take_apart):
+        with pytest.raises(ConfigError, match=f"^{message}"):
+            use(net)
+    assert non_zeros(net) == 12 + 2  # counted where they are
+    # Constants that are not arrays stay in Python.
+    net = PARAMS | {"id": 2**40, "most": 1e300}
+    taken = take_apart(net)
+    assert taken.rebuild(taken.weights, taken.carried)[0]["id"] == 2**40
+
+
+MIXTURE = init_mixture(-1.0, 1.0)
+OF_ARRAYS = {
+    "keep_top": lambda x: keep_top({"w": x}, {"w": np.arange(12).reshape(4, 3)}, 5),
+    "keep_top, scores": lambda x: keep_top(PARAMS, {"w": x}, 5),
+    "non_zeros": lambda x: non_zeros({"w": x}),
+    "codebook": lambda x: codebook({"w": x}),
+    "quantize": lambda x: quantize(MIXTURE, {"w": x}),
+}
+
+
+@pytest.mark.parametrize("use", OF_ARRAYS)
+def test_functions_of_arrays(use):
+    call, plain = OF_ARRAYS[use], PARAMS["w"]
+    for x, y in zip(*(jax.tree.leaves(call(w)) for w in (plain.astype(">f4"), plain)), strict=True):
+        assert np.array_equal(x, y)
+    masked = np.ma.masked_array(plain, mask=plain > 0)
+    with pytest.raises(ConfigError, match=r"^w in .+ is a masked array, whose mask would be lost"):
+        call(masked)
+    if np.dtype(np.longdouble).itemsize > 8:
+        with pytest.raises(
+            ConfigError, match=r"^w in .+, which JAX does not have; convert it to a"
+        ):
+            call(plain.astype(np.longdouble))
+
+
+@pytest.mark.parametrize("dtype", [jnp.int4, jnp.uint4, jnp.float8_e4m3fn, bool, complex])
+def test_the_bytes_of_a_net_with_any_type(dtype):
+    """What a file cannot hold is not counted."""
+    net = PARAMS | {"other": jnp.ones((3, 40), dtype)}
+    counted = net if jnp.dtype(dtype).name in DTYPES else PARAMS
+    assert stored_bytes(net, None) == len(dumps(counted))
+
+
 NARROW = [jnp.float8_e4m3fn, jnp.float8_e5m2]
 
 
@@ -202,6 +282,23 @@ def test_what_is_no_integer(use, given):
     message = f"{name} must be an integer{bound}, got {given!r}"
     with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
         call(given)
+
+
+@pytest.mark.parametrize("given", [2**63, 2**70, -(2**70)])
+@pytest.mark.parametrize("use", INTEGERS)
+def test_integers_of_more_than_64_bits(use, given):
+    call, (name, least) = INTEGERS[use]
+    bounds = f" from {-(2**63) if least is None else least} to {2**63 - 1}"
+    if given < 0 and least is not None:
+        bounds = f" of at least {least}"
+    message = f"{name} must be an integer{bounds}, got {given}"
+    with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
+        call(given)
+
+
+@pytest.mark.parametrize("seed", [2**63 - 1, -(2**63)])
+def test_the_largest_seeds(seed):
+    assert np.isfinite(trained(seed=seed).params["w"]).all()
 
 
 @pytest.mark.parametrize("nodes", [np.int64(64), {"weights": np.int64(64)}])

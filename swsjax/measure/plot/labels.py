@@ -28,9 +28,11 @@ class Label(NamedTuple):
     """A text for one of several places, whichever has most room."""
 
     text: str
+    """What is written."""
     places: Sequence[tuple[float, float]]
     """What it may name, in data coordinates; without any, it is not drawn."""
     color: str = "black"
+    """Of text and leader."""
 
 
 class _Spots(NamedTuple):

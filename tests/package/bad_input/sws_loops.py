@@ -67,8 +67,8 @@ CASES = [
         "learning rates in place of their optimiser",
         lambda: init(NET, {"weights": MIXTURE}, LearningRates(), KEY),
         ConfigError,
-        "optimizer must be an optax optimiser over weights and mixtures, got a LearningRates; "
-        "LearningRates().optimizer(epochs, steps_per_epoch) makes one",
+        "optimizer must be an optax optimiser, got a LearningRates; "
+        "LearningRates().optimizer(epochs, steps_per_epoch) makes one over weights and mixtures",
     ),
     Case(
         "the name of a stage as forward",

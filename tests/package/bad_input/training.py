@@ -13,6 +13,7 @@ from bad_input.case import (
     LOSS,
     PARAMS,
     QUICK,
+    REASON,
     Case,
     apply,
     compress,
@@ -111,6 +112,26 @@ NETS = [
         TIED.format("0", "1"),
     ),
     Case(
+        "one array under two names, of which one is frozen",
+        lambda: compress({"embed": PARAMS["w"], "w": PARAMS["w"]}, rules=[("w", swsjax.FROZEN)]),
+        ConfigError,
+        TIED.format("embed", "w"),
+    ),
+    Case(
+        "identifiers of 64 bits",
+        lambda: compress(PARAMS | {"ids": np.array([1, 2**40])}),
+        ConfigError,
+        "ids in params holds 1099511627776, which does not fit JAX's int32; scale it, leave it "
+        "out, or set jax_enable_x64",
+    ),
+    Case(
+        "a frozen array out of the range of float32",
+        lambda: compress(PARAMS | {"most": np.array([1e300])}, rules=[("most", swsjax.FROZEN)]),
+        ConfigError,
+        "most in params holds 1e+300, which does not fit JAX's float32; scale it, leave it out, or "
+        "set jax_enable_x64",
+    ),
+    Case(
         "a masked array among the weights",
         lambda: compress({"w": np.ma.masked_less(PARAMS["w"], 0)}),
         ConfigError,
@@ -181,6 +202,13 @@ SELECTION = [
         ConfigError,
         "rule 'mask' maps to None, but mask of type int64 cannot be trained; expected a floating "
         "array of 16 bits or more, or FROZEN",
+    ),
+    Case(
+        "a rule for weights and complex numbers",
+        lambda: compress(PARAMS | {"c": np.ones(3, complex)}, rules=[("[cw]", "all")]),
+        ConfigError,
+        "rule '[cw]' maps to 'all', but c of type complex128 cannot be trained; expected a "
+        "floating array of 16 bits or more, or FROZEN for it before '[cw]'",
     ),
     Case(
         "FROZEN as text",
@@ -336,6 +364,26 @@ LOSSES = [
         "apply must return one array, got a list of 0, 1; pass a function that returns one of them",
     ),
     Case(
+        "a teacher of two heads",
+        lambda: train(
+            loss=swsjax.distillation(apply),
+            data=swsjax.with_teacher(DATA, lambda params, x: (apply(params, x), x), PARAMS),
+        ),
+        ConfigError,
+        "teacher in a batch must be one array of shape (50, 3), as the outputs of apply are, got a "
+        "tuple of 0, 1",
+    ),
+    Case(
+        "targets in a column for a net of three outputs",
+        lambda: train(
+            loss=swsjax.output_matching(apply, teacher_weight=0.5),
+            data=swsjax.with_teacher(DATA, apply, PARAMS) | {"targets": DATA["inputs"][:, :1]},
+        ),
+        ConfigError,
+        "targets in a batch must be one array of shape (50, 3), as the outputs of apply are, got "
+        "shape (50, 1)",
+    ),
+    Case(
         "a loss without aux in train",
         lambda: train(loss=lambda params, aux, batch: LOSS(params, batch), aux=jnp.ones(2)),
         ConfigError,
@@ -387,6 +435,20 @@ TRAINING = [
         "seed must be an integer, got 0.5",
     ),
     Case(
+        "a seed of 70 bits",
+        lambda: train(seed=2**70),
+        ConfigError,
+        "seed must be an integer from -9223372036854775808 to 9223372036854775807, got "
+        "1180591620717411303424",
+    ),
+    Case(
+        "a seed of 70 bits in settings",
+        lambda: swsjax.Config(seed=2**70),
+        ConfigError,
+        "seed must be an integer from -9223372036854775808 to 9223372036854775807, got "
+        "1180591620717411303424",
+    ),
+    Case(
         "no example in a batch",
         lambda: train(batch_size=0),
         ConfigError,
@@ -403,6 +465,15 @@ TRAINING = [
         lambda: train(optimizer=optax.constant_schedule(0.1)),
         ConfigError,
         "optimizer must be an optax optimiser, got a function; optax.adam(learning_rate) is one",
+    ),
+    Case(
+        "an optimiser in a chain that passes it what it does not take",
+        lambda: train(
+            optimizer=optax.chain(optax.contrib.sam(optax.sgd(0.1), optax.sgd(0.1)), optax.scale(2))
+        ),
+        ConfigError,
+        f"the optimizer cannot make a step: {REASON}; optax.chain passes all arguments to each of "
+        "its parts, so one that does not take them must be passed alone",
     ),
     Case(
         "data before the loss in train",

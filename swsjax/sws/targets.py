@@ -8,7 +8,8 @@ larger loss. A cycle that exceeds the largest loss is repeated from the net befo
 step; then pruning goes on from the best net.
 
 Towards bytes alone it anneals again from the pretrained net, with the tau that the bytes so far
-foretell, and prunes the rest: a whole annealing ends at a smaller loss than cycles do.
+foretell: a whole annealing ends at a smaller loss than cycles do, or pruning. What is a little too
+large then is pruned.
 
 Every net that was made is a level, and the levels together are a front of loss against bytes.
 """
@@ -35,6 +36,8 @@ _FAR_BYTES = 2.5
 _FAR_LOSS = 0.25
 # Bytes fall with this power of tau, until two annealings tell.
 _POWER = 0.45
+# What an annealing aims at, of the bytes: it may miss by some percent.
+_AIM = 0.95
 # Smallest and largest factor of tau between annealings from the pretrained net.
 _LEAST, _MOST = 1.2, 64.0
 # Of the loss that is allowed, beyond it: then the next gentler annealing would be too much, too.
@@ -107,7 +110,7 @@ def next_move(
     base = max(unpruned, key=lambda n: levels[n].move.tau)
     pruning = _pruning(levels, targets, base, size, config)
     if isinf(targets.limit):
-        smaller = _jump(levels, base, size, config)
+        smaller = _jump(levels, base, size)
     else:
         smaller = _cycle(levels, targets, base, size)
     if _pruned_share(config) * levels[base].file_bytes <= size:
@@ -184,11 +187,8 @@ def _anneal(levels: Sequence[Level], targets: Targets, tau: float) -> Move | Non
     return Move("anneal", None, tau * GENTLENESS[gentle].tau, gentle=gentle)
 
 
-def _jump(levels: Sequence[Level], base: int, size: int, config: Config) -> Move | None:
-    """A whole annealing with the tau from which pruning goes on to a size.
-
-    None where a larger tau has not made a smaller file.
-    """
+def _jump(levels: Sequence[Level], base: int, size: int) -> Move | None:
+    """A whole annealing with the tau that a size takes; None if a larger did not make less."""
     whole = [level for level in levels if level.move.kind == "anneal"]
     known = sorted((one.move.tau, one.file_bytes) for one in whole if isfinite(one.loss))
     (tau, file_bytes), power = known[-1], _POWER
@@ -197,7 +197,7 @@ def _jump(levels: Sequence[Level], base: int, size: int, config: Config) -> Move
         if file_bytes >= larger:
             return None
         power = min(max(log(larger / file_bytes) / log(tau / before), 0.2), 1.0)
-    factor = (_pruned_share(config) * file_bytes / (_MARGIN * size)) ** (1 / power)
+    factor = (file_bytes / (_AIM * size)) ** (1 / power)
     lost = min((one.move.tau for one in whole if not isfinite(one.loss)), default=inf)
     most = min(_MOST, (lost / tau) ** 0.5)
     if most < _LEAST:

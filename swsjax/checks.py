@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from swsjax.errors import ConfigError
+from swsjax.errors import ConfigError, WrongTypeError
 from swsjax.trees import (
     first_axes,
     holds_numbers,
@@ -338,15 +338,15 @@ def path_of(given: str | PathLike[str], advice: str) -> Path:
         advice: what to do if it is not one.
 
     Raises:
-        TypeError: neither a string nor a path.
+        WrongTypeError: neither a string nor a path.
 
     >>> path_of({"w": 1}, "save takes the path first")
     Traceback (most recent call last):
         ...
-    TypeError: expected a path, got a dict; save takes the path first
+    swsjax.errors.WrongTypeError: expected a path, got a dict; save takes the path first
     """
     if not isinstance(given, str | PathLike):
-        raise TypeError(f"expected a path, got a {type(given).__name__}; {advice}")
+        raise WrongTypeError(f"expected a path, got a {type(given).__name__}; {advice}")
     return Path(given)
 
 

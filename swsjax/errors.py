@@ -5,9 +5,11 @@ __all__ = [
     "ConfigError",
     "DataError",
     "FormatError",
+    "MissingExtraError",
     "RetrainingError",
     "SwsjaxError",
     "SwsjaxWarning",
+    "WrongTypeError",
 ]
 
 
@@ -33,6 +35,14 @@ class RetrainingError(SwsjaxError):
 
 class CheckpointError(SwsjaxError):
     """A checkpoint is missing, damaged, or of a different net or run."""
+
+
+class WrongTypeError(SwsjaxError, TypeError):
+    """An argument, a leaf or a key of a tree is of a type that cannot be taken."""
+
+
+class MissingExtraError(SwsjaxError, ImportError):
+    """A package of an optional extra is not installed; the message names the extra."""
 
 
 class SwsjaxWarning(UserWarning):

@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from swsjax.errors import WrongTypeError
+
 __all__ = [
     "Params",
     "Path",
@@ -78,7 +80,7 @@ def unboxed_leaves(tree: Any) -> list[tuple[Path, Any]]:
     """Return ``(path, leaf)`` pairs, without a trace of the box that Flax NNX puts around an array.
 
     Raises:
-        TypeError: a key of the tree is neither a string nor a non-negative integer.
+        WrongTypeError: a key of the tree is neither a string nor a non-negative integer.
 
     >>> unboxed_leaves({"layers": [1.5, 2.5]})
     [(('layers', 0), 1.5), (('layers', 1), 2.5)]
@@ -213,7 +215,7 @@ def _checked_key(entry: Any) -> str | int:
     key = _key(entry)
     if isinstance(key, str) or (type(key) is int and 0 <= key < 2**63):
         return key
-    raise TypeError(f"tree key {key!r} is neither a string nor a non-negative integer")
+    raise WrongTypeError(f"tree key {key!r} is neither a string nor a non-negative integer")
 
 
 def _is_variable(node: Any) -> TypeGuard[nnx.Variable[Any]]:

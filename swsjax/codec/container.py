@@ -23,7 +23,7 @@ from swsjax.codec.header import (
 )
 from swsjax.codec.packed import packed_specs, read_packed_specs
 from swsjax.codec.wire import ByteReader, varint
-from swsjax.errors import FormatError
+from swsjax.errors import ConfigError, FormatError, WrongTypeError
 
 __all__ = ["ENCODINGS", "MAX_BYTES", "Contents", "leaf_bits", "pack", "read_metadata", "unpack"]
 
@@ -64,8 +64,8 @@ def pack(
         encoding: one of :data:`ENCODINGS`.
 
     Raises:
-        TypeError: the element type of an array, or a value of the metadata, is not supported.
-        ValueError: unknown encoding, path too deep, or NaN or infinity in the metadata.
+        WrongTypeError: the element type of an array, or a value of the metadata, is not supported.
+        ConfigError: unknown encoding, path too deep, or NaN or infinity in the metadata.
 
     Example:
         >>> data = pack([(("w",), np.zeros((2, 3), np.float32))])
@@ -73,17 +73,17 @@ def pack(
         Spec(path=('w',), dtype='float32', shape=(2, 3))
     """
     if encoding not in ENCODINGS:
-        raise ValueError(f"encoding {encoding!r} is not one of {', '.join(ENCODINGS)}")
+        raise ConfigError(f"encoding {encoding!r} is not one of {', '.join(ENCODINGS)}")
     leaves = list(leaves)
     specs = [Spec(tuple(path), array.dtype.name, array.shape) for path, array in leaves]
     for spec in specs:
         if len(spec.path) > MAX_COMPONENTS:
-            raise ValueError(
+            raise ConfigError(
                 f"path {spec.path} has {len(spec.path)} components; at most {MAX_COMPONENTS} are "
                 "allowed"
             )
         if spec.dtype not in DTYPES:
-            raise TypeError(
+            raise WrongTypeError(
                 f"leaf {spec.path} has element type {spec.dtype}, expected one of "
                 f"{', '.join(DTYPES)}; convert it with astype"
             )
@@ -119,9 +119,9 @@ def _json(metadata: Mapping[str, Any]) -> bytes:
             plain, ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":")
         ).encode()
     except TypeError as error:
-        raise TypeError(f"the metadata is not JSON: {error}") from None
+        raise WrongTypeError(f"the metadata is not JSON: {error}") from None
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"the metadata is not JSON: {error}") from None
+        raise ConfigError(f"the metadata is not JSON: {error}") from None
 
 
 def _plain(value: Any) -> Any:
@@ -130,7 +130,7 @@ def _plain(value: Any) -> Any:
         case Mapping():
             for key in value:
                 if not isinstance(key, str):
-                    raise TypeError(f"keys must be strings, got {key!r}")
+                    raise WrongTypeError(f"keys must be strings, got {key!r}")
             return {key: _plain(item) for key, item in value.items()}
         case list() | tuple():
             return list(map(_plain, value))

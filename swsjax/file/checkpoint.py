@@ -12,7 +12,7 @@ import numpy as np
 from jax.experimental.multihost_utils import sync_global_devices
 
 from swsjax.checks import check_types, path_of
-from swsjax.errors import CheckpointError, ConfigError
+from swsjax.errors import CheckpointError, ConfigError, WrongTypeError
 from swsjax.file.leaves import (
     cast,
     check_array,
@@ -58,7 +58,7 @@ def save_checkpoint(folder: str | PathLike[str], params: Params) -> None:
     Raises:
         CheckpointError: there is something other than a checkpoint, or nothing to write.
         ConfigError: an array has a mask, or a type that JAX does not have.
-        TypeError: a leaf is neither an array nor a number.
+        WrongTypeError: a leaf is neither an array nor a number.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as temporary:
@@ -157,7 +157,7 @@ def _check_storable(params: Params) -> None:
             continue
         check_array(f"leaf {name}", leaf)
         if not holds_numbers(leaf):
-            raise TypeError(f"leaf {name} has element type {leaf.dtype}; leave it out")
+            raise WrongTypeError(f"leaf {name} has element type {leaf.dtype}; leave it out")
         if not leaf.size:
             raise CheckpointError(
                 f"leaf {name} is empty, which a checkpoint cannot hold; leave it out"

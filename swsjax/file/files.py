@@ -13,7 +13,7 @@ from swsjax import codec
 from swsjax.checks import check_integer, path_of
 from swsjax.codec.header import matrix_shape
 from swsjax.codec.zeros import positive_zeros
-from swsjax.errors import ConfigError, FormatError
+from swsjax.errors import ConfigError, FormatError, WrongTypeError
 from swsjax.file.atomic import check_writable, read_bytes, write_bytes
 from swsjax.file.leaves import array_of, check_array, form_of_leaf, like_leaf, text_of
 from swsjax.trees import Path, is_array, name_of, unboxed_leaves
@@ -57,10 +57,10 @@ def dumps(
             weight, each for about a bit; False writes 0.0 for it.
 
     Raises:
-        TypeError: a leaf is not an array, has a mask or an element type that is not supported, a
+        WrongTypeError: a leaf is not an array, has a mask or an element type that is not supported, a
             key of the tree is neither a string nor a non-negative integer, or the metadata is not
             JSON.
-        ValueError: unknown encoding, NaN in the metadata, or two leaves with one path.
+        ConfigError: unknown encoding, NaN in the metadata, or two leaves with one path.
 
     Example:
         >>> data = dumps({"w": np.zeros((2, 3), np.float32)}, metadata={"model": "toy"})
@@ -71,7 +71,7 @@ def dumps(
     leaves = [(path, array_of(name_of(path), leaf)) for path, leaf in unboxed_leaves(tree)]
     paths = {path for path, _ in leaves}
     if len(paths) < len(leaves):
-        raise ValueError("two leaves of the tree have the same path")
+        raise ConfigError("two leaves of the tree have the same path")
     if not negative_zeros:
         leaves = [(path, positive_zeros(leaf)) for path, leaf in leaves]
     return codec.pack(leaves, metadata, encoding)
@@ -100,7 +100,7 @@ def loads(data: bytes, *, like: Any = None, max_bytes: int = codec.MAX_BYTES) ->
     Raises:
         FormatError: the bytes are not a valid file of this format, or larger than allowed.
         ConfigError: ``max_bytes`` is not a number of bytes.
-        ValueError: the file does not fit ``like``; the message names every leaf that does not. Or,
+        ConfigError: the file does not fit ``like``; the message names every leaf that does not. Or,
             without ``like``, a position and a name beside it are the same text.
 
     Example:
@@ -227,20 +227,20 @@ def check_metadata(metadata: Any) -> None:
     """Check that metadata are a dictionary with names as keys, or None.
 
     Raises:
-        TypeError: they are not.
+        WrongTypeError: they are not.
 
     >>> check_metadata({3: "seed"})
     Traceback (most recent call last):
         ...
-    TypeError: metadata must have strings as keys, got 3
+    swsjax.errors.WrongTypeError: metadata must have strings as keys, got 3
     """
     if metadata is None:
         return
     if not isinstance(metadata, Mapping):
-        raise TypeError(f"metadata must be a dictionary, got a {type(metadata).__name__}")
+        raise WrongTypeError(f"metadata must be a dictionary, got a {type(metadata).__name__}")
     for key in metadata:
         if not isinstance(key, str):
-            raise TypeError(f"metadata must have strings as keys, got {key!r}")
+            raise WrongTypeError(f"metadata must have strings as keys, got {key!r}")
 
 
 def to_sparse(array: Any) -> scipy.sparse.csr_array:
@@ -252,7 +252,7 @@ def to_sparse(array: Any) -> scipy.sparse.csr_array:
         array: NumPy or JAX array of a type that SciPy knows (not bfloat16 or float16).
 
     Raises:
-        TypeError: SciPy does not know the type, or the array has a mask.
+        WrongTypeError: SciPy does not know the type, or the array has a mask.
 
     Example:
         >>> matrix = to_sparse(np.array([[0.0, 2.0], [0.0, 0.0]]))
@@ -266,7 +266,7 @@ def to_sparse(array: Any) -> scipy.sparse.csr_array:
     try:
         return scipy.sparse.csr_array(made.reshape(matrix_shape(made.shape)))
     except ValueError as error:
-        raise TypeError(
+        raise WrongTypeError(
             f"SciPy has no sparse matrices of type {made.dtype.name}; convert it with astype"
         ) from error
 
@@ -291,7 +291,7 @@ def _of_one_type(node: Any) -> Any:
     made = {str(key) if mixed else key: _of_one_type(child) for key, child in node.items()}
     if len(made) < len(node):
         twice = next(key for key in node if isinstance(key, int) and str(key) in node)
-        raise ValueError(
+        raise ConfigError(
             f"the file has position {twice} and name {str(twice)!r} in one place; pass like"
         )
     return made
@@ -317,5 +317,5 @@ def _fitted(arrays: dict[Path, np.ndarray], like: Any) -> Any:
             problems.append(str(error))
     problems += [f"{name_of(path)} is in the file but not expected" for path in arrays]
     if problems:
-        raise ValueError("the file does not fit the tree given: " + "; ".join(problems))
+        raise ConfigError("the file does not fit the tree given: " + "; ".join(problems))
     return jax.tree.unflatten(jax.tree.structure(like), out)

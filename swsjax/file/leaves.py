@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from swsjax.codec.header import DTYPES
-from swsjax.errors import ConfigError
+from swsjax.errors import ConfigError, WrongTypeError
 from swsjax.trees import is_array, is_number
 
 __all__ = [
@@ -27,7 +27,7 @@ def array_of(name: str, leaf: Any) -> np.ndarray:
     """Return the leaf of that name as a NumPy array.
 
     Raises:
-        TypeError: as ``check_array``.
+        WrongTypeError: as ``check_array``.
 
     >>> array_of("fc1/bias", jnp.zeros(2))
     array([0., 0.], dtype=float32)
@@ -44,20 +44,22 @@ def check_array(label: str, leaf: Any) -> None:
         leaf: of any type.
 
     Raises:
-        TypeError: it is not an array, it has a mask, or JAX traces it and it has no values.
+        WrongTypeError: it is not an array, it has a mask, or JAX traces it and it has no values.
 
     >>> check_array("leaf fc1/bias", 1.5)
     Traceback (most recent call last):
         ...
-    TypeError: leaf fc1/bias is a float, not an array; use numpy.asarray
+    swsjax.errors.WrongTypeError: leaf fc1/bias is a float, not an array; use numpy.asarray
     """
     if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-        raise TypeError(f"{label} is a random key; leave it out or give jax.random.key_data(key)")
+        raise WrongTypeError(
+            f"{label} is a random key; leave it out or give jax.random.key_data(key)"
+        )
     if isinstance(leaf, jax.core.Tracer):
-        raise TypeError(f"{label} is traced by JAX and has no values; save outside of jit")
+        raise WrongTypeError(f"{label} is traced by JAX and has no values; save outside of jit")
     if not is_array(leaf):
         advice = "use numpy.asarray" if is_number(leaf) else "leave it out"
-        raise TypeError(f"{label} is a {type(leaf).__name__}, not an array; {advice}")
+        raise WrongTypeError(f"{label} is a {type(leaf).__name__}, not an array; {advice}")
     check_unmasked(label, leaf)
 
 
@@ -69,16 +71,16 @@ def check_unmasked(label: str, leaf: Any) -> None:
         leaf: of any type.
 
     Raises:
-        TypeError: it is one.
+        WrongTypeError: it is one.
 
     >>> check_unmasked("leaf w", np.ma.masked_less(np.array([1.0, -1.0]), 0))
     Traceback (most recent call last):
         ...
-    TypeError: leaf w is a masked array, whose mask would be lost; fill it, and if the mask is \
-needed, pass it as an array of its own
+    swsjax.errors.WrongTypeError: leaf w is a masked array, whose mask would be lost; fill it, and \
+if the mask is needed, pass it as an array of its own
     """
     if isinstance(leaf, np.ma.MaskedArray):
-        raise TypeError(
+        raise WrongTypeError(
             f"{label} is a masked array, whose mask would be lost; fill it, and if the mask is "
             "needed, pass it as an array of its own"
         )

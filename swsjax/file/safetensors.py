@@ -18,7 +18,7 @@ import numpy as np
 
 from swsjax.checks import path_of
 from swsjax.codec.header import MAX_COMPONENTS
-from swsjax.errors import ConfigError, FormatError
+from swsjax.errors import ConfigError, FormatError, MissingExtraError, WrongTypeError
 from swsjax.file.atomic import check_writable, read_bytes, write_bytes
 from swsjax.file.files import check_metadata
 from swsjax.file.leaves import array_of, cast, form_of_leaf, like_leaf, may_become, text_of
@@ -132,11 +132,11 @@ def from_safetensors(
         can hold their values; other types are not changed.
 
     Raises:
-        ImportError: safetensors is not installed; the message names the extra that brings it.
+        MissingExtraError: safetensors is not installed; the message names the extra that brings it.
         FormatError: the file is not a valid safetensors file.
         ConfigError: the file does not fit ``like`` and ``sources``; the message names everything
             that does not.
-        TypeError: an entry of ``sources`` is neither a name nor a pair of name and function, or
+        WrongTypeError: an entry of ``sources`` is neither a name nor a pair of name and function, or
             ``unused`` is not a list.
 
     Example:
@@ -168,10 +168,10 @@ def to_safetensors(
         metadata: a dictionary, written too; values become strings, as the format requires.
 
     Raises:
-        ImportError: safetensors is not installed; the message names the extra that brings it.
-        TypeError: a leaf is not an array, has a mask or an element type that is not supported, or
+        MissingExtraError: safetensors is not installed; the message names the extra that brings it.
+        WrongTypeError: a leaf is not an array, has a mask or an element type that is not supported, or
             the metadata are not a dictionary with strings as keys.
-        ValueError: two leaves have the same name, or a leaf has the name ``__metadata__``.
+        ConfigError: two leaves have the same name, or a leaf has the name ``__metadata__``.
         OSError: the file cannot be written, or is a folder, a device or a pipe.
 
     Example:
@@ -182,7 +182,7 @@ def to_safetensors(
     try:
         from safetensors.numpy import save as encode
     except ModuleNotFoundError as error:
-        raise ImportError(_MISSING) from error
+        raise MissingExtraError(_MISSING) from error
 
     path = path_of(path, "to_safetensors takes the tree first and then the path")
     check_writable(path)
@@ -196,7 +196,7 @@ def safetensors_metadata(path: str | PathLike[str]) -> dict[str, str]:
     """Return the metadata of a safetensors file, empty if it has none.
 
     Raises:
-        ImportError: safetensors is not installed; the message names the extra that brings it.
+        MissingExtraError: safetensors is not installed; the message names the extra that brings it.
         FormatError: the file is not a valid safetensors file.
 
     Example:
@@ -212,7 +212,7 @@ def _read(path: str | PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str, s
     try:
         from safetensors import SafetensorError, deserialize
     except ModuleNotFoundError as error:
-        raise ImportError(_MISSING) from error
+        raise MissingExtraError(_MISSING) from error
 
     data = read_bytes(path_of(path, "the path comes first"))
     try:
@@ -241,7 +241,7 @@ def _named(tree: Any) -> dict[str, Any]:
     named: dict[str, Any] = {}
     for path, leaf in leaves:
         if (name := name_of(path)) in named:
-            raise ValueError(f"two leaves of the tree have the same name, {name}")
+            raise ConfigError(f"two leaves of the tree have the same name, {name}")
         named[name] = leaf
     return named
 
@@ -249,12 +249,12 @@ def _named(tree: Any) -> dict[str, Any]:
 def _storable(name: str, leaf: Any) -> np.ndarray:
     array = np.asarray(array_of(name, leaf), order="C")
     if array.dtype.name not in _DTYPES.values():
-        raise TypeError(
+        raise WrongTypeError(
             f"leaf {name} is of type {array.dtype.name}; safetensors supports "
             f"{', '.join(_DTYPES.values())}"
         )
     if name == "__metadata__":
-        raise ValueError("the name __metadata__ is reserved in safetensors files; rename the leaf")
+        raise ConfigError("the name __metadata__ is reserved in safetensors files; rename the leaf")
     return array
 
 
@@ -263,7 +263,7 @@ def _names(unused: Any) -> list[str]:
         names = list(unused)
         if all(isinstance(name, str) for name in names):
             return names
-    raise TypeError(f"unused must be a list of names, got {unused!r}")
+    raise WrongTypeError(f"unused must be a list of names, got {unused!r}")
 
 
 def _fitted(
@@ -325,7 +325,7 @@ def _pair(name: str, source: Any) -> tuple[str, Convert | None]:
             return source, None
         case (str(), convert) if callable(convert):
             return source
-    raise TypeError(
+    raise WrongTypeError(
         f"sources has {source!r} for {name}; expected the name of a tensor, or a pair of it and "
         "a function"
     )

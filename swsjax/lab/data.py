@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from swsjax.errors import DataError
+from swsjax.errors import ConfigError, DataError
 from swsjax.lab.downloads import fetch, read_checked
 
 __all__ = [
@@ -93,7 +93,7 @@ def load_mnist(
 
     Raises:
         DataError: a file is damaged, unreadable, or missing and cannot be downloaded or written.
-        ValueError: `validation` leaves no training image.
+        ConfigError: `validation` leaves no training image.
 
     >>> load_mnist().train.images.shape  # doctest: +SKIP
     (50000, 28, 28)
@@ -115,7 +115,7 @@ def load_fashion_mnist(
 
     Raises:
         DataError: a file is damaged, unreadable, or missing and cannot be downloaded or written.
-        ValueError: `validation` leaves no training image.
+        ConfigError: `validation` leaves no training image.
 
     >>> load_fashion_mnist("no-data", mirrors=[])  # doctest: +ELLIPSIS
     Traceback (most recent call last):
@@ -134,7 +134,7 @@ def load_digits(*, validation: int = 300) -> Dataset:
 
     Raises:
         DataError: scikit-learn is missing; the message names the extra that brings it.
-        ValueError: `validation` leaves no training image.
+        ConfigError: `validation` leaves no training image.
 
     >>> digits = load_digits()
     >>> [len(split.labels) for split in (digits.train, digits.validation, digits.test)]
@@ -173,7 +173,7 @@ def hold_out(name: str, rest: Split, test: Split, validation: int) -> Dataset:
     """Make a data set whose validation split is the last `validation` images of the `rest`.
 
     Raises:
-        ValueError: `validation` leaves no training image.
+        ConfigError: `validation` leaves no training image.
 
     >>> rest = Split(np.zeros((5, 8, 8), np.uint8), np.arange(5, dtype=np.uint8))
     >>> dataset = hold_out("five", rest, rest, 2)
@@ -182,7 +182,7 @@ def hold_out(name: str, rest: Split, test: Split, validation: int) -> Dataset:
     """
     cut = len(rest.labels) - operator.index(validation)
     if not 0 < cut <= len(rest.labels):
-        raise ValueError(f"validation is {validation}, expected 0 to {len(rest.labels) - 1}")
+        raise ConfigError(f"validation is {validation}, expected 0 to {len(rest.labels) - 1}")
     train = Split(rest.images[:cut], rest.labels[:cut])
     return Dataset(name, train, Split(rest.images[cut:], rest.labels[cut:]), test)
 

@@ -18,6 +18,7 @@ from swsjax.checks import check_integer
 from swsjax.errors import (
     CheckpointError,
     ConfigError,
+    MissingExtraError,
     RetrainingError,
     SwsjaxError,
     SwsjaxWarning,
@@ -151,7 +152,7 @@ def search(
         The results of all workers so far.
 
     Raises:
-        ImportError: Optuna is not installed; the message names the extra that contains it.
+        MissingExtraError: Optuna is not installed; the message names the extra that contains it.
         ConfigError: an argument is out of its range, the settings cannot be written as JSON, or the
             database cannot be reached.
         CheckpointError: the study of that name in the storage started from other settings.
@@ -201,7 +202,7 @@ def check_study(study: Study, base: Config) -> None:
         base: for ``search``.
 
     Raises:
-        ImportError: Optuna is not installed; the message names the extra that contains it.
+        MissingExtraError: Optuna is not installed; the message names the extra that contains it.
         ConfigError: the database cannot be reached, its driver is not installed, or the file is
             not that of a search.
         CheckpointError: the study of that name in the storage started from other settings.
@@ -299,7 +300,7 @@ def _optuna() -> Any:
     try:
         import optuna
     except ModuleNotFoundError as error:
-        raise ImportError("search needs optuna: pip install 'swsjax[search]'") from error
+        raise MissingExtraError("search needs optuna: pip install 'swsjax[search]'") from error
     return optuna
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
+from swsjax.errors import MissingExtraError
 from swsjax.measure.page import Picture
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def column_picture(
         height: of the figure, in inches.
 
     Raises:
-        ImportError: matplotlib is not installed; the message names the extra that brings it.
+        MissingExtraError: matplotlib is not installed; the message names the extra that brings it.
 
     >>> picture = column_picture(
     ...     "empty", "Nothing.", lambda axes: None, lambda figure: figure.subplots(), height=2)
@@ -77,7 +78,7 @@ def column_picture(
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ModuleNotFoundError as error:
-        raise ImportError("figures need matplotlib: pip install 'swsjax[plot]'") from error
+        raise MissingExtraError("figures need matplotlib: pip install 'swsjax[plot]'") from error
     with rc_context(_STYLE):
         # No pyplot: it has global state and selects a backend, which a library should not do.
         figure = Figure(figsize=(_COLUMN, height), layout="compressed", dpi=220)

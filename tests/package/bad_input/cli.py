@@ -35,7 +35,8 @@ def write_files():
     os.makedirs("pictured/weights.png")
     os.makedirs("held")
     write("held/state")
-    write("held/checkpoint")
+    os.makedirs("taken")
+    write("taken/checkpoint")
     under_a_file("net.sws")
 
 
@@ -170,9 +171,9 @@ OPTIONS = [
     ),
     Command(
         "a file in place of the checkpoint",
-        "pretrain lenet-300-100 --data digits --out held",
+        "pretrain lenet-300-100 --data digits --out taken",
         1,
-        "held/checkpoint is not an Orbax checkpoint and would be deleted; choose a new folder",
+        "taken/checkpoint is not an Orbax checkpoint and would be deleted; choose a new folder",
     ),
     Command(
         "a seed that JAX does not have",
@@ -210,7 +211,7 @@ OPTIONS = [
         "a file that is not of a search",
         SEARCH + "--storage notes.txt",
         1,
-        "notes.txt is not the file of a search; choose a different storage",
+        "notes.txt is not the file of a search; choose another --storage or --out",
     ),
     Command("a file for the demo", "demo --out file", 1, "file is a file, not a folder"),
     Command("a negative tau", COMPRESS + "--tau -1", 1, "tau must be positive, got -1.0"),
@@ -235,10 +236,9 @@ OPTIONS = [
     ),
     Command(
         "--keep with a setting that prunes nothing",
-        COMPRESS + "--setting small-loss --keep 0.5",
+        COMPRESS + "--setting demo --keep 0.5",
         1,
-        "--keep has no effect with --setting small-loss, which prunes nothing; choose another "
-        "setting",
+        "--keep has no effect with --setting demo, which prunes nothing; choose another setting",
     ),
     Command(
         "--keep above 1",
@@ -274,15 +274,15 @@ OPTIONS = [
         "a target and tau",
         COMPRESS + "--tau 0.1 --max-loss 1%",
         1,
-        "--tau makes one run with a given tau, which --max-loss and --target-bytes would find; "
-        "give only one of them",
+        "--tau makes one run with a given tau, which --max-loss and --target-bytes would find, "
+        "within --budget; give only one of them",
     ),
     Command(
         "a target and a setting",
-        COMPRESS + "--setting balanced --target-bytes 10k",
+        COMPRESS + "--setting demo --target-bytes 10k",
         1,
-        "--setting balanced makes one run with a given tau, which --max-loss and --target-bytes "
-        "would find; give only one of them",
+        "--setting demo makes one run with a given tau, which --max-loss and --target-bytes would "
+        "find, within --budget; give only one of them",
     ),
     Command(
         "a loss that is negative",
@@ -301,7 +301,7 @@ OPTIONS = [
         "a typo in the settings",
         COMPRESS + "--config typo.json",
         1,
-        "typo.json holds no settings of compress: Config has no setting 'tua'; it has " + SETTINGS,
+        "typo.json holds no settings of compress: there is no setting 'tua'; it has " + SETTINGS,
     ),
     Command(
         "images too small for the net",

@@ -5,7 +5,7 @@ import numpy as np
 
 import swsjax
 from bad_input.case import KEY, PARAMS, REASON, ROUND, Case, apply, saved, under_a_file, write
-from swsjax.errors import CheckpointError, ConfigError, FormatError
+from swsjax.errors import CheckpointError, ConfigError, FormatError, WrongTypeError
 from swsjax.file import load_checkpoint, save_checkpoint
 
 MISFIT = "the file does not fit the tree given: "
@@ -20,49 +20,49 @@ WRITING = [
     Case(
         "the tree before the path",
         lambda: swsjax.save(PARAMS, "net.sws"),
-        TypeError,
+        WrongTypeError,
         "expected a path, got a dict; save takes the path first and then the tree",
     ),
     Case(
         "the path before the tree, for safetensors",
         lambda: swsjax.to_safetensors("net.safetensors", PARAMS),
-        TypeError,
+        WrongTypeError,
         "expected a path, got a dict; to_safetensors takes the tree first and then the path",
     ),
     Case(
         "a function in the tree",
         lambda: saved(tree=ROUND | {"activation": apply}),
-        TypeError,
+        WrongTypeError,
         "leaf activation is a function, not an array; leave it out",
     ),
     Case(
         "a number in the tree",
         lambda: saved(tree=ROUND | {"steps": 3}),
-        TypeError,
+        WrongTypeError,
         "leaf steps is a int, not an array; use numpy.asarray",
     ),
     Case(
         "a random key in the tree",
         lambda: saved(tree=ROUND | {"key": KEY}),
-        TypeError,
+        WrongTypeError,
         "leaf key is a random key; leave it out or give jax.random.key_data(key)",
     ),
     Case(
         "an unknown encoding",
         lambda: saved(encoding="huffman"),
-        ValueError,
+        ConfigError,
         "encoding 'huffman' is not one of entropy, han, han-huffman",
     ),
     Case(
         "metadata that JSON does not know",
         lambda: saved(metadata={"error": jnp.ones(())}),
-        TypeError,
+        WrongTypeError,
         "the metadata is not JSON: Object of type ArrayImpl is not JSON serializable",
     ),
     Case(
         "text as metadata",
         lambda: saved(metadata="toy"),
-        TypeError,
+        WrongTypeError,
         "metadata must be a dictionary, got a str",
     ),
     Case(
@@ -83,7 +83,7 @@ READING = [
     Case(
         "bytes to load",
         lambda: swsjax.load(swsjax.dumps(PARAMS)),
-        TypeError,
+        WrongTypeError,
         "expected a path, got a bytes; loads takes bytes",
     ),
     Case(
@@ -120,13 +120,13 @@ READING = [
     Case(
         "a net of a different shape",
         lambda: swsjax.load(saved(), like={"w": np.zeros((3, 4), np.float32)}),
-        ValueError,
+        ConfigError,
         MISFIT + "w is float32[4, 3] in the file, float32[3, 4] expected",
     ),
     Case(
         "a net of a different structure",
         lambda: swsjax.load(saved(), like=[ROUND["w"]]),
-        ValueError,
+        ConfigError,
         MISFIT + "0 is not in the file; w is in the file but not expected",
     ),
     Case(
@@ -141,7 +141,7 @@ READING = [
     Case(
         "a name in place of a list",
         lambda: swsjax.from_safetensors("net", ROUND, unused="fc.steps"),
-        TypeError,
+        WrongTypeError,
         "unused must be a list of names, got 'fc.steps'",
     ),
     Case(

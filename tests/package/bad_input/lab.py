@@ -36,7 +36,7 @@ CASES = [
     Case(
         "all images for validation",
         lambda: load_digits(validation=1497),
-        ValueError,
+        ConfigError,
         "validation is 1497, expected 0 to 1496",
     ),
     Case(

@@ -5,7 +5,7 @@ from matplotlib.figure import Figure
 
 import swsjax
 from bad_input.case import PARAMS, Case, saved
-from swsjax.errors import ConfigError
+from swsjax.errors import ConfigError, WrongTypeError
 from swsjax.measure.plot import plot_encoding, plot_features, plot_filters
 
 BASELINE = "baseline must be the original net, a pytree of arrays, got "
@@ -19,7 +19,7 @@ REPORTS = [
     Case(
         "a tree to report on",
         lambda: swsjax.report(PARAMS),
-        TypeError,
+        WrongTypeError,
         "expected a path, got a dict; save writes one, dumps makes its bytes",
     ),
     Case(

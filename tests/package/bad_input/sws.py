@@ -25,7 +25,13 @@ from bad_input.case import (
     under_a_file,
     write,
 )
-from swsjax.errors import CheckpointError, ConfigError, RetrainingError, SwsjaxWarning
+from swsjax.errors import (
+    CheckpointError,
+    ConfigError,
+    RetrainingError,
+    SwsjaxWarning,
+    WrongTypeError,
+)
 from swsjax.file import save_checkpoint
 from swsjax.sws import (
     Config,
@@ -96,8 +102,8 @@ ARGUMENTS = [
         "a target with tau",
         lambda: compress(max_loss=0.01),
         ConfigError,
-        "tau=1.1e-06 decides where a run ends, and so do max_loss and target_bytes: pass one of "
-        "them; with tau=None, a run towards a target finds it",
+        "tau=1.1e-06 decides where a run ends, and so do max_loss, target_bytes and budget: "
+        "pass one of them; with tau=None, a run towards a target finds it",
     ),
     Case(
         "a negative loss to allow",
@@ -152,7 +158,7 @@ ARGUMENTS = [
     Case(
         "a result in place of its net",
         lambda: swsjax.save("net.sws", compress()),
-        TypeError,
+        WrongTypeError,
         "leaf history/0/stage is a str, not an array; leave it out",
     ),
     Case(

@@ -5,18 +5,8 @@ nets go through the same codec and the same report as those of soft weight-shari
 """
 
 from swsjax.baselines.affine import quantize_affine
-from swsjax.baselines.channels import (
-    Group,
-    channel_groups,
-    masked_channels,
-    remove_channels,
-)
-from swsjax.baselines.codebooks import (
-    k_means,
-    k_means_of_net,
-    tune_codebook_of_net,
-    tune_codebooks,
-)
+from swsjax.baselines.channels import Group, channel_groups, masked_channels, remove_channels
+from swsjax.baselines.codebooks import k_means, k_means_of_net, tune_codebook_of_net, tune_codebooks
 from swsjax.baselines.filters import (
     Convolution,
     circular_singular_values,
@@ -38,6 +28,7 @@ from swsjax.baselines.finish import (
     scratch,
     scratch_b_epochs,
 )
+from swsjax.baselines.in_training import train_task
 from swsjax.baselines.initial import (
     force,
     force_masks,
@@ -50,21 +41,49 @@ from swsjax.baselines.initial import (
 )
 from swsjax.baselines.lottery import lottery_ticket
 from swsjax.baselines.magnitudes import magnitude, magnitude_per_layer
+from swsjax.baselines.reconstruction import lasso_regression, thinet
 from swsjax.baselines.removal import narrowed, shrink
+from swsjax.baselines.sensitivity import sensitivities, shares_by_sensitivity, skewness
+from swsjax.baselines.shares import channel_scores, channels_kept, global_shares, prune_channels
+from swsjax.baselines.slimming import (
+    add_scale_signs,
+    batch_norm_scales,
+    network_slimming,
+    slim,
+    with_scales,
+)
+from swsjax.baselines.soft_filters import (
+    convolution_kernels,
+    soft_filter_pruning,
+    zero_smallest_filters,
+)
+from swsjax.baselines.structures import (
+    accelerated_proximal,
+    last_layers,
+    scaled_task,
+    sparse_structure_selection,
+)
 from swsjax.baselines.weights import density, kept, kernels, mask, masked, with_kernels
 
 __all__ = [
     "FINE_TUNING",
     "Convolution",
     "Group",
+    "accelerated_proximal",
+    "add_scale_signs",
+    "batch_norm_scales",
     "channel_groups",
+    "channel_scores",
+    "channels_kept",
     "circular_singular_values",
+    "convolution_kernels",
     "convolutions",
     "density",
     "fine_tune",
     "force",
     "force_masks",
     "frobenius_norms",
+    "global_shares",
     "grasp",
     "iter_snip",
     "iter_snip_masks",
@@ -74,6 +93,8 @@ __all__ = [
     "kernels",
     "l1_norms",
     "l2_norms",
+    "lasso_regression",
+    "last_layers",
     "lottery_ticket",
     "magnitude",
     "magnitude_per_layer",
@@ -81,7 +102,9 @@ __all__ = [
     "masked",
     "masked_channels",
     "narrowed",
+    "network_slimming",
     "nuclear_norms",
+    "prune_channels",
     "quantize_affine",
     "random",
     "random_scores",
@@ -90,13 +113,24 @@ __all__ = [
     "retrain",
     "rewind",
     "saliency",
+    "scaled_task",
     "scratch",
     "scratch_b_epochs",
+    "sensitivities",
+    "shares_by_sensitivity",
     "shrink",
     "singular_values",
+    "skewness",
+    "slim",
     "snip",
+    "soft_filter_pruning",
+    "sparse_structure_selection",
     "spectral_norms",
+    "thinet",
+    "train_task",
     "tune_codebook_of_net",
     "tune_codebooks",
     "with_kernels",
+    "with_scales",
+    "zero_smallest_filters",
 ]

@@ -7,6 +7,7 @@ nets go through the same codec and the same report as those of soft weight-shari
 from swsjax.baselines.affine import quantize_affine
 from swsjax.baselines.channels import Group, channel_groups, masked_channels, remove_channels
 from swsjax.baselines.codebooks import k_means, k_means_of_net, tune_codebook_of_net, tune_codebooks
+from swsjax.baselines.families import Family, load_family
 from swsjax.baselines.filters import (
     Convolution,
     circular_singular_values,
@@ -39,10 +40,14 @@ from swsjax.baselines.initial import (
     saliency,
     snip,
 )
+from swsjax.baselines.inputs import rounded_inputs
 from swsjax.baselines.lottery import lottery_ticket
 from swsjax.baselines.magnitudes import magnitude, magnitude_per_layer
+from swsjax.baselines.probes import Probe, correlations, probe
 from swsjax.baselines.reconstruction import lasso_regression, thinet
 from swsjax.baselines.removal import narrowed, shrink
+from swsjax.baselines.rules import bits, task_layers, top_k, width
+from swsjax.baselines.schedules import at_levels, decaying, late, sandwich, uniform
 from swsjax.baselines.sensitivity import sensitivities, shares_by_sensitivity, skewness
 from swsjax.baselines.shares import channel_scores, channels_kept, global_shares, prune_channels
 from swsjax.baselines.slimming import (
@@ -63,23 +68,33 @@ from swsjax.baselines.structures import (
     scaled_task,
     sparse_structure_selection,
 )
+from swsjax.baselines.subspaces import SubspaceConfig, fit_line, fit_point
 from swsjax.baselines.weights import density, kept, kernels, mask, masked, with_kernels
 
 __all__ = [
     "FINE_TUNING",
     "Convolution",
+    "Family",
     "Group",
+    "Probe",
+    "SubspaceConfig",
     "accelerated_proximal",
     "add_scale_signs",
+    "at_levels",
     "batch_norm_scales",
+    "bits",
     "channel_groups",
     "channel_scores",
     "channels_kept",
     "circular_singular_values",
     "convolution_kernels",
     "convolutions",
+    "correlations",
+    "decaying",
     "density",
     "fine_tune",
+    "fit_line",
+    "fit_point",
     "force",
     "force_masks",
     "frobenius_norms",
@@ -95,6 +110,8 @@ __all__ = [
     "l2_norms",
     "lasso_regression",
     "last_layers",
+    "late",
+    "load_family",
     "lottery_ticket",
     "magnitude",
     "magnitude_per_layer",
@@ -104,6 +121,7 @@ __all__ = [
     "narrowed",
     "network_slimming",
     "nuclear_norms",
+    "probe",
     "prune_channels",
     "quantize_affine",
     "random",
@@ -112,7 +130,9 @@ __all__ = [
     "remove_channels",
     "retrain",
     "rewind",
+    "rounded_inputs",
     "saliency",
+    "sandwich",
     "scaled_task",
     "scratch",
     "scratch_b_epochs",
@@ -126,10 +146,14 @@ __all__ = [
     "soft_filter_pruning",
     "sparse_structure_selection",
     "spectral_norms",
+    "task_layers",
     "thinet",
+    "top_k",
     "train_task",
     "tune_codebook_of_net",
     "tune_codebooks",
+    "uniform",
+    "width",
     "with_kernels",
     "with_scales",
     "zero_smallest_filters",

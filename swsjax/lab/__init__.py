@@ -10,7 +10,13 @@ from swsjax.lab.data import (
     load_mnist,
 )
 from swsjax.lab.nets import NETS, KnownNet, LeNet5Caffe, LeNet300100, PooledConv
-from swsjax.lab.residual import ResidualNet, resnet_8, wide_resnet_16_4
+from swsjax.lab.residual import (
+    ResidualNet,
+    group_norm,
+    instance_norm,
+    resnet_8,
+    wide_resnet_16_4,
+)
 from swsjax.lab.task import Task, Variables, classification, pretrain_task
 
 __all__ = [
@@ -26,6 +32,8 @@ __all__ = [
     "Variables",
     "classification",
     "data_folder",
+    "group_norm",
+    "instance_norm",
     "load_cifar10",
     "load_digits",
     "load_fashion_mnist",

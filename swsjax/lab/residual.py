@@ -1,5 +1,6 @@
-"""Residual nets with BatchNorm for CIFAR-10, in Flax NNX."""
+"""Residual nets for CIFAR-10, in Flax NNX, with BatchNorm or other norms."""
 
+from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
 
@@ -9,19 +10,46 @@ from jax import Array
 
 from swsjax.errors import ConfigError
 
-__all__ = ["ResidualNet", "resnet_8", "wide_resnet_16_4"]
+__all__ = ["Norm", "ResidualNet", "group_norm", "instance_norm", "resnet_8", "wide_resnet_16_4"]
 
 _MEAN = (0.4914, 0.4822, 0.4465)  # of the red, green and blue of CIFAR-10's training images
 _STD = (0.2470, 0.2435, 0.2616)
 _STRIDES = (1, 2, 2)
 
+Norm = Callable[..., nnx.Module]
+"""From a number of channels and ``rngs`` to the norm of a layer."""
+
+_batch_norm = partial(nnx.BatchNorm, momentum=0.9, epsilon=1e-5)
+instance_norm = partial(nnx.InstanceNorm, epsilon=1e-5)
+"""Norm of each channel of each image over its positions, for ``ResidualNet``."""
+
+
+def group_norm(groups: int) -> Norm:
+    """Norm of each group of channels of each image, for ``ResidualNet``.
+
+    A layer of fewer channels has a group for each of them: up to the number of groups it is
+    instance norm. 32 groups are usual (Wu and He, arXiv 1803.08494).
+
+    Args:
+        groups: most groups of a layer; they divide its number of channels.
+
+    >>> norm = group_norm(32)
+    >>> [norm(channels, rngs=nnx.Rngs(0)).group_size for channels in (16, 32, 64)]
+    [1, 1, 2]
+    """
+
+    def norm(channels: int, *, rngs: nnx.Rngs) -> nnx.GroupNorm:
+        return nnx.GroupNorm(channels, num_groups=min(groups, channels), epsilon=1e-5, rngs=rngs)
+
+    return norm
+
 
 class ResidualNet(nnx.Module):
     """Pre-activation residual net in three groups, the wide ResNet of Zagoruyko and Komodakis.
 
-    A convolution, three groups of blocks with strides 1, 2 and 2, BatchNorm, the mean over
+    A convolution, three groups of blocks with strides 1, 2 and 2, a norm, the mean over
     positions and a dense layer (arXiv 1605.07146). A block adds two convolutions, each after
-    BatchNorm and ReLU, to its input; if it changes channels or size, a convolution of size 1 maps
+    a norm and ReLU, to its input; if it changes channels or size, a convolution of size 1 maps
     the input. Convolutions have no biases and are initialised as by He et al. (arXiv 1502.01852).
     Layers have flat names: ``g1b0conv2`` is the second convolution in block 0 of group 1.
 
@@ -31,6 +59,8 @@ class ResidualNet(nnx.Module):
         classes: number of logits.
         widths: channels of the first convolution and of the three groups.
         blocks: per group.
+        norm: of each layer, by default BatchNorm; ``group_norm(32)`` and ``instance_norm`` are
+            others. Layers have the same names with any norm.
         rngs: random numbers of the initialisation.
 
     Raises:
@@ -48,6 +78,7 @@ class ResidualNet(nnx.Module):
         *,
         widths: tuple[int, ...],
         blocks: int,
+        norm: Norm = _batch_norm,
         rngs: nnx.Rngs,
     ):
         if len(image_shape) != 2 and image_shape[2:] != (3,):
@@ -64,14 +95,16 @@ class ResidualNet(nnx.Module):
         for group, (before, width) in enumerate(pairwise(widths)):
             for block in range(blocks):
                 inputs, stride = (width, 1) if block else (before, _STRIDES[group])
-                self._add_block(f"g{group}b{block}", inputs, width, stride, rngs)
-        self.bn = _norm(widths[-1], rngs)
+                self._add_block(f"g{group}b{block}", inputs, width, stride, norm, rngs)
+        self.bn = norm(widths[-1], rngs=rngs)
         self.fc = nnx.Linear(widths[-1], classes, rngs=rngs)
 
-    def _add_block(self, name: str, inputs: int, outputs: int, stride: int, rngs: nnx.Rngs) -> None:
-        setattr(self, f"{name}bn1", _norm(inputs, rngs))
+    def _add_block(
+        self, name: str, inputs: int, outputs: int, stride: int, norm: Norm, rngs: nnx.Rngs
+    ) -> None:
+        setattr(self, f"{name}bn1", norm(inputs, rngs=rngs))
         setattr(self, f"{name}conv1", _convolution(inputs, outputs, 3, stride, rngs))
-        setattr(self, f"{name}bn2", _norm(outputs, rngs))
+        setattr(self, f"{name}bn2", norm(outputs, rngs=rngs))
         setattr(self, f"{name}conv2", _convolution(outputs, outputs, 3, 1, rngs))
         if inputs != outputs or stride != 1:
             setattr(self, f"{name}short", _convolution(inputs, outputs, 1, stride, rngs))
@@ -106,10 +139,6 @@ def _convolution(inputs: int, outputs: int, size: int, stride: int, rngs: nnx.Rn
         kernel_init=nnx.initializers.he_normal(),
         rngs=rngs,
     )
-
-
-def _norm(channels: int, rngs: nnx.Rngs) -> nnx.BatchNorm:
-    return nnx.BatchNorm(channels, momentum=0.9, epsilon=1e-5, rngs=rngs)
 
 
 wide_resnet_16_4 = partial(ResidualNet, widths=(16, 64, 128, 256), blocks=2)

@@ -12,7 +12,13 @@ from flax import nnx
 
 from swsjax.errors import ConfigError
 from swsjax.lab.data import data_folder
-from swsjax.lab.residual import ResidualNet, resnet_8, wide_resnet_16_4
+from swsjax.lab.residual import (
+    ResidualNet,
+    group_norm,
+    instance_norm,
+    resnet_8,
+    wide_resnet_16_4,
+)
 from swsjax.trees import named_leaves
 
 TRAINED = data_folder() / "wrn-16-4" / "seed0.npz"
@@ -197,3 +203,33 @@ def test_grey_images_are_colour_images():
 def test_nets_that_cannot_be_made(shape, widths, blocks, message):
     with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
         ResidualNet(shape, 10, widths=widths, blocks=blocks, rngs=nnx.Rngs(0))
+
+
+@pytest.mark.parametrize(
+    ("norm", "groups"), [(instance_norm, 6), (group_norm(3), 3), (group_norm(32), 6)]
+)
+def test_other_norms(norm, groups):
+    """Each image and each group of channels by itself; of 32 groups, each channel of six."""
+    x = np.random.default_rng(0).normal(2, 3, (2, 4, 5, 6)).astype(np.float32)
+    layer = norm(6, rngs=nnx.Rngs(0))
+    layer.scale[...], layer.bias[...] = jnp.arange(1.0, 7), jnp.arange(6.0)
+    parts = x.reshape(2, 20, groups, 6 // groups)
+    centred = parts - parts.mean(axis=(1, 3), keepdims=True)
+    expected = centred / np.sqrt(parts.var(axis=(1, 3), keepdims=True) + EPSILON)
+    expected = expected.reshape(x.shape) * np.arange(1, 7) + np.arange(6)
+    np.testing.assert_allclose(layer(jnp.asarray(x)), expected, rtol=1e-3, atol=1e-4)
+
+
+def test_a_net_with_another_norm_has_the_same_layers_and_no_statistics():
+    def made(**norm):
+        options = {"widths": (4, 4, 8, 8), "blocks": 1, **norm}
+        return parts(
+            nnx.eval_shape(lambda: ResidualNet((8, 8, 3), 10, rngs=nnx.Rngs(0), **options))
+        )
+
+    _, params, stats = made()
+    for norm in (instance_norm, group_norm(2)):
+        _, others, none = made(norm=norm)
+        assert dict(named_leaves(others)).keys() == dict(named_leaves(params)).keys()
+        assert named_leaves(stats)
+        assert not none

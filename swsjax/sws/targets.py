@@ -34,7 +34,7 @@ __all__ = [
 # above the bytes that are wanted, and while little of the loss that is allowed has been lost.
 _FAR_BYTES = 2.5
 _FAR_LOSS = 0.25
-# Bytes fall with this power of tau, until two annealings tell.
+# Bytes fall at least with this power of tau; two annealings may tell more.
 _POWER = 0.45
 # What an annealing aims at, of the bytes: it may miss by some percent.
 _AIM = 0.95
@@ -196,7 +196,7 @@ def _jump(levels: Sequence[Level], base: int, size: int) -> Move | None:
         before, larger = known[-2]
         if file_bytes >= larger:
             return None
-        power = min(max(log(larger / file_bytes) / log(tau / before), 0.2), 1.0)
+        power = max(log(larger / file_bytes) / log(tau / before), _POWER)
     factor = (file_bytes / (_AIM * size)) ** (1 / power)
     lost = min((one.move.tau for one in whole if not isfinite(one.loss)), default=inf)
     most = min(_MOST, (lost / tau) ** 0.5)

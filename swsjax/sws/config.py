@@ -16,6 +16,9 @@ from swsjax.trees import is_number
 
 __all__ = ["LEARNED", "Annealing", "Config"]
 
+# More distinct values than a file could profit from.
+_MOST_COMPONENTS = 2**16
+
 
 @dataclass(frozen=True)
 class Annealing:
@@ -145,6 +148,11 @@ class Config:
         for name in ("components", "batch_size", "least_steps"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.components > _MOST_COMPONENTS:
+            raise ConfigError(
+                f"components must be at most {_MOST_COMPONENTS:,}, got {self.components:,}; 16 are "
+                "enough for most nets"
+            )
         if self.prior not in ("tabulated", "exact"):
             raise ConfigError(f"prior must be 'tabulated' or 'exact', got {self.prior!r}")
         if not self.tolerance > 0:

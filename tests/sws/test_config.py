@@ -176,6 +176,10 @@ def test_functions_cannot_be_written_as_json(config, name):
         ),
         ({"keep": 0.0}, "keep must be over 0 and at most 1, got 0.0"),
         ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
+        (
+            {"components": 10**12},
+            "components must be at most 65,536, got 1,000,000,000,000; 16 are enough for most nets",
+        ),
         ({"prior": "table"}, "prior must be 'tabulated' or 'exact', got 'table'"),
         ({"tolerance": 0.0}, "tolerance must be positive, got 0.0"),
         ({"merge_threshold": -0.1}, "merge_threshold must not be negative, got -0.1"),

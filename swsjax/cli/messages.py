@@ -28,7 +28,7 @@ _WORDS = {
         r"the pretrained net has a validation error of \1, one of zeros \2: train it better, or "
         "give --max-loss"
     ),
-    r"\b(tau|components)=(\S+)": r"\1 \2",
+    r"\b(tau|components|keep)=(\S+)": r"\1 \2",
     r"\bConfig\.(\w+)": r"\1 (see --config)",
     r"\bsettings of \w+ must be a dictionary, got (.*)": r"expected an object of JSON, got \1",
     r"\b[A-Z]\w+ has no setting": "there is no setting",

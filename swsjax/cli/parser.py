@@ -17,7 +17,18 @@ import swsjax
 from swsjax.cli.messages import in_words, one_line, short_warnings
 from swsjax.cli.options import number, path, share, size, sizes, whole
 
-__all__ = ["BALANCED", "DATASETS", "LENETS", "MISSED", "MODELS", "SETTINGS", "USELESS", "main"]
+__all__ = [
+    "BALANCED",
+    "DATASETS",
+    "FINISHERS",
+    "LENETS",
+    "METHODS",
+    "MISSED",
+    "MODELS",
+    "SETTINGS",
+    "USELESS",
+    "main",
+]
 
 MODELS = ("lenet-300-100", "lenet-5-caffe", "resnet-8", "wrn-16-4")
 """Names of nets."""
@@ -27,6 +38,13 @@ DATASETS = ("mnist", "fashion-mnist", "cifar10", "digits")
 """Names of data sets."""
 SETTINGS = ("small-loss", "balanced", "smallest", "demo")
 """Names of the settings of a LeNet on MNIST, and that of the demo."""
+METHODS = (
+    *("random", "snip", "iter-snip", "force", "grasp"),
+    *("magnitude", "magnitude-per-layer", "lottery"),
+)
+"""Names of the methods that prune."""
+FINISHERS = ("fine-tune", "scratch", "rewind", "share")
+"""Names of what may follow pruning."""
 BALANCED = {
     "keep": "0.6; balanced: 0.5 for lenet-300-100, 0.7 for lenet-5-caffe",
     "tau": "found; balanced: 9.09e-07 for lenet-300-100, 1.82e-06 for lenet-5-caffe",
@@ -38,6 +56,7 @@ out of a search, and a run without a target that ends at one has missed."""
 MISSED = 3
 """Exit code of a run whose net lost more than it should have."""
 _LARGEST_SEED = 2**32 - 1
+_MOST = 10_000  # steps, batches, epochs or levels; far more would not end
 # The options of compress that the demo stands for; of those left out, the default.
 _DEMO = {
     **{"model": "lenet-300-100", "data": "digits", "setting": "demo", "seed": 0},
@@ -129,18 +148,21 @@ def _parser() -> argparse.ArgumentParser:
 def _add_training(command: Command) -> None:
     pretrain = command("pretrain", "train a net in the ordinary way")
     compress = command("compress", "retrain, quantise and write a net")
+    prune = command("prune", "prune, train what is left, and write a net")
     search = command("search", "try many settings: the front of error against bytes")
-    for trained in (pretrain, compress, search):
+    prune.add_argument("method", choices=METHODS)
+    for trained in (pretrain, compress, prune, search):
         trained.add_argument("model", choices=MODELS)
         trained.add_argument("--data", choices=DATASETS, required=True)
         trained.add_argument(
             "--seed", type=whole(0, _LARGEST_SEED), default=0, help="random seed (%(default)s)"
         )
         trained.add_argument("--out", type=path, required=True, help="folder to write to")
-    for compressing in (compress, search):
+    for compressing in (compress, prune, search):
         compressing.add_argument(
             "--pretrained", type=path, help="checkpoint that pretrain wrote (default: pretrain now)"
         )
+    for compressing in (compress, search):
         compressing.add_argument(
             "--setting",
             choices=SETTINGS,
@@ -152,13 +174,16 @@ def _add_training(command: Command) -> None:
                 else "(default: one for every net)"
             ),
         )
+    for with_targets in (compress, prune):
+        _add_targets(with_targets)
     _add_compress(compress)
+    _add_prune(prune)
     search.add_argument(
         "--trials", type=whole(1), default=40, help="number of trials in all (%(default)s)"
     )
     search.add_argument(
         "--max-error",
-        type=_error,
+        type=_share_above_zero,
         metavar="SHARE",
         help="1%% or 0.01: nets with a larger error are left out "
         f"(default: {USELESS:g} times that of the pretrained net)",
@@ -170,7 +195,7 @@ def _add_training(command: Command) -> None:
     )
 
 
-def _add_compress(compress: argparse.ArgumentParser) -> None:
+def _add_targets(compress: argparse.ArgumentParser) -> None:
     compress.add_argument(
         "--max-loss",
         type=share,
@@ -191,6 +216,9 @@ def _add_compress(compress: argparse.ArgumentParser) -> None:
         help="steps to take in all, 20k or 20000, on the way to a target (default: as many as the "
         "settings make, printed before the first)",
     )
+
+
+def _add_compress(compress: argparse.ArgumentParser) -> None:
     compress.add_argument(
         "--config",
         type=path,
@@ -207,6 +235,31 @@ def _add_compress(compress: argparse.ArgumentParser) -> None:
         type=number,
         help=f"weight of the prior, for a run without a target (default: {BALANCED['tau']})",
     )
+
+
+def _add_prune(prune: argparse.ArgumentParser) -> None:
+    prune.add_argument(
+        "--keep",
+        type=_share_above_zero,
+        metavar="SHARE",
+        required=True,
+        help="share of the weights to keep, 5%% or 0.05; biases and norms are not pruned",
+    )
+    prune.add_argument(
+        "--finish",
+        choices=FINISHERS,
+        help="what trains the weights that are left by magnitude (default: fine-tune); share: soft "
+        "weight-sharing after that, for any method, towards the targets above",
+    )
+    helps = {
+        "steps": "of iter-snip and force (60), or rounds of lottery (1)",
+        "batches": "of each gradient of snip, iter-snip, force and grasp (1)",
+        "epochs": "of the training after pruning (default: 40 of fine-tune, otherwise those of the "
+        "pretraining)",
+        "levels": "then make a codebook of so many values for each array, and tune it",
+    }
+    for name, text in helps.items():
+        prune.add_argument(f"--{name}", type=whole(1, _MOST), metavar="N", help=text)
 
 
 def _add_files(command: Command) -> None:
@@ -236,7 +289,7 @@ def _add_files(command: Command) -> None:
         reader.add_argument("--json", action="store_true", help="print JSON instead of text")
 
 
-def _error(text: str) -> float:
+def _share_above_zero(text: str) -> float:
     value = share(text)
     if value == 0:
         raise argparse.ArgumentTypeError(f"expected a share over 0, got {text!r}")

@@ -81,12 +81,21 @@ another --out
         if self.folder.is_dir():
             check_output(record)
         check_replaceable(self.folder / "checkpoint")
-        if record.is_file() and not _is_of(record, self.settings):
+        if record.is_file() and not self.is_made():
             raise CheckpointError(
                 f"{self.folder} holds a net with other settings than {self.model} on {self.data} "
                 f"with --seed {self.seed}; delete it, or choose another --out"
             )
         return self
+
+    def is_made(self) -> bool:
+        """Whether the folder holds this net, finished.
+
+        >>> Origin("lenet-300-100", "digits", 0, Path("none")).is_made()
+        False
+        """
+        record = self.folder / _RECORD
+        return record.is_file() and _is_of(record, self.settings)
 
 
 def kept(task: Task, origin: Origin, show: Reporter) -> Variables:
@@ -112,7 +121,7 @@ def kept(task: Task, origin: Origin, show: Reporter) -> Variables:
     origin.folder.mkdir(parents=True, exist_ok=True)
     checkpoint, state = origin.folder / "checkpoint", origin.folder / _STATE
     with _locked(origin.folder):
-        if (origin.check().folder / _RECORD).is_file():
+        if origin.check().is_made():
             return task.parts(load_checkpoint(checkpoint, _form(task)))
         net = pretrain_task(task, origin.config, callback=show.epoch, resume=state)
         save_checkpoint(checkpoint, task.whole(net))

@@ -14,12 +14,14 @@ from flax import nnx
 from swsjax.cli.datasets import FORMS
 from swsjax.errors import ConfigError
 from swsjax.lab.nets import NETS
+from swsjax.lab.task import Variables
 from swsjax.sws.config import Config
 from swsjax.sws.moves import epochs_of, first_tau, usual_epochs
 from swsjax.sws.recipes import RECIPES, Recipe
 
 __all__ = [
     "DEMO",
+    "form_of",
     "plain_settings",
     "recipe_of",
     "recipes_for",
@@ -51,6 +53,20 @@ def recipes_for(model: str, data: str) -> Mapping[str, Recipe]:
 
 
 @cache
+def form_of(model: str, data: str) -> Variables:
+    """Return shapes and types of the parameters of a net on a data set, before either is made.
+
+    Raises:
+        ConfigError: the net does not take such images.
+
+    >>> form_of("lenet-300-100", "digits").params["fc1"]["kernel"].shape
+    (64, 300)
+    """
+    shape, classes = FORMS[data]
+    module = nnx.eval_shape(lambda: NETS[model].model(shape, classes, rngs=nnx.Rngs(0)))
+    return Variables(nnx.to_pure_dict(nnx.state(module, nnx.Param)), {})
+
+
 def weights_of(model: str, data: str) -> int:
     """Return the number of parameters of a net on a data set, before either is made.
 
@@ -60,9 +76,7 @@ def weights_of(model: str, data: str) -> int:
     >>> weights_of("lenet-300-100", "mnist")
     266610
     """
-    shape, classes = FORMS[data]
-    module = nnx.eval_shape(lambda: NETS[model].model(shape, classes, rngs=nnx.Rngs(0)))
-    return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(module, nnx.Param)))
+    return sum(leaf.size for leaf in jax.tree.leaves(form_of(model, data).params))
 
 
 def recipe_of(options: argparse.Namespace) -> Recipe:
@@ -135,7 +149,7 @@ def usual_steps(recipe: Recipe, examples: int) -> int:
     (56940, 28860)
     """
     config = recipe.config
-    steps = examples // config.batch_size
+    steps = max(1, examples // config.batch_size)  # of fewer than a batch, compress says so
     epochs = usual_epochs(config) if config.tau is None else epochs_of(config)
     return epochs * steps * -(-config.least_steps // steps)
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import swsjax
-from swsjax.cli import commands, datasets, files, main, parser
+from swsjax.cli import commands, datasets, files, main, parser, pruning
 from swsjax.errors import SwsjaxWarning
 from swsjax.lab.nets import NETS
 from swsjax.sws.recipes import RECIPES
@@ -36,7 +36,10 @@ def test_a_module_fails_with_the_exit_code_of_the_command():
     assert done.stderr == "swsjax: error: none.sws does not exist\n"
 
 
-COMMANDS = ["demo", "pretrain", "compress", "search", "evaluate", "inspect", "decode", "encode"]
+COMMANDS = [
+    *("demo", "pretrain", "compress", "prune", "search"),
+    *("evaluate", "inspect", "decode", "encode"),
+]
 
 
 def test_the_help_lists_the_commands(capsys):
@@ -122,6 +125,8 @@ def test_the_names_of_the_parser_are_those_of_the_rooms():
     assert tuple(datasets.DATASETS) == tuple(datasets.FORMS) == parser.DATASETS
     for settings in RECIPES.values():
         assert (*settings.by_name(), "demo") == parser.SETTINGS
+    assert tuple(pruning.METHODS) == parser.METHODS
+    assert (*pruning.FINISHERS, "share") == parser.FINISHERS
     runs = {f"run_{command}" for command in COMMANDS}
     assert runs == {*commands.__all__, *files.__all__}
 

@@ -40,15 +40,22 @@ FLAGS = {
         NUMBERS,
     ),
     **dict.fromkeys(["--keep", "--tau"], NUMBERS),
+    **dict.fromkeys(["--steps", "--batches", "--epochs", "--levels"], NUMBERS),
+    "--finish": [*parser.FINISHERS, "train"],
 }
-PLACES = dict.fromkeys(("pretrain", "compress", "search"), parser.MODELS)
-PLACES |= dict.fromkeys(["evaluate", "inspect", "decode", "encode"], FILES)
+PLACES = dict.fromkeys(("pretrain", "compress", "search"), (parser.MODELS,))
+PLACES |= dict.fromkeys(["evaluate", "inspect", "decode", "encode"], (FILES,))
+PLACES["prune"] = (parser.METHODS, parser.MODELS)
 OPTIONS = {
     "demo": ["--out"],
     "pretrain": ["--data", "--out", "--seed"],
     "compress": [
         *("--data", "--out", "--seed", "--pretrained", "--setting", "--config", "--keep", "--tau"),
         *("--max-loss", "--target-bytes"),
+    ],
+    "prune": [
+        *("--data", "--out", "--seed", "--pretrained", "--keep", "--finish", "--steps"),
+        *("--batches", "--epochs", "--levels", "--max-loss", "--target-bytes"),
     ],
     "search": [
         *("--data", "--out", "--seed", "--pretrained", "--setting", "--trials", "--max-error"),
@@ -67,10 +74,11 @@ def sensible(draw):
     """The arguments of a command, with values of the right kind, good and bad."""
     command = draw(st.sampled_from(sorted(OPTIONS)))
     names = OPTIONS[command]
-    given = {name: good for name, good in NEEDED.items() if name in names}
+    needed = NEEDED | ({"--keep": "0.1"} if command == "prune" else {})
+    given = {name: good for name, good in needed.items() if name in names}
     for name in draw(st.lists(st.sampled_from(names), max_size=3)):
         given[name] = draw(st.sampled_from(FLAGS[name]))
-    place = [draw(st.sampled_from(PLACES[command]))] if command in PLACES else []
+    place = [draw(st.sampled_from(choices)) for choices in PLACES.get(command, ())]
     json = draw(st.sampled_from([[], ["--json"]])) if command in ("inspect", "encode") else []
     return [command, *place, *json, *(f"{name}={value}" for name, value in given.items())]
 
@@ -197,6 +205,7 @@ def test_the_training_commands_begin_only_when_all_is_checked(run):
     for arguments in (
         ["pretrain", "lenet-300-100", "--data", "digits", "--out", "new"],
         ["compress", "lenet-300-100", "--data", "digits", "--out", "new"],
+        ["prune", "snip", "lenet-300-100", "--data", "digits", "--keep", "0.1", "--out", "new"],
         ["search", "lenet-300-100", "--data", "digits", "--out", "new", "--storage", "new.db"],
     ):
         code, _, err = run(arguments)

@@ -13,7 +13,6 @@ import swsjax
 from swsjax.cli import datasets, main, parser
 from swsjax.file.files import save
 from swsjax.lab.data import Dataset, Split
-from swsjax.lab.nets import NETS
 from swsjax.sws.config import LEARNED
 from swsjax.sws.moves import first_tau
 from swsjax.sws.recipes import RECIPES, Recipe
@@ -23,19 +22,6 @@ from swsjax.training.selection import select
 
 COMPRESS = ["compress", "lenet-300-100", "--data", "digits"]
 SEARCH = ["search", "lenet-300-100", "--data", "digits"]
-
-
-@pytest.fixture
-def pretrain_for(monkeypatch):
-    """Shorten the pretraining of all nets to a number of epochs."""
-
-    def shorten(epochs):
-        config = swsjax.PretrainConfig(epochs)
-        for name, net in NETS.items():
-            monkeypatch.setitem(NETS, name, net._replace(pretraining=config))
-        monkeypatch.delitem(datasets.PRETRAINING, "digits", raising=False)
-
-    return shorten
 
 
 @pytest.fixture
@@ -318,18 +304,6 @@ def test_a_checkpoint_of_a_different_net(tmp_path, capsys):
     )
 
 
-@pytest.fixture
-def no_work(monkeypatch):
-    """Loading data, making a net and training fail."""
-
-    def work(*_, **__):
-        raise AssertionError("too late")
-
-    monkeypatch.setitem(datasets.DATASETS, "digits", work)
-    monkeypatch.setattr("swsjax.lab.task.Task", work)
-    monkeypatch.setattr("swsjax.cli.pretrained.pretrain_task", work)
-
-
 def test_a_database_is_opened_before_any_work(tmp_path, capsys, no_work):
     line = failure(capsys, *SEARCH, "--out", tmp_path, "--storage", "mysql://host/name")
     assert line == (
@@ -337,7 +311,7 @@ def test_a_database_is_opened_before_any_work(tmp_path, capsys, no_work):
     )
 
 
-@pytest.mark.parametrize("command", ["pretrain", "compress", "search"])
+@pytest.mark.parametrize("command", ["pretrain", "compress", "prune", "search"])
 def test_all_is_checked_before_any_work(command, tmp_path, capsys, no_work):
     (tmp_path / "file").touch()
     (tmp_path / "other").mkdir()
@@ -346,7 +320,9 @@ def test_all_is_checked_before_any_work(command, tmp_path, capsys, no_work):
     (tmp_path / "out" / "pretrained" / "lenet-300-100-digits-0").symlink_to(tmp_path / "other")
 
     def line(model, out):
-        found = failure(capsys, command, model, "--data", "digits", "--out", tmp_path / out)
+        method, keep = (["snip"], ["--keep", "1"]) if command == "prune" else ([], [])
+        options = ["--data", "digits", "--out", tmp_path / out, *keep]
+        found = failure(capsys, command, *method, model, *options)
         return found.removeprefix("swsjax: error: ")
 
     assert line("lenet-5-caffe", "new") == (
@@ -443,7 +419,7 @@ def test_a_net_that_lost_too_much_says_so_last(tmp_path, capsys, monkeypatch, pr
         return result._replace(outcomes=outcomes)
 
     pretrain_for(8)
-    monkeypatch.setattr("swsjax.cli.commands.drawn", lambda draw: [])
+    monkeypatch.setattr("swsjax.cli.runs.drawn", lambda draw: [])
     monkeypatch.setattr("swsjax.cli.commands.compress_task", without_the_first_layer)
     command = [*COMPRESS, "--out", str(tmp_path)]
     assert main([*command, "--setting", "demo"]) == parser.MISSED

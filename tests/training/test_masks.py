@@ -187,3 +187,13 @@ def test_cubic_keep():
     drops = -np.diff([cubic_keep(0.3, t) for t in np.linspace(0, 1, 11)])
     assert (drops > 0).all()
     assert (np.diff(drops) < 0).all()  # slower and slower
+
+
+@pytest.mark.parametrize("kind", ["float16", "bfloat16", "float32"])
+def test_the_threshold_is_that_of_a_sort(kind):
+    rng = np.random.default_rng(0)
+    special = [0.0, -0.0, np.inf, -np.inf, 1e-30, -1e-30, 65504.0, 1.0, 1.0, -1.0]
+    scores = jnp.concatenate([jnp.array(special), jnp.array(rng.normal(size=90))]).astype(kind)
+    ordered = np.sort(np.asarray(scores, np.float64))[::-1]
+    for k in range(1, 101):
+        assert float(masks._highest(scores, jnp.int32(k))) == ordered[k - 1]

@@ -1,0 +1,79 @@
+"""Error against density of nets pruned at initialisation, and after an epoch of training.
+
+    PYTHONPATH=benchmarks SWSJAX_DATA=... python benchmarks/baselines/density.py lenet-300-100
+
+Seven methods of De Jorge et al. (arXiv 2006.09081), early pruning, and the dense net. Each is
+trained for the same number of epochs in all, 5 of a LeNet, with the optimiser of the paper. Also
+for ``lenet-5-caffe`` and, on CIFAR-10, ``resnet-8``. Writes ``results/baselines/density-NET.json``.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from itertools import product
+from typing import Any
+
+import jax
+from common.rows import task_of
+from jax import Array
+from shared import add, arguments, errors, file_of, layers, pretrained, settings_of, short
+
+from swsjax.baselines import density, force, grasp, iter_snip, random, retrain, snip
+from swsjax.lab import Task, Variables
+
+KEEP = (0.01, 0.1, 0.001, 0.003, 0.03, 0.5)
+"""The most telling first: an interrupted run has them for all methods."""
+STEPS = 60
+"""Of FORCE and Iter SNIP, with a batch each; SNIP-MB and GRASP-MB have as many batches."""
+DENSE, EARLY = "dense", "SNIP-MB after an epoch"
+
+Prune = Callable[..., Variables]
+METHODS: dict[str, Prune] = {
+    "Random": lambda task, net, keep, *, key: random(net, keep, key=key),
+    "SNIP": snip,
+    "SNIP-MB": partial(snip, batches=STEPS),
+    "Iter SNIP": partial(iter_snip, steps=STEPS),
+    "FORCE": partial(force, steps=STEPS),
+    "GRASP": grasp,
+    "GRASP-MB": partial(grasp, batches=STEPS),
+    EARLY: partial(snip, batches=STEPS),
+}
+
+
+def main() -> None:
+    net, seeds = arguments(__doc__)
+    settings = settings_of(net, steps=STEPS, training=short(net))
+    for seed in seeds:
+        for keep, method in [(1.0, DENSE), *product(KEEP, METHODS)]:
+            row = {"method": method, "keep": keep, "seed": seed}
+            measure = partial(run, net, method, keep, seed)
+            add(file_of("density", net), f"baselines/density.py {net}", settings, row, measure)
+
+
+def run(net: str, method: str, keep: float, seed: int) -> dict[str, Any]:
+    task, training, key = task_of(net), short(net), jax.random.key(seed)
+    if method == DENSE:
+        return errors(task, pretrained(net, seed, training))
+    if method == EARLY:
+        start = pretrained(net, seed, replace(training, epochs=1))
+        training = replace(training, epochs=training.epochs - 1)
+    else:
+        start = task.init(seed)
+    pruned, seconds = timed(METHODS[method], task, start, keep, key)
+    trained = retrain(task, pruned, training, key=key)
+    found = {"density": density(trained), "mask_processor_seconds": seconds}
+    return found | errors(task, trained) | {"layers": layers(trained)}
+
+
+def timed(
+    prune: Prune, task: Task, net: Variables, keep: float, key: Array
+) -> tuple[Variables, float]:
+    """A pruned net, and its processor seconds, which the machine's other work does not change."""
+    started = time.process_time()
+    pruned = jax.block_until_ready(prune(task, net, keep, key=key))
+    return pruned, time.process_time() - started
+
+
+if __name__ == "__main__":
+    main()

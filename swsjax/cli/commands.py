@@ -8,7 +8,6 @@ from typing import Any
 from swsjax.cli.output import drawn, writable_folder, write_json
 from swsjax.cli.parser import MISSED
 from swsjax.cli.pretrained import Origin, given, kept
-from swsjax.cli.pruning import run_prune
 from swsjax.cli.runs import (
     FIGURES,
     Run,
@@ -40,7 +39,7 @@ from swsjax.sws.result import Result
 from swsjax.sws.study import Study, check_study, search
 from swsjax.training.history import Epoch
 
-__all__ = ["run_compress", "run_demo", "run_pretrain", "run_prune", "run_search"]
+__all__ = ["run_compress", "run_demo", "run_pretrain", "run_search"]
 
 
 def run_demo(options: argparse.Namespace) -> int:

@@ -102,7 +102,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     # Imported here: with JAX, it takes seconds.
-    module = import_module(f"swsjax.cli.{'files' if options.command in _OF_FILES else 'commands'}")
+    modules = dict.fromkeys(_OF_FILES, "files") | {"prune": "pruning"}
+    module = import_module(f"swsjax.cli.{modules.get(options.command, 'commands')}")
     run: Callable[[argparse.Namespace], int | None] = getattr(module, f"run_{options.command}")
     return run(options) or 0
 

@@ -68,7 +68,6 @@ class _Start(NamedTuple):
     """For the state of a training."""
 
 
-# From a start and the share to keep to a pruned net; further arguments are options.
 METHODS: dict[str, Callable[..., Variables]] = {
     "random": lambda at, keep: random(at.initial, keep, key=at.key),
     "snip": lambda at, keep, batches=1: snip(
@@ -89,7 +88,7 @@ METHODS: dict[str, Callable[..., Variables]] = {
         at.task, at.initial, keep, at.config, rounds=steps, key=at.key, resume=at.folder
     ),
 }
-# From a start and a pruned net to a trained one, in a number of epochs.
+"""From a start and the share to keep to a pruned net; further arguments are options."""
 FINISHERS: dict[str, Callable[[_Start, Variables, int], Variables]] = {
     "fine-tune": lambda at, net, epochs: fine_tune(
         at.task, net, epochs=epochs, key=at.key, augment=at.config.augment(), resume=at.folder
@@ -99,6 +98,7 @@ FINISHERS: dict[str, Callable[[_Start, Variables, int], Variables]] = {
     ),
     "rewind": lambda at, net, epochs: _retrained(at, rewind(net, at.initial), epochs),
 }
+"""From a start and a pruned net to a trained one, in a number of epochs."""
 # Methods whose weights are trained; those of all others are initial, and left to be trained.
 _AFTER_TRAINING = ("magnitude", "magnitude-per-layer")
 _TUNED_EPOCHS = 40  # of fine-tuning, as Liu et al. (arXiv 1810.05270)

@@ -94,6 +94,11 @@ def output_of(options: argparse.Namespace, name: str, **metadata: str) -> Output
     Raises:
         ConfigError: a file is where the state belongs.
         OSError: something else is where a file belongs.
+
+    >>> about = {"model": "lenet-300-100", "data": "digits", "target_bytes": [2_000]}
+    >>> output = output_of(argparse.Namespace(out=Path("small"), **about), "net")
+    >>> output.file().name, output.file(2_000).name
+    ('net.sws', 'net-2000.sws')
     """
     sizes = sorted(options.target_bytes or (), reverse=True)
     about = {"model": options.model, "data": options.data} | metadata
@@ -113,7 +118,12 @@ def task_of(options: argparse.Namespace) -> Task:
 
 
 def origins_of(options: argparse.Namespace, teachers: int = 0) -> list[Origin]:
-    """Return the pretrained net and further teachers, each with its folder; checked."""
+    """Return the pretrained net and further teachers, each with its folder; checked.
+
+    >>> about = {"model": "lenet-300-100", "data": "digits", "seed": 3}
+    >>> [origin.seed for origin in origins_of(argparse.Namespace(out=Path("small"), **about), 1)]
+    [3, 400]
+    """
     seeds = [options.seed, *teacher_seeds(options.seed, teachers)]
     names = options.model, options.data
     folders = [options.out / "pretrained" / "-".join([*names, str(seed)]) for seed in seeds]
@@ -125,14 +135,24 @@ def origins_of(options: argparse.Namespace, teachers: int = 0) -> list[Origin]:
 def nets_of(
     own: Variables | None, task: Task, origins: list[Origin], show: Reporter
 ) -> list[Variables]:
-    """Return the pretrained net, unless the user has one of their own, and further teachers."""
+    """Return the pretrained net, unless the user has one of their own, and further teachers.
+
+    >>> nets_of("a net", "its task", ["its origin"], "nothing to report")
+    ['a net']
+    """
     first, *others = origins
     pretrained = kept(task, first, show) if own is None else own
     return [pretrained, *(kept(task, origin, show) for origin in others)]
 
 
 def errors_on(task: Task, net: Variables) -> dict[str, float]:
-    """Return the errors of a net on the images that it was not trained on, by split."""
+    """Return the errors of a net on the images that it was not trained on, by split.
+
+    >>> from swsjax.lab import LeNet300100, load_digits
+    >>> task = classification(LeNet300100, load_digits())
+    >>> list(errors_on(task, task.init(0)))
+    ['validation', 'test']
+    """
     splits = {"validation": task.dataset.validation, "test": task.dataset.test}
     return {name: task.error(net, split) for name, split in splits.items()}
 
@@ -154,6 +174,20 @@ def write_run(output: Output, run: Run) -> int:
     """Write files, reports and figures, say what was reached, and return the exit code.
 
     The state is deleted: nothing is left to do.
+
+    >>> from contextlib import redirect_stdout
+    >>> from io import StringIO
+    >>> from swsjax.lab import LeNet300100, load_digits
+    >>> from swsjax.training import select
+    >>> task = classification(LeNet300100, load_digits())
+    >>> net, output = task.init(0), Output(Path(), "net", [], {})
+    >>> result = Result(net.params, net.params, {}, [], select(net.params), net.aux)
+    >>> errors = lambda decoded: dict.fromkeys(["pretrained", "decoded"], errors_on(task, decoded))
+    >>> output.state.mkdir()
+    >>> with redirect_stdout(StringIO()):
+    ...     code = write_run(output, Run(task, net, result, errors, {}))
+    >>> code, output.file().exists(), output.state.exists()
+    (0, True, False)
     """
     for outcome, size in zip(run.result.outcomes, output.sizes, strict=False):
         net = run.task.whole(Variables(outcome.params, outcome.aux))

@@ -57,8 +57,8 @@ def dumps(
             weight, each for about a bit; False writes 0.0 for it.
 
     Raises:
-        WrongTypeError: a leaf is not an array, has a mask or an element type that is not supported, a
-            key of the tree is neither a string nor a non-negative integer, or the metadata is not
+        WrongTypeError: a leaf is not an array, has a mask or an element type that is not supported,
+            a key of the tree is neither a string nor a non-negative integer, or the metadata is not
             JSON.
         ConfigError: unknown encoding, NaN in the metadata, or two leaves with one path.
 

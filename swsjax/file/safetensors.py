@@ -136,8 +136,8 @@ def from_safetensors(
         FormatError: the file is not a valid safetensors file.
         ConfigError: the file does not fit ``like`` and ``sources``; the message names everything
             that does not.
-        WrongTypeError: an entry of ``sources`` is neither a name nor a pair of name and function, or
-            ``unused`` is not a list.
+        WrongTypeError: an entry of ``sources`` is neither a name nor a pair of name and function,
+            or ``unused`` is not a list.
 
     Example:
         >>> state = {"fc.weight": np.ones((3, 2), np.float32), "fc.steps": np.array(7)}
@@ -168,9 +168,9 @@ def to_safetensors(
         metadata: a dictionary, written too; values become strings, as the format requires.
 
     Raises:
-        MissingExtraError: safetensors is not installed; the message names the extra that brings it.
-        WrongTypeError: a leaf is not an array, has a mask or an element type that is not supported, or
-            the metadata are not a dictionary with strings as keys.
+        MissingExtraError: safetensors is not installed; the message names the extra.
+        WrongTypeError: a leaf is not an array, has a mask or an element type that is not supported,
+            or the metadata are not a dictionary with strings as keys.
         ConfigError: two leaves have the same name, or a leaf has the name ``__metadata__``.
         OSError: the file cannot be written, or is a folder, a device or a pipe.
 

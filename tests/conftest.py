@@ -49,3 +49,31 @@ def mixture_of():
         )
 
     return build
+
+
+@pytest.fixture
+def pretrain_for(monkeypatch):
+    """Shorten the pretraining of all nets to a number of epochs."""
+    from swsjax.cli import datasets
+    from swsjax.lab.nets import NETS
+    from swsjax.training.pretraining import PretrainConfig
+
+    def shorten(epochs):
+        for name, net in NETS.items():
+            monkeypatch.setitem(NETS, name, net._replace(pretraining=PretrainConfig(epochs)))
+        monkeypatch.delitem(datasets.PRETRAINING, "digits", raising=False)
+
+    return shorten
+
+
+@pytest.fixture
+def no_work(monkeypatch):
+    """Loading data, making a net and training fail."""
+    from swsjax.cli import datasets
+
+    def work(*_, **__):
+        raise AssertionError("too late")
+
+    monkeypatch.setitem(datasets.DATASETS, "digits", work)
+    monkeypatch.setattr("swsjax.lab.task.Task", work)
+    monkeypatch.setattr("swsjax.cli.pretrained.pretrain_task", work)

@@ -122,11 +122,17 @@ def _with_whole(partition: optax.GradientTransformation) -> optax.GradientTransf
     def update(
         gradients: Any, state: Any, trained: Any, *, value_fn: Any = None, **extra: Any
     ) -> tuple[Any, Any]:
-        def of_part(part: Any) -> Any:
+        # A line search hands on what it does not know, and fails if this function does not either.
+        def of_part(part: Any, obj_fn: Any = None, grad_fn: Any = None) -> Any:
+            del obj_fn, grad_fn
             return value_fn(jax.tree.map(_unmasked, part, trained, is_leaf=_is_masked))
 
         if value_fn is not None:
-            extra["value_fn"] = of_part
+            extra |= {
+                "value_fn": of_part,
+                "obj_fn": of_part,
+                "grad_fn": lambda part, _: jax.grad(of_part)(part),
+            }
         return partition.update(gradients, state, trained, **extra)
 
     return optax.GradientTransformationExtraArgs(partition.init, update)

@@ -35,8 +35,8 @@ def write_files():
     os.makedirs("pictured/weights.png")
     os.makedirs("held")
     write("held/state")
-    os.makedirs("taken")
-    write("taken/checkpoint")
+    os.makedirs("used")
+    write("used/checkpoint")
     under_a_file("net.sws")
 
 
@@ -171,9 +171,9 @@ OPTIONS = [
     ),
     Command(
         "a file in place of the checkpoint",
-        "pretrain lenet-300-100 --data digits --out taken",
+        "pretrain lenet-300-100 --data digits --out used",
         1,
-        "taken/checkpoint is not an Orbax checkpoint and would be deleted; choose a new folder",
+        "used/checkpoint is not an Orbax checkpoint and would be deleted; choose a new folder",
     ),
     Command(
         "a seed that JAX does not have",

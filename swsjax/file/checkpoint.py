@@ -171,7 +171,8 @@ def _target(name: str, stored: Any, leaf: Any) -> Any:
     shape, dtype = form_of_leaf(leaf)
     if not may_become(stored.dtype, dtype):
         raise ConfigError(f"{name} is of type {stored.dtype}, expected {dtype}")
-    placed = isinstance(leaf, jax.Array | np.ndarray | jax.ShapeDtypeStruct)
+    # Of a shape alone, Orbax warns that it has to guess where the array is to be.
+    placed = isinstance(leaf, np.ndarray) or getattr(leaf, "sharding", None) is not None
     if placed and leaf.dtype == stored.dtype and not isinstance(leaf, jax.core.Tracer):
         return leaf
     return np.zeros(shape, stored.dtype)

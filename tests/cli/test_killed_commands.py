@@ -70,6 +70,7 @@ def stop_after(process, state, epoch, signal_number):
     return process.returncode
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="sends a POSIX signal")
 def test_a_command_goes_on_where_it_was_stopped(start, tmp_path):
     out = tmp_path / "stopped"

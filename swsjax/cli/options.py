@@ -7,6 +7,7 @@ from pathlib import Path
 
 __all__ = ["number", "path", "share", "size", "sizes", "whole"]
 
+_MOST = 2.0**63
 _FACTORS = {"k": 1_000, "M": 1_000_000, "G": 1_000_000_000}
 
 
@@ -75,17 +76,17 @@ def share(text: str) -> float:
 
 
 def size(text: str) -> int:
-    """Return a number of bytes, of which k, M and G are multiples.
+    """Return a number of bytes or steps, of which k, M and G are multiples.
 
     Raises:
-        ArgumentTypeError: the text is none, or less than one byte.
+        ArgumentTypeError: the text is none, less than 1, or needs more than 64 bits.
 
     >>> size("100k"), size("1.5M"), size("800")
     (100000, 1500000, 800)
     """
     factor = _FACTORS.get(text[-1:], 1)
     value = _float(text[:-1] if factor > 1 else text) * factor
-    if not 1 <= value < math.inf:
+    if not 1 <= value < _MOST:
         raise ArgumentTypeError(f"expected 100k or 100000, got {text!r}")
     return round(value)
 

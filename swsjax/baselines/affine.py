@@ -1,8 +1,6 @@
 """Post-training quantisation to evenly spaced values."""
 
-import jax.numpy as jnp
-from jax import Array
-
+from swsjax.baselines.levels import rounded
 from swsjax.baselines.weights import check_finite, kernels, with_kernels
 from swsjax.checks import check_integer
 from swsjax.errors import ConfigError
@@ -43,15 +41,4 @@ def quantize_affine(net: Variables, bits: int = 8) -> Variables:
     if bits > _MOST_BITS:
         raise ConfigError(f"bits must be at most {_MOST_BITS}, got {bits}")
     check_finite(net)
-    return with_kernels(net, {name: _rounded(x, bits) for name, x in kernels(net).items()})
-
-
-def _rounded(weights: Array, bits: int) -> Array:
-    most = 2**bits - 1
-    wide = weights.astype(jnp.promote_types(weights.dtype, jnp.float32))
-    low, high = jnp.min(wide, initial=0), jnp.max(wide, initial=0)
-    step = high / most - low / most  # of the widest range, too, in which high - low is infinite
-    step = jnp.where(step > 0, step, 1)
-    zero = jnp.round(-low / step)
-    numbers = jnp.clip(jnp.round(wide / step) + zero, 0, most)
-    return ((numbers - zero) * step).astype(weights.dtype)
+    return with_kernels(net, {name: rounded(x, bits) for name, x in kernels(net).items()})

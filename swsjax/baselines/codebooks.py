@@ -20,7 +20,8 @@ import numpy as np
 import optax
 from jax import Array
 
-from swsjax.baselines.finish import FINE_TUNING, seed_of
+from swsjax.baselines.finish import FINE_TUNING
+from swsjax.baselines.in_training import seed_of
 from swsjax.checks import check_floating, check_integer
 from swsjax.errors import ConfigError, DataError
 from swsjax.lab.task import Task, Variables

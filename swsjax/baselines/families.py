@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
+from swsjax.baselines.leaves import with_leaves
 from swsjax.baselines.rules import Rule, bits, top_k, width
 from swsjax.errors import ConfigError, FormatError, SwsjaxWarning
 from swsjax.file.files import load, read_metadata, save
@@ -134,14 +135,11 @@ def mixed(params: Any, other: Mapping[str, Array], alpha: ArrayLike) -> Any:
     {'a': Array([0.25], dtype=float32), 'b': Array([1.], dtype=float32)}
     """
     alpha = jnp.asarray(alpha, jnp.float32)
-    leaves, structure = jax.tree.flatten(params)
-    return jax.tree.unflatten(
-        structure,
-        [
-            ((1 - alpha) * leaf + alpha * other[name]).astype(leaf.dtype) if name in other else leaf
-            for (name, _), leaf in zip(named_leaves(params), leaves, strict=True)
-        ],
-    )
+    found = [(name, leaf) for name, leaf in named_leaves(params) if name in other]
+    between = {
+        name: ((1 - alpha) * leaf + alpha * other[name]).astype(leaf.dtype) for name, leaf in found
+    }
+    return with_leaves(params, between)
 
 
 def _rule_of(path: str | PathLike[str], found: Any) -> Rule:

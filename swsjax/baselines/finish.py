@@ -22,8 +22,8 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
+from swsjax.baselines.in_training import seed_of, train_task
 from swsjax.baselines.weights import check_finite, kernels, mask, masked, with_kernels
-from swsjax.checks import check_data
 from swsjax.errors import ConfigError
 from swsjax.lab.task import Task, Variables
 from swsjax.training.augment import Augment
@@ -39,7 +39,6 @@ __all__ = [
     "rewind",
     "scratch",
     "scratch_b_epochs",
-    "seed_of",
 ]
 
 FINE_TUNING = optax.chain(optax.add_decayed_weights(1e-4), optax.sgd(1e-3, momentum=0.9))
@@ -131,21 +130,14 @@ def retrain(
     0.1
     """
     check_finite(net)
-    data = task.data()
-    steps = config.epochs * (check_data(data, config.batch_size) // config.batch_size)
-    trained = train(
-        net.params,
-        task.loss(config.loss),
-        data,
-        optax.chain(config.optimizer(steps), _hold_zeros_of_kernels()),
-        epochs=config.epochs,
-        batch_size=config.batch_size,
-        seed=seed_of(key),
-        aux=net.aux,
-        augment=config.augment(),
+    return train_task(
+        task,
+        net,
+        config,
+        key=key,
+        around=lambda optimizer: optax.chain(optimizer, _hold_zeros_of_kernels()),
         resume=resume,
     )
-    return Variables(trained.params, trained.aux)
 
 
 def scratch(
@@ -269,15 +261,6 @@ def rewind(net: Variables, init: Variables) -> Variables:
 
     alive = {name: without_zeros(kernel) for name, kernel in kernels(init).items()}
     return masked(with_kernels(init, alive), mask(net))
-
-
-def seed_of(key: Array) -> int:
-    """Draw an integer seed, for ``train`` and ``Task.init``.
-
-    >>> seed_of(jax.random.key(0)) == seed_of(jax.random.key(0)) != seed_of(jax.random.key(1))
-    True
-    """
-    return jax.random.randint(key, (), 0, jnp.iinfo(jnp.int32).max).item()
 
 
 def _hold_zeros_of_kernels() -> optax.GradientTransformation:

@@ -3,17 +3,17 @@
 from collections.abc import Callable
 from os import PathLike
 
+import jax
+import jax.numpy as jnp
 import optax
 from jax import Array
 
-from swsjax.baselines.finish import seed_of
-from swsjax.checks import check_data
 from swsjax.lab.task import Task, Variables
 from swsjax.training.loop import train
 from swsjax.training.pretraining import PretrainConfig
 from swsjax.trees import Params
 
-__all__ = ["Around", "train_task"]
+__all__ = ["Around", "seed_of", "train_task"]
 
 Around = Callable[[optax.GradientTransformation], optax.GradientTransformation]
 """From the optimiser of the pretraining to the one that a method takes."""
@@ -53,12 +53,11 @@ def train_task(
     True
     """
     data = task.data()
-    steps = config.epochs * (check_data(data, config.batch_size) // config.batch_size)
     trained = train(
         net.params,
         task.loss(config.loss),
         data,
-        around(config.optimizer(steps)),
+        around(config.optimizer(config.steps(data))),
         epochs=config.epochs,
         batch_size=config.batch_size,
         seed=seed_of(key),
@@ -68,3 +67,12 @@ def train_task(
         resume=resume,
     )
     return Variables(trained.params, trained.aux)
+
+
+def seed_of(key: Array) -> int:
+    """Draw an integer seed, for ``train`` and ``Task.init``.
+
+    >>> seed_of(jax.random.key(0)) == seed_of(jax.random.key(0)) != seed_of(jax.random.key(1))
+    True
+    """
+    return jax.random.randint(key, (), 0, jnp.iinfo(jnp.int32).max).item()

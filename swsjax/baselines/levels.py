@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
+from swsjax.baselines.leaves import with_leaves
 from swsjax.errors import ConfigError
 from swsjax.lab.nets import Channels
 from swsjax.training.masks import keep_top
@@ -109,14 +110,8 @@ def first_channels(params: Params, layers: Sequence[Channels], width: ArrayLike)
     ([[1.0, 1.0, 0.0, 0.0]], [1.0, 1.0, 0.0, 0.0])
     """
     kept = kept_channels(params, params, layers, width)
-    leaves, structure = jax.tree.flatten(params)
-    return jax.tree.unflatten(
-        structure,
-        [
-            jnp.where(kept[name], leaf, 0) if name in kept else leaf
-            for (name, _), leaf in zip(named_leaves(params), leaves, strict=True)
-        ],
-    )
+    found = [(name, leaf) for name, leaf in named_leaves(params) if name in kept]
+    return with_leaves(params, {name: jnp.where(kept[name], leaf, 0) for name, leaf in found})
 
 
 def kept_channels(

@@ -13,6 +13,7 @@ import numpy as np
 from jax import Array
 
 from swsjax.baselines.inputs import RANGES
+from swsjax.baselines.leaves import with_leaves
 from swsjax.checks import check_integer
 from swsjax.errors import ConfigError
 from swsjax.lab.data import Split
@@ -75,13 +76,8 @@ def probe(task: Task, net: Variables, split: Split, *, batch_size: int = 128, ke
         )
 
     def filled(aux: Any, value: float) -> Any:
-        return jax.tree.unflatten(
-            jax.tree.structure(aux),
-            [
-                jnp.full_like(leaf, value) if name in stored else leaf
-                for name, leaf in named_leaves(aux)
-            ],
-        )
+        found = [(name, leaf) for name, leaf in named_leaves(aux) if name in stored]
+        return with_leaves(aux, {name: jnp.full_like(leaf, value) for name, leaf in found})
 
     @jax.jit
     def of_batch(net: Variables, images: Array, labels: Array) -> tuple[dict[str, Array], Array]:

@@ -16,13 +16,14 @@ from jax.typing import ArrayLike
 
 from swsjax.baselines.channels import channel_groups
 from swsjax.baselines.inputs import with_input_bits
+from swsjax.baselines.leaves import with_leaves
 from swsjax.baselines.levels import first_channels, kept_channels, rounded, top_share
-from swsjax.baselines.weights import Kernels, kernels, with_kernels
+from swsjax.baselines.weights import Kernels, check_share, kernels, with_kernels
 from swsjax.checks import check_integer
 from swsjax.errors import ConfigError
 from swsjax.lab.nets import Channels
 from swsjax.lab.task import Task, Variables
-from swsjax.trees import Params, fits, is_number, is_weight, named_leaves
+from swsjax.trees import Params, fits, is_weight, named_leaves
 
 __all__ = [
     "Bits",
@@ -65,7 +66,7 @@ class TopK:
 
     def check(self, level: Any) -> None:
         """Check that a level is one of any net."""
-        _check_share("share of the weights", level)
+        check_share("share of the weights", level)
 
     def ends(self, net: Variables) -> tuple[str, ...]:
         """Names of the leaves that two ends do not share, checked that the rule fits the net."""
@@ -152,7 +153,7 @@ class Width:
 
     def check(self, level: Any) -> None:
         """Check that a level is one of any net."""
-        _check_share("share of the channels", level)
+        check_share("share of the channels", level)
 
     def ends(self, net: Variables) -> tuple[str, ...]:
         """Names of the leaves that two ends do not share, checked that the rule fits the net."""
@@ -166,15 +167,9 @@ class Width:
     def carried(self, net: Variables, after: Any, level: ArrayLike) -> Any:
         """Return the statistics of a net after a step at a level: new for its channels only."""
         kept = kept_channels(after, net.params, self.layers, level)
-        names = [name for name, _ in named_leaves(after)]
-        before, (leaves, structure) = jax.tree.leaves(net.aux), jax.tree.flatten(after)
-        return jax.tree.unflatten(
-            structure,
-            [
-                jnp.where(kept[name], new, old) if name in kept else new
-                for name, new, old in zip(names, leaves, before, strict=True)
-            ],
-        )
+        found = zip(named_leaves(after), jax.tree.leaves(net.aux), strict=True)
+        held = {name: jnp.where(kept[name], new, old) for (name, new), old in found if name in kept}
+        return with_leaves(after, held)
 
 
 Rule = TopK | Bits | Width
@@ -286,14 +281,9 @@ def norm_parameters(params: Params) -> tuple[str, ...]:
     )
 
 
-def _check_share(what: str, value: Any) -> None:
-    if not is_number(value) or not 0 < value <= 1:
-        raise ConfigError(f"{what} must be a number in (0, 1], got {value!r}")
-
-
 def _check_range(what: str, least: Any, most: Any) -> None:
-    _check_share(f"least {what}", least)
-    _check_share(f"most {what}", most)
+    check_share(f"least {what}", least)
+    check_share(f"most {what}", most)
     _check_order(what, least, most)
 
 

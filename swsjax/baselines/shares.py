@@ -14,9 +14,8 @@ from jax import Array
 
 from swsjax.baselines.channels import Group, masked_channels
 from swsjax.baselines.leaves import chosen_leaves
-from swsjax.baselines.weights import number_kept
+from swsjax.baselines.weights import check_share, number_kept
 from swsjax.errors import ConfigError
-from swsjax.trees import is_number
 
 __all__ = [
     "Criterion",
@@ -48,8 +47,7 @@ def channels_kept(size: int, keep: float) -> int:
     >>> channels_kept(10, 0.7), channels_kept(10, 0.79), channels_kept(10, 0.01)
     (7, 7, 1)
     """
-    if not is_number(keep) or not 0 < keep <= 1:
-        raise ConfigError(f"keep must be a number in (0, 1], got {keep!r}")
+    check_share("keep", keep)
     # Of 100 channels at 0.29 it is 29, though 100 * 0.29 is below 29 in binary.
     return max(1, math.floor(size * float(keep) + 1e-9))
 

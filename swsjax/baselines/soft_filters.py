@@ -15,11 +15,11 @@ from jax import Array
 from swsjax.baselines.filters import l2_norms
 from swsjax.baselines.in_training import train_task
 from swsjax.baselines.leaves import chosen_leaves, with_leaves
-from swsjax.baselines.weights import check_finite, kernels
+from swsjax.baselines.weights import check_finite, check_share, kernels
 from swsjax.errors import ConfigError
 from swsjax.lab.task import Task, Variables
 from swsjax.training.pretraining import PretrainConfig
-from swsjax.trees import Params, is_number
+from swsjax.trees import Params
 
 __all__ = ["convolution_kernels", "soft_filter_pruning", "zero_smallest_filters"]
 
@@ -62,8 +62,7 @@ def zero_smallest_filters(params: Params, rate: float, names: Sequence[str]) -> 
     >>> zero_smallest_filters({"fc": jnp.array([[3.0, -1.0, 2.0]])}, 0.5, ["fc"])
     {'fc': Array([[3., 0., 2.]], dtype=float32)}
     """
-    if not is_number(rate) or not 0 < rate <= 1:
-        raise ConfigError(f"rate must be a number in (0, 1], got {rate!r}")
+    check_share("rate", rate)
 
     def pruned(kernel: Array) -> Array:
         filters = kernel.shape[-1]

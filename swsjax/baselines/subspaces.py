@@ -32,12 +32,11 @@ import optax
 from jax import Array
 
 from swsjax.baselines.families import Family, mixed
-from swsjax.baselines.finish import seed_of
+from swsjax.baselines.in_training import seed_of
 from swsjax.baselines.inputs import with_input_bits
 from swsjax.baselines.rules import Rule
 from swsjax.baselines.schedules import Draw, late_bits, line_draw, point_draw
 from swsjax.baselines.weights import check_finite
-from swsjax.checks import check_data
 from swsjax.errors import ConfigError
 from swsjax.lab.task import Task, Variables
 from swsjax.training.augment import Augment, crop_and_flip
@@ -244,7 +243,7 @@ def _fitted(
 ) -> Family:
     check_finite(family.net)
     data = task.data()
-    steps = config.epochs * (check_data(data, config.batch_size) // config.batch_size)
+    steps = config.steps(data)
     trained = train(
         {"net": family.net.params, "other": family.other},
         _loss(task.loss(config.loss), family.rule, draw, cosine_weight, steps),

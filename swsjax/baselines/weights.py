@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from swsjax.baselines.leaves import with_leaves
 from swsjax.errors import ConfigError
 from swsjax.lab.task import Variables
 from swsjax.training.masks import keep_top
@@ -19,6 +20,7 @@ from swsjax.trees import form_of, is_number, is_weight, named_leaves
 __all__ = [
     "Kernels",
     "check_finite",
+    "check_share",
     "density",
     "kept",
     "kernels",
@@ -63,13 +65,8 @@ def with_kernels(net: Variables, replaced: Kernels) -> Variables:
     >>> with_kernels(net, {"fc/kernel": jnp.zeros((3, 2))}).params["fc"]["kernel"].sum()
     Array(0., dtype=float32)
     """
-    names = [name for name, _ in named_leaves(net.params)]
-    leaves, structure = jax.tree.flatten(net.params)
-    leaves = [
-        replaced[name] if _is_kernel(leaf) else leaf
-        for name, leaf in zip(names, leaves, strict=True)
-    ]
-    return net._replace(params=jax.tree.unflatten(structure, leaves))
+    of_kernels = {name: replaced[name] for name in kernels(net)}
+    return net._replace(params=with_leaves(net.params, of_kernels))
 
 
 def mask(net: Variables) -> dict[str, Array]:
@@ -123,14 +120,32 @@ def number_kept(size: int, keep: float, what: str = "the net") -> int:
     >>> number_kept(266_200, 0.01)
     2662
     """
-    if not is_number(keep) or not 0 < keep <= 1:
-        raise ConfigError(f"keep must be a number in (0, 1], got {keep!r}")
+    check_share("keep", keep)
     number = round(size * float(keep))
     if size and not number:
         raise ConfigError(
             f"keep={keep} of {size} weights in {what} is none; keep at least {1 / size:.2g}"
         )
     return number
+
+
+def check_share(what: str, value: Any) -> None:
+    """Check that an argument is a share of a whole, and not none of it.
+
+    Args:
+        what: name of the argument.
+        value: of any type.
+
+    Raises:
+        ConfigError: it is no number in (0, 1].
+
+    >>> check_share("keep", 0)
+    Traceback (most recent call last):
+        ...
+    swsjax.errors.ConfigError: keep must be a number in (0, 1], got 0
+    """
+    if not is_number(value) or not 0 < value <= 1:
+        raise ConfigError(f"{what} must be a number in (0, 1], got {value!r}")
 
 
 def weights_kept(net: Variables, keep: float) -> int:

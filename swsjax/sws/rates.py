@@ -10,6 +10,7 @@ import optax
 from swsjax.checks import check_numbers
 from swsjax.errors import ConfigError
 from swsjax.sws.prior import GaussianMixture
+from swsjax.training.epochs import functions_of
 from swsjax.training.net import Weights
 from swsjax.trees import is_number
 
@@ -122,17 +123,11 @@ def _with_whole(partition: optax.GradientTransformation) -> optax.GradientTransf
     def update(
         gradients: Any, state: Any, trained: Any, *, value_fn: Any = None, **extra: Any
     ) -> tuple[Any, Any]:
-        # A line search hands on what it does not know, and fails if this function does not either.
-        def of_part(part: Any, obj_fn: Any = None, grad_fn: Any = None) -> Any:
-            del obj_fn, grad_fn
+        def of_part(part: Any) -> Any:
             return value_fn(jax.tree.map(_unmasked, part, trained, is_leaf=_is_masked))
 
         if value_fn is not None:
-            extra |= {
-                "value_fn": of_part,
-                "obj_fn": of_part,
-                "grad_fn": lambda part, _: jax.grad(of_part)(part),
-            }
+            extra |= functions_of(of_part)
         return partition.update(gradients, state, trained, **extra)
 
     return optax.GradientTransformationExtraArgs(partition.init, update)

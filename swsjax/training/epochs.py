@@ -26,6 +26,7 @@ __all__ = [
     "compiled_loop",
     "copied",
     "epoch",
+    "functions_of",
     "gradient_step",
     "indexed_step",
     "optimizer_of",
@@ -85,18 +86,9 @@ def gradient_step(objective: Objective, optimizer: optax.GradientTransformation)
         gradient = jax.value_and_grad(objective, has_aux=True)
         (value, (info, aux)), gradients = gradient(state.params, state, batch)
 
-        # A line search hands on what it does not know, and fails if this function does not either.
-        def value_fn(params: Params, obj_fn: Any = None, grad_fn: Any = None) -> Array:
-            del obj_fn, grad_fn
-            return objective(params, state, batch)[0]
-
-        arguments = {
-            "value": value,
-            "grad": gradients,
-            "value_fn": value_fn,
-            "obj_fn": value_fn,
-            "grad_fn": lambda params, _: jax.grad(value_fn)(params),
-        }
+        arguments = {"value": value, "grad": gradients} | functions_of(
+            lambda params: objective(params, state, batch)[0]
+        )
         extra = {name: arguments[name] for name in arguments if taken(name)}
         try:
             updates, opt_state = optimizer.update(gradients, state.opt_state, state.params, **extra)
@@ -112,6 +104,29 @@ def gradient_step(objective: Objective, optimizer: optax.GradientTransformation)
         ), info
 
     return step
+
+
+def functions_of(value: Callable[[Params], Array]) -> dict[str, Callable[..., Any]]:
+    """Return the functions that optimisers of optax evaluate, by the names of their arguments.
+
+    Args:
+        value: from params to what is minimised.
+
+    >>> given = functions_of(lambda params: params**2)
+    >>> print(given["value_fn"](3.0), given["grad_fn"](3.0, 0))
+    9.0 6.0
+    """
+
+    # A line search hands on what it does not know, and fails if this function does not either.
+    def value_fn(params: Params, obj_fn: Any = None, grad_fn: Any = None) -> Array:
+        del obj_fn, grad_fn
+        return value(params)
+
+    return {
+        "value_fn": value_fn,
+        "obj_fn": value_fn,
+        "grad_fn": lambda params, _: jax.grad(value_fn)(params),
+    }
 
 
 def optimizer_of(given: Any, example: str) -> optax.GradientTransformation:

@@ -57,6 +57,10 @@ class PretrainConfig:
         schedule = optax.cosine_decay_schedule(self.learning_rate, steps)
         return optax.adamw(schedule, weight_decay=self.weight_decay)
 
+    def steps(self, data: Any) -> int:
+        """The number of steps of a training on these data, which make up a batch at least."""
+        return self.epochs * (check_data(data, self.batch_size) // self.batch_size)
+
     def loss(self, apply: Apply) -> Loss:
         """The loss of a net's logits, for ``lab.pretrain_task``."""
         return cross_entropy(apply)
@@ -162,7 +166,7 @@ def pretrain(
     """
     if not isinstance(config, PretrainConfig):
         raise ConfigError(f"config must be a PretrainConfig, got a {type(config).__name__}")
-    steps = config.epochs * (check_data(data, config.batch_size) // config.batch_size)
+    steps = config.steps(data)
     if resume is not None:
         _check_same(path_of(resume, FOLDER), config)
     return train(

@@ -29,8 +29,8 @@ from swsjax.baselines.finish import (
     rewind,
     scratch,
     scratch_b_epochs,
-    seed_of,
 )
+from swsjax.baselines.in_training import seed_of
 from swsjax.baselines.weights import with_kernels
 from swsjax.errors import ConfigError
 from swsjax.lab import Variables, classification

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from swsjax.baselines.channels import channel_groups, masked_channels, remove_channels
-from swsjax.baselines.finish import seed_of
+from swsjax.baselines.in_training import seed_of
 from swsjax.baselines.removal import narrowed, shrink
 from swsjax.errors import ConfigError
 from swsjax.lab import NETS as KNOWN

@@ -111,7 +111,7 @@ class Config:
     """Examples per step."""
     prior: Literal["tabulated", "exact"] = "tabulated"
     """How the prior is evaluated: from a table, or weight by weight (slow; the reference)."""
-    tolerance: float = 1e-4
+    tolerance: float = 1e-3
     """Relative error of the tabulated prior and its gradients above which its grid is refined."""
     least_steps: int = 100
     """Fewest steps per epoch: an epoch passes through small data several times, and through MNIST
@@ -197,6 +197,7 @@ LEARNED = Config(
     hard_learning_rates=LearningRates(precisions=5e-4, warmup_epochs=1.0, final=0.0, epsilon=1e-5),
     prune_learning_rates=LearningRates(warmup_epochs=0.5, final=0.0, epsilon=1e-5),
     least_steps=300,
+    tolerance=1e-4,
 )
 """Settings with which the precisions are learned, as in the paper. They depend on the scale of the
 weights and on the number of steps: they suit nets like the paper's LeNets."""

@@ -20,11 +20,11 @@ from swsjax.cli.runs import (
     write_run,
 )
 from swsjax.cli.settings import (
+    duration,
     plain_settings,
     recipe_of,
     search_base,
     targets_of,
-    usual_steps,
     weights_of,
 )
 from swsjax.cli.terminal import reporter
@@ -73,10 +73,10 @@ def run_compress(options: argparse.Namespace) -> int:
     origins = origins_of(options, recipe.teachers)
     task = task_of(options)
     own = given(options, task)
-    steps = usual_steps(recipe, len(task.dataset.train.labels))
-    print(f"retraining will take about {options.budget or steps:,} steps", flush=True)
     with reporter() as show:
         pretrained, *teachers = nets_of(own, task, origins, show)
+        expected = duration(options, recipe, task, pretrained)
+        print(f"retraining will take about {expected}", flush=True)
         result = compress_task(
             task,
             pretrained,

@@ -3,11 +3,13 @@
 import math
 from argparse import ArgumentTypeError
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
-__all__ = ["number", "path", "share", "size", "sizes", "whole"]
+__all__ = ["budget", "number", "path", "share", "size", "sizes", "whole"]
 
 _MOST = 2.0**63
+_SECONDS = {"min": 60, "h": 3_600}
 _FACTORS = {"k": 1_000, "M": 1_000_000, "G": 1_000_000_000}
 
 
@@ -89,6 +91,24 @@ def size(text: str) -> int:
     if not 1 <= value < _MOST:
         raise ArgumentTypeError(f"expected 100k or 100000, got {text!r}")
     return round(value)
+
+
+def budget(text: str) -> int | timedelta:
+    """Return a number of steps, or a time in minutes or hours.
+
+    Raises:
+        ArgumentTypeError: the text is neither, or the time is less than a second.
+
+    >>> budget("20k"), budget("10min"), budget("1.5h")
+    (20000, datetime.timedelta(seconds=600), datetime.timedelta(seconds=5400))
+    """
+    try:
+        for unit, seconds in _SECONDS.items():
+            if text.endswith(unit):
+                return timedelta(seconds=size(f"{_float(text.removesuffix(unit)) * seconds}"))
+        return size(text)
+    except (ArgumentTypeError, OverflowError):
+        raise ArgumentTypeError(f"expected 20k, 20000, 10min or 2h, got {text!r}") from None
 
 
 def sizes(text: str) -> list[int]:

@@ -15,7 +15,7 @@ from typing import NoReturn
 
 import swsjax
 from swsjax.cli.messages import in_words, one_line, short_warnings
-from swsjax.cli.options import number, path, share, size, sizes, whole
+from swsjax.cli.options import budget, number, path, share, size, sizes, whole
 
 __all__ = [
     "BALANCED",
@@ -212,10 +212,10 @@ def _add_targets(compress: argparse.ArgumentParser) -> None:
     )
     compress.add_argument(
         "--budget",
-        type=size,
+        type=budget,
         metavar="STEPS",
-        help="steps to take in all, 20k or 20000, on the way to a target (default: as many as the "
-        "settings make, printed before the first)",
+        help="steps to take in all, 20k or 20000, or the time, 10min or 2h, on the way to a target "
+        "(default: as many steps as the settings make, printed before the first)",
     )
 
 

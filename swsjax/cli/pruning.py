@@ -48,6 +48,7 @@ from swsjax.lab.task import Task, Variables
 from swsjax.sws.config import Config
 from swsjax.sws.recipes import Recipe, compress_task, errors_of
 from swsjax.sws.result import Result
+from swsjax.sws.wanted import budget_text
 from swsjax.training.pretraining import PretrainConfig
 from swsjax.training.selection import select
 
@@ -286,7 +287,7 @@ def _say(options: argparse.Namespace, kept: int, weights: int, epochs: int, task
     shares = ""
     if options.finish == "share":
         steps = usual_steps(_sharing(options), len(task.dataset.train.labels))
-        shares = f", sharing about {options.budget or steps:,} steps"
+        shares = f", sharing about {budget_text(options.budget or steps)}"
     print(
         f"{options.method} keeps {kept:,} of {weights:,} weights; training takes {epochs} "
         f"epochs{shares}",

@@ -4,6 +4,7 @@ import argparse
 import json
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import timedelta
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,19 @@ from flax import nnx
 from swsjax.cli.datasets import FORMS
 from swsjax.errors import ConfigError
 from swsjax.lab.nets import NETS
-from swsjax.lab.task import Variables
+from swsjax.lab.task import Task, Variables
+from swsjax.sws.budget import retraining_seconds
 from swsjax.sws.config import Config
 from swsjax.sws.moves import epochs_of, first_tau, usual_epochs
 from swsjax.sws.recipes import RECIPES, Recipe
+from swsjax.sws.wanted import budget_text
+from swsjax.training.loop import feed_of
+from swsjax.training.losses import misclassified
+from swsjax.training.net import take_apart
 
 __all__ = [
     "DEMO",
+    "duration",
     "form_of",
     "plain_settings",
     "recipe_of",
@@ -152,6 +159,33 @@ def usual_steps(recipe: Recipe, examples: int) -> int:
     steps = max(1, examples // config.batch_size)  # of fewer than a batch, compress says so
     epochs = usual_epochs(config) if config.tau is None else epochs_of(config)
     return epochs * steps * -(-config.least_steps // steps)
+
+
+def duration(options: argparse.Namespace, recipe: Recipe, task: Task, net: Variables) -> str:
+    """Return about how long a run takes on this machine: its steps, and the time they take.
+
+    Args:
+        options: of the command, with the budget.
+        recipe: with the settings of the run.
+        task: what the net is trained on.
+        net: pretrained.
+    """
+    if isinstance(options.budget, timedelta):
+        return budget_text(options.budget)
+    config, split = recipe.config, task.dataset.validation
+    steps = options.budget or usual_steps(recipe, len(task.dataset.train.labels))
+    parts = take_apart(net.params, net.aux)
+    feed = feed_of(
+        task.data(),
+        config.batch_size,
+        least_steps=config.least_steps,
+        augment=NETS[options.model].pretraining.augment(),
+    )
+    seconds = steps * retraining_seconds(
+        parts.loss(task.loss()), parts, feed, lambda: misclassified(task.predict, net, *split)
+    )
+    here = f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
+    return f"{budget_text(steps)}, {here} here"
 
 
 def plain_settings(recipe: Recipe) -> dict[str, Any]:

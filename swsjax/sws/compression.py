@@ -17,6 +17,7 @@ from jax.sharding import Mesh
 from swsjax.checks import path_of
 from swsjax.errors import ConfigError, SwsjaxWarning
 from swsjax.sws.advice import checked, warn_before
+from swsjax.sws.budget import steps_within
 from swsjax.sws.config import Config
 from swsjax.sws.grid import range_of
 from swsjax.sws.job import Job, Quantised, shared_identity
@@ -37,7 +38,7 @@ from swsjax.sws.walk import (
     stored_bytes,
     walk,
 )
-from swsjax.sws.wanted import Wanted, wanted_of
+from swsjax.sws.wanted import Budget, Wanted, budget_text, wanted_of
 from swsjax.training.augment import Augment
 from swsjax.training.epochs import TrainState, caches_cleared, compiled_loop, indexed_step
 from swsjax.training.history import Epoch, losses_of
@@ -64,7 +65,7 @@ def compress(
     *,
     max_loss: float | None = None,
     target_bytes: int | Sequence[int] | None = None,
-    budget: int | None = None,
+    budget: Budget | None = None,
     aux: Any = None,
     rules: Rules = (),
     augment: Augment | None = None,
@@ -94,8 +95,10 @@ def compress(
             By default, half a percent of what training gained, see ``sws.walk.allowed``.
         target_bytes: size of the file, statistics included, or several. The run ends at the best
             net within each, and within ``max_loss`` if that is given.
-        budget: steps that the run may take in all: every stage becomes longer or shorter. By
-            default stages are as in ``config``, which usually makes about 150 epochs.
+        budget: what the run may take in all, a number of steps or a ``datetime.timedelta``: every
+            stage becomes longer or shorter. A time is a number of steps by what one takes here,
+            measured first, so the run ends near it. By default stages are as in ``config``, which
+            usually makes about 150 epochs.
         aux: what the loss carries from step to step and is not trained, such as batch statistics
             and random keys; a pytree of arrays.
         rules: which leaves are compressed, and in which group; ``select(params, rules)`` shows
@@ -218,7 +221,7 @@ def _walked(job: Job, config: Config, wanted: Wanted, folder: Path | None) -> Re
     targets = Targets(loss, loss + most, wanted.sizes if known else (ANY_SIZE,))
     most_epochs = inf
     if wanted.budget is not None:
-        most_epochs = wanted.budget / job.feed.steps
+        most_epochs = steps_within(wanted.budget, job, folder) / job.feed.steps
         config = within_budget(config, most_epochs)
     usual = usual_epochs(config)
 
@@ -246,7 +249,8 @@ def _walked(job: Job, config: Config, wanted: Wanted, folder: Path | None) -> Re
         net = job.quantised(state, config)
         reached, text = outcome_text(found.levels, number, targets, size)
         if found.cut:
-            text += f"; the budget of {wanted.budget:,} steps ended the run"
+            assert wanted.budget is not None
+            text += f"; the budget of {budget_text(wanted.budget)} ended the run"
         if not reached:
             warnings.warn(text, SwsjaxWarning, stacklevel=3)
         rebuilt = job.net.rebuild(net.weights, net.statistics)

@@ -22,7 +22,7 @@ from swsjax.training.sharding import gather, replicate
 from swsjax.training.stream import Stream
 from swsjax.trees import is_weight
 
-__all__ = ["Estimate", "estimator", "mean_loss"]
+__all__ = ["Estimate", "estimator", "mean_loss", "part_of", "still"]
 
 _STATISTIC_BITS = 8
 
@@ -53,7 +53,7 @@ def estimator(loss_fn: LossWithAux, feed: Feed, *, steps: int = 200) -> Estimate
     >>> print(np.asarray(mean).round(3))
     3.0
     """
-    part = cache(partial(_part, feed, steps))  # copies data, and may not be needed
+    part = cache(partial(part_of, feed, steps))  # copies data, and may not be needed
 
     def step(state: TrainState, batch: Any) -> tuple[TrainState, Any]:
         _, carried = loss_fn(state.params, state.aux, batch)
@@ -64,7 +64,7 @@ def estimator(loss_fn: LossWithAux, feed: Feed, *, steps: int = 200) -> Estimate
     def estimate(weights: Weights, carried: Any) -> Any:
         if not any(map(is_weight, jax.tree.leaves(carried[0]))):
             return carried
-        start = _still(weights, carried)
+        start = still(weights, carried)
         state, _ = part().epoch(step_of_data, replicate(start, feed.mesh), 0)
         found = gather(state.aux, feed.mesh)
         return jax.tree.map(lambda new, old: _short(new) if is_weight(new) else old, found, carried)
@@ -94,13 +94,21 @@ def mean_loss(
         loss, carried = loss_fn(state.params, state.aux, batch)
         return state._replace(aux=carried, step=state.step + 1), loss
 
-    start = _still(weights, carried)
-    _, loss = _part(feed, steps).epoch(feed.augmented(step), replicate(start, feed.mesh), 0)
+    start = still(weights, carried)
+    _, loss = part_of(feed, steps).epoch(feed.augmented(step), replicate(start, feed.mesh), 0)
     return loss.item()
 
 
-def _still(weights: Weights, carried: Any) -> TrainState:
-    """The state of a pass that trains nothing."""
+def still(weights: Weights, carried: Any) -> TrainState:
+    """Return the state of a pass that trains nothing.
+
+    Args:
+        weights: of the net.
+        carried: its carried part.
+
+    >>> int(still(Weights({}, []), ()).step)
+    0
+    """
     number, key = jnp.zeros((), jnp.int32), jax.random.key(0)
     return TrainState(copied(weights), (), number, key, copied(carried))
 
@@ -112,8 +120,18 @@ def _short(statistics: Array) -> Array:
     return jax.lax.reduce_precision(statistics, exponent, _STATISTIC_BITS - 1)
 
 
-def _part(feed: Feed, steps: int) -> Feed:
-    """This many batches of the data, in several passes if they are few."""
+def part_of(feed: Feed, steps: int) -> Feed:
+    """Return a feed of so many batches of the data, in several passes if they are few.
+
+    Args:
+        feed: the data.
+        steps: number of batches.
+
+    >>> from swsjax.training.loop import feed_of
+    >>> part = part_of(feed_of(jnp.arange(100), 10), 3)
+    >>> part.size, part.steps
+    (30, 3)
+    """
     one_pass = min(steps, feed.size // feed.batch_size)
     size = one_pass * feed.batch_size
     if isinstance(feed.data, Stream):

@@ -93,7 +93,7 @@ def test_a_budget_is_said_and_kept(tmp_path, capsys, pretrain_for):
     options = ["--target-bytes", "1k", "--budget", f"{steps}", "--out", str(tmp_path)]
     assert main([*COMPRESS, *options]) == 3
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "retraining will take about 1,100 steps"
+    assert re.fullmatch(r"retraining will take about 1,100 steps, \d+ s here", lines[0])
     assert re.search(r"^1,000 bytes not reached.*; the budget of 1,100 steps ended", lines[-1])
 
 
@@ -174,6 +174,7 @@ def settings_of(tmp_path, monkeypatch, untrained, stand_in):
         return found.pop()
 
     monkeypatch.setattr("swsjax.cli.commands.compress_task", compress_task)
+    monkeypatch.setattr("swsjax.cli.commands.duration", lambda *_: "1 step")
     return run
 
 

@@ -1,7 +1,12 @@
 """Runs towards targets: on a linear net with more weights than it needs."""
 
+import json
 import re
+import time
+from datetime import timedelta
+from types import SimpleNamespace
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -9,13 +14,16 @@ from linear_net import assert_bit_equal
 from scipy.stats import sem
 
 import swsjax
-from swsjax.errors import ConfigError, RetrainingError, SwsjaxWarning
+from swsjax.errors import CheckpointError, ConfigError, RetrainingError, SwsjaxWarning
+from swsjax.sws import budget
+from swsjax.sws.budget import retraining_seconds, steps_within
 from swsjax.sws.compression import compress
 from swsjax.sws.config import Config
 from swsjax.sws.moves import Move, epochs_of, settings_of, usual_epochs
 from swsjax.sws.targets import Level, Targets
 from swsjax.sws.walk import allowed, compared, outcome_text, stored_bytes, walk
 from swsjax.training import take_apart
+from swsjax.training.loop import feed_of
 
 RNG = np.random.default_rng(0)
 TRUE = RNG.choice([0, 0, 0, 0, -1, 1, -0.25, 0.125], (30, 20)).astype(np.float32)
@@ -30,6 +38,8 @@ CONFIG = Config(
     least_steps=100,
     tolerance=1.0,  # one grid to compile
 )
+
+JOB = SimpleNamespace(net=None, feed=None, loss_fn=None, evaluate=None)
 
 
 def loss_fn(params, batch):
@@ -235,11 +245,61 @@ def test_the_end_of_the_budget_is_said():
     assert not result.outcomes[0].reached
 
 
-@pytest.mark.parametrize("budget", [0, -5, 2.5, True, "10k"])
-def test_a_budget_is_a_number_of_steps(budget):
-    message = f"budget must be a positive number of steps, got {budget!r}"
+@pytest.mark.parametrize("budget", [0, -5, 2.5, True, "10k", timedelta(0)])
+def test_a_budget_is_a_number_of_steps_or_a_time(budget):
+    message = f"budget must be a positive number of steps, or a positive timedelta, got {budget!r}"
     with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
         run(budget=budget)
+
+
+def test_a_time_is_a_number_of_steps_which_is_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(budget, "retraining_seconds", lambda *_: 0.5)
+    in_time = run(max_loss=0.06, budget=timedelta(minutes=12.5), resume=tmp_path)
+    assert json.loads((tmp_path / "budget.json").read_text()) == {"seconds": 750.0, "steps": 1500}
+    in_steps = run(max_loss=0.06, budget=1_500)
+    assert_bit_equal(in_time.params, in_steps.params)
+    monkeypatch.setattr(budget, "retraining_seconds", None)
+    again = run(max_loss=0.06, budget=timedelta(minutes=12.5), resume=tmp_path)
+    assert_bit_equal(again.params, in_time.params)
+
+
+def test_another_time_is_measured_again(tmp_path, monkeypatch):
+    (tmp_path / "budget.json").write_text('{"seconds": 1.0, "steps": 7}')
+    monkeypatch.setattr(budget, "retraining_seconds", lambda *_: 0.5)
+    assert steps_within(timedelta(seconds=1), JOB, tmp_path) == 7
+    assert steps_within(timedelta(seconds=3), JOB, tmp_path) == 6
+    assert steps_within(timedelta(microseconds=1), JOB, None) == 1
+
+
+def test_a_damaged_number_of_steps(tmp_path):
+    note = tmp_path / "budget.json"
+    note.write_text('{"seconds": 1.0}')
+    message = f"{note} is damaged; delete it to measure again"
+    with pytest.raises(CheckpointError, match=f"^{re.escape(message)}$"):
+        steps_within(timedelta(seconds=1), JOB, tmp_path)
+
+
+def test_steps_that_take_longer_are_fewer():
+    net = take_apart(PARAMS)
+    feed = feed_of(DATA, 50)
+
+    def slow(params, batch):
+        return loss_fn(params, batch) + jax.pure_callback(waited, jnp.float32(0), 0.0)
+
+    def waited(value):
+        time.sleep(0.02)
+        return np.float32(value)
+
+    plain, slowed, evaluated = (
+        retraining_seconds(net.loss(loss), net, feed, evaluate)
+        for loss, evaluate in [
+            (loss_fn, None),
+            (slow, None),
+            (loss_fn, lambda: time.sleep(0.02 * feed.steps)),
+        ]
+    )
+    assert slowed > plain + 0.02
+    assert evaluated > plain / 10 + 0.02
 
 
 def test_a_budget_is_for_runs_towards_targets():

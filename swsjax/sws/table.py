@@ -80,12 +80,21 @@ def lookup_error(
     >>> bool(lookup_error(init_mixture(-1.0, 1.0), [w], grid_over([w], 256)) < 1e-4)
     True
     """
-    size = sum(leaf.size for leaf in leaves)
-    stride = max(1, -(-size // sample))
-    # Leaf by leaf, as they may be sharded differently, and then in one array: a lookup and a
-    # density for each leaf would take seconds to compile.
-    picked = [leaf.ravel()[::stride].astype(jnp.float32) for leaf in leaves]
-    weights = jnp.concatenate(picked)
+    return _error_on(mixture, _sampled(list(leaves), sample), grid)
+
+
+@partial(jax.jit, static_argnums=1)
+def _sampled(leaves: list[Array], sample: int) -> Array:
+    """A sample of all weights in one array: with one for each leaf, the error takes long to compile.
+
+    A program of its own: within that of the error, XLA mistakes the end of leaves that are sharded.
+    """
+    stride = max(1, -(-sum(leaf.size for leaf in leaves) // sample))
+    return jnp.concatenate([leaf.ravel()[::stride].astype(jnp.float32) for leaf in leaves])
+
+
+@jax.jit
+def _error_on(mixture: GaussianMixture, weights: Array, grid: Grid) -> Array:
     ours = jax.value_and_grad(lambda weights: sum_log_prob(mixture, [weights], grid))(weights)
     exact = jax.value_and_grad(lambda weights: jnp.sum(log_prob(mixture, weights)))(weights)
 
@@ -111,7 +120,6 @@ def refined(mixture: GaussianMixture, leaves: Sequence[Array], nodes: int, targe
     return nodes
 
 
-@partial(jax.jit, static_argnums=0)
 def error_with(nodes: int, mixture: GaussianMixture, leaves: Sequence[Array]) -> Array:
     """Measure ``lookup_error`` on a grid of this many nodes, compiled once per number of nodes.
 
@@ -120,7 +128,10 @@ def error_with(nodes: int, mixture: GaussianMixture, leaves: Sequence[Array]) ->
     >>> bool(error_with(256, init_mixture(-1.0, 1.0), [w]) < 1e-4)
     True
     """
-    return lookup_error(mixture, leaves, grid_over(leaves, nodes))
+    return lookup_error(mixture, leaves, _grid(list(leaves), nodes))
+
+
+_grid = jax.jit(grid_over, static_argnums=1)
 
 
 def straight_through(

@@ -86,25 +86,29 @@ def test_pretrain_then_compress_its_checkpoint(tmp_path, capsys, quick_demo, pre
     assert "train " not in capsys.readouterr().err
 
 
+def quick(folder):
+    """Options of a run of few steps, of which nothing compiles twice."""
+    config = swsjax.Config(
+        soft_epochs=6, hard_epochs=4, prune_epochs=0, batch_size=32, least_steps=1, tolerance=1.0
+    )
+    (folder / "quick.json").write_text(json.dumps(config.to_dict()))
+    return ["--config", str(folder / "quick.json")]
+
+
 @pytest.mark.filterwarnings("always::swsjax.SwsjaxWarning")
 def test_a_budget_is_said_and_kept(tmp_path, capsys, pretrain_for):
     pretrain_for(2)
-    steps = 11 * 100  # the fewest: an epoch of each stage that there usually is
-    options = ["--target-bytes", "1k", "--budget", f"{steps}", "--out", str(tmp_path)]
-    assert main([*COMPRESS, *options]) == 3
+    options = ["--target-bytes", "1k", "--budget", "300", "--out", str(tmp_path)]
+    assert main([*COMPRESS, *options, *quick(tmp_path)]) == 3
     lines = capsys.readouterr().out.splitlines()
-    assert re.fullmatch(r"retraining will take about 1,100 steps, \d+ s here", lines[0])
-    assert re.search(r"^1,000 bytes not reached.*; the budget of 1,100 steps ended", lines[-1])
+    assert re.fullmatch(r"retraining will take about 300 steps, \d+ s here", lines[0])
+    assert re.search(r"^1,000 bytes not reached.*; the budget of 300 steps ended", lines[-1])
 
 
 def test_a_target_is_reached_and_said(tmp_path, capsys, pretrain_for):
     pretrain_for(20)
-    config = swsjax.Config(
-        soft_epochs=6, hard_epochs=4, prune_epochs=0, batch_size=32, least_steps=1, tolerance=1.0
-    )
-    (tmp_path / "short.json").write_text(json.dumps(config.to_dict()))
-    options = ["--config", str(tmp_path / "short.json"), "--target-bytes", "30k,20k"]
-    assert main([*COMPRESS, *options, "--out", str(tmp_path)]) == 0
+    options = ["--target-bytes", "30k,20k", "--out", str(tmp_path)]
+    assert main([*COMPRESS, *options, *quick(tmp_path)]) == 0
     lines = capsys.readouterr().out.splitlines()
     sizes = {}
     for target in (30_000, 20_000):

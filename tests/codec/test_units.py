@@ -158,7 +158,7 @@ def test_nets_in_units_are_restored(shapes, count, density, scale, special, seed
     assert [leaf[3] for leaf in decoded] == [bits_of(array).tolist() for array in net]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(count=st.integers(8, 24), leaves=st.integers(2, 8), seed=st.integers(0, 2**32 - 1))
 def test_units_cost_at_most_four_bytes_per_leaf(count, leaves, seed):
     rng = np.random.default_rng(seed)

@@ -92,7 +92,15 @@ def test_our_zeros_are_positive(function, weights, masked):
 def test_compress_returns_positive_zeros(masked):
     params = {"w": jnp.asarray(masked[:30, :20]), "b": jnp.full(20, -0.0)}
     inputs = np.random.default_rng(0).normal(size=(64, 30)).astype(np.float32)
-    config = sws.Config(tau=1e-5, soft_epochs=2, hard_epochs=2, prune_epochs=2, batch_size=16)
+    config = sws.Config(
+        tau=1e-5,
+        soft_epochs=2,
+        hard_epochs=2,
+        prune_epochs=2,
+        batch_size=16,
+        least_steps=20,
+        tolerance=1.0,  # one grid to compile
+    )
 
     def loss(params, batch):
         wanted = batch["x"] @ masked[:30, :20]

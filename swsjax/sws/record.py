@@ -60,7 +60,7 @@ def figures_of(
     groups = quantised.groups
     mixtures = jax.tree.map(np.asarray, mixtures)
     arrays = [np.asarray(leaf) for leaf in jax.tree.leaves(quantised)]
-    units = len(jax.tree.leaves(carried.units)) if isinstance(carried, Carried) else 0
+    units = jax.tree.leaves(carried.units) if isinstance(carried, Carried) else []
     details = Details(
         levels=len(codebook(groups)),
         components=sum(int(np.count_nonzero(codebook(leaves))) for leaves in groups.values()),
@@ -72,7 +72,8 @@ def figures_of(
     return {
         "error": error(quantised, carried),
         "non_zeros": non_zeros(groups),
-        "bound_bytes": sum(bound.total for bound in entropy_bound(arrays)) / 8 + 4 * units,
+        "bound_bytes": sum(bound.total for bound in entropy_bound(arrays)) / 8
+        + 4 * sum(part.item() != 0 for part in units),
         "details": details,
     }
 

@@ -3,10 +3,9 @@
 from html import escape
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from jax import Array
-
 from swsjax.sws.prior import GaussianMixture
 from swsjax.sws.targets import Level
+from swsjax.sws.units import Unit
 from swsjax.sws.walk import Outcome
 from swsjax.training.history import Epoch
 from swsjax.training.selection import Selection
@@ -32,7 +31,7 @@ class Result(NamedTuple, Generic[NetT]):
     aux: Any = None
     """What the loss carried from step to step, at the end. Statistics are those of the quantised
     net."""
-    units: dict[str, list[Array]] | None = None
+    units: dict[str, list[Unit]] | None = None
     """The unit of each compressed array, by group: the mixtures are over weights in these units.
     None if precisions are learned."""
     levels: list[Level] = []  # noqa: RUF012

@@ -2,14 +2,18 @@ r"""Weights in units of each array's own scale.
 
 A net computes the same if a kernel is stored a hundred times smaller and the factor is divided out
 elsewhere; the prior, its widths and the learning rates would act on it a hundred times harder.
-Here they act on :math:`v = w / u` with one unit per array,
+Here they act on :math:`v = (w - c) / u` with one unit per array,
 
-.. math:: u = \frac{\sum_i |w_i|^3}{\sum_i w_i^2}.
+.. math:: u = \frac{\sum_i |w_i - c|^3}{\sum_i (w_i - c)^2}.
 
 In an array in which a share of the weights has equal size and the others are zero, u is that size,
 whatever the share; the weights of a Gaussian array have a root mean square of 0.63 u. Nothing then
 depends on how a net stores its weights, and kernels before a normalisation, which the prior shrinks
 without resistance, stay at their size in units.
+
+The offset c is zero, except for vectors of nearly equal weights, such as the scales of a
+normalisation: it is their mean. Without it they would all be at 1, on few of the levels, and would
+pull those away from the weights of all other arrays, as the loss depends on them much more.
 """
 
 from typing import Any, NamedTuple
@@ -24,11 +28,31 @@ from swsjax.training.epochs import TrainState
 from swsjax.training.losses import Loss, LossWithAux
 from swsjax.training.net import Net, Weights
 
-__all__ = ["Carried", "in_units", "measured_again", "scaled", "unit_of"]
+__all__ = [
+    "Carried",
+    "Unit",
+    "in_units",
+    "measured_again",
+    "offset_of",
+    "over",
+    "stored",
+    "unit_of",
+]
 
 # A unit has 16 significant bits and a level 8 (see quantize), so that their product is exact in
 # float32 and a file can tell one from the other.
 _UNIT_BITS = 16
+# Standard deviations of a vector within its mean: then its weights are nearly equal.
+_ALIKE = 2
+
+
+class Unit(NamedTuple):
+    """How an array is stored: a weight is ``size`` times the one in units, plus ``offset``."""
+
+    size: Array
+    """() float32."""
+    offset: Array
+    """() float32."""
 
 
 class Carried(NamedTuple):
@@ -38,8 +62,8 @@ class Carried(NamedTuple):
     """What the loss may change from step to step."""
     frozen: tuple[Array, ...]
     """Constants of the net."""
-    units: dict[str, list[Array]]
-    """The unit of each compressed array, () float32, by group."""
+    units: dict[str, list[Unit]]
+    """The unit of each compressed array, by group."""
 
 
 @jax.jit
@@ -52,7 +76,7 @@ def unit_of(weights: Array) -> Array:
     >>> print(unit_of(jnp.array([0.0, 0.5, -0.5, 0.0])), unit_of(jnp.zeros(3)))
     0.5 1.0
     """
-    sizes = jnp.abs(weights.astype(jnp.promote_types(weights.dtype, jnp.float32)))
+    sizes = jnp.abs(_wide(weights))
     most = jnp.max(sizes, initial=0)
     relative = sizes / jnp.where(most > 0, most, 1)  # cubes of small weights would underflow
     squares = jnp.sum(relative**2)
@@ -61,7 +85,26 @@ def unit_of(weights: Array) -> Array:
     return jnp.where(unit > 0, unit, 1)
 
 
-def in_units(net: Net, units: dict[str, list[Array]] | None = None) -> Net:
+@jax.jit
+def offset_of(weights: Array) -> Array:
+    """Return the mean of a vector of nearly equal weights, to 16 significant bits; 0 of any other.
+
+    Args:
+        weights: any shape and floating dtype.
+
+    >>> print(offset_of(jnp.array([0.875, 1.125])), offset_of(jnp.array([0.0, 2.0])))
+    1.0 0.0
+    """
+    if weights.ndim > 1 or not weights.size:
+        return jnp.zeros((), jnp.float32)
+    wide = _wide(weights)
+    mean, spread = jnp.mean(wide), jnp.std(wide)
+    rounded = jax.lax.reduce_precision(mean.astype(jnp.float32), 8, _UNIT_BITS - 1)
+    # Equal weights are one level as they are.
+    return jnp.where((spread > 0) & (_ALIKE * spread < jnp.abs(mean)), rounded, 0)
+
+
+def in_units(net: Net, units: dict[str, list[Unit]] | None = None) -> Net:
     """Return the net with each compressed array in its unit; the function it computes is the same.
 
     Arrays of less than 32 bits are trained in float32, and computed with in their own type.
@@ -72,60 +115,80 @@ def in_units(net: Net, units: dict[str, list[Array]] | None = None) -> Net:
 
     >>> from swsjax.training import take_apart
     >>> net = in_units(take_apart({"w": jnp.array([0.25, 0.0, -0.25])}))
-    >>> print(net.weights.groups["weights"][0], net.carried.units["weights"][0])
+    >>> print(net.weights.groups["weights"][0], net.carried.units["weights"][0].size)
     [ 1.  0. -1.] 0.25
     >>> print(net.rebuild(net.weights, net.carried)[0])
     {'w': Array([ 0.25,  0.  , -0.25], dtype=float32)}
     """
     groups, (aux, frozen) = net.weights.groups, net.carried
-    units = jax.tree.map(unit_of, groups) if units is None else units
+    units = jax.tree.map(_measured, groups) if units is None else units
     types = jax.tree.map(lambda leaf: leaf.dtype, groups)
 
-    def stored(weights: Weights, units: Any) -> Weights:
+    def as_given(weights: Weights, units: Any) -> Weights:
         arrays = jax.tree.map(
-            lambda leaf, kind: leaf.astype(kind), scaled(weights.groups, units), types
+            lambda leaf, kind: leaf.astype(kind), stored(weights.groups, units), types
         )
         return weights._replace(groups=arrays)
 
     def rebuild(weights: Weights, carried: Carried) -> tuple[Any, Any]:
-        return net.rebuild(stored(weights, carried.units), (carried.aux, carried.frozen))
+        return net.rebuild(as_given(weights, carried.units), (carried.aux, carried.frozen))
 
     def loss(loss_fn: Loss | LossWithAux) -> LossWithAux:
         on_stored = net.loss(loss_fn)
 
         def on_units(weights: Weights, carried: Carried, batch: Any) -> tuple[Array, Carried]:
             parts = carried.aux, carried.frozen
-            value, (after, _) = on_stored(stored(weights, carried.units), parts, batch)
+            value, (after, _) = on_stored(as_given(weights, carried.units), parts, batch)
             return value, carried._replace(aux=after)
 
         return on_units
 
     return net._replace(
-        weights=net.weights._replace(groups=_over(groups, units)),
+        weights=net.weights._replace(groups=jax.tree.map(over, groups, units)),
         carried=Carried(aux, frozen, units),
         rebuild=rebuild,
         loss=loss,
     )
 
 
-def scaled(groups: dict[str, list[Array]], units: dict[str, list[Array]]) -> dict[str, list[Array]]:
-    """Return the weights themselves, u v.
+def stored(groups: dict[str, list[Array]], units: dict[str, list[Unit]]) -> dict[str, list[Array]]:
+    """Return the weights themselves, u v + c.
 
     Args:
         groups: arrays in units, by group.
         units: of each.
 
-    >>> scaled({"weights": [jnp.array([1.0, -1.0])]}, {"weights": [jnp.array(0.25)]})
+    >>> stored({"weights": [jnp.array([1.0, -1.0])]}, {"weights": [Unit(jnp.array(0.25), 0.0)]})
     {'weights': [Array([ 0.25, -0.25], dtype=float32)]}
     """
-    return jax.tree.map(lambda leaf, unit: leaf * unit.astype(leaf.dtype), groups, units)
+    return jax.tree.map(_stored, groups, units)
 
 
-def _over(groups: Any, units: Any) -> Any:
-    def over(leaf: Array, unit: Array) -> Array:
-        return leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32)) / unit.astype(leaf.dtype)
+def _stored(leaf: Array, unit: Unit) -> Array:
+    size, offset = (jnp.asarray(part, leaf.dtype) for part in unit)
+    return leaf * size + offset
 
-    return jax.tree.map(over, groups, units)
+
+def _measured(leaf: Array) -> Unit:
+    offset = offset_of(leaf)
+    return Unit(unit_of(_wide(leaf) - offset), offset)
+
+
+def over(leaf: Array, unit: Unit) -> Array:
+    """Return an array in its unit, v = (w - c) / u.
+
+    Args:
+        leaf: the weights.
+        unit: of the array.
+
+    >>> print(over(jnp.array([0.75, 1.25]), Unit(jnp.array(0.25), jnp.array(1.0))))
+    [-1.  1.]
+    """
+    return (_wide(leaf) - unit.offset) / unit.size
+
+
+def _wide(leaf: Array) -> Array:
+    return leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32))
 
 
 def measured_again(state: TrainState, number: int) -> TrainState:
@@ -145,7 +208,7 @@ def measured_again(state: TrainState, number: int) -> TrainState:
     >>> state = init(in_units(net), mixtures, optimizer, jax.random.key(0))
     >>> weights = state.params.weights._replace(groups={"weights": [jnp.full(3, 0.5)]})
     >>> state = measured_again(state._replace(params=state.params._replace(weights=weights)), 1)
-    >>> print(state.params.weights.groups["weights"][0], state.aux.units["weights"][0])
+    >>> print(state.params.weights.groups["weights"][0], state.aux.units["weights"][0].size)
     [1. 1. 1.] 0.5
     """
     del number
@@ -153,19 +216,29 @@ def measured_again(state: TrainState, number: int) -> TrainState:
     carried: Carried = state.aux
     groups = joint.weights.groups
 
-    def measured(leaf: Array, unit: Array) -> Array:
-        return unit_of(leaf * unit.astype(leaf.dtype))
+    def measured(leaf: Array, unit: Unit) -> Unit:
+        weights = _stored(leaf, unit)
+        # What an offset was chosen for stays a vector with an offset.
+        offset = jnp.where(unit.offset == 0, 0, jnp.mean(weights)).astype(unit.offset.dtype)
+        offset = jax.lax.reduce_precision(offset, 8, _UNIT_BITS - 1)
+        return Unit(unit_of(weights - offset.astype(leaf.dtype)), offset)
+
+    def as_change(leaf: Array, new: Unit, old: Unit) -> Unit:
+        """The new unit in the old one."""
+        del leaf
+        return Unit(new.size / old.size, (new.offset - old.offset) / old.size)
 
     units = jax.tree.map(measured, groups, carried.units)
-    change = jax.tree.map(lambda new, old: new / old, units, carried.units)
+    change = jax.tree.map(as_change, groups, units, carried.units)
 
     def moved(node: Any) -> Any:
         if not isinstance(node, optax.ScaleByAdamState):
             return node
         return node._replace(mu=_moments(node.mu, change, 1), nu=_moments(node.nu, change, 2))
 
+    groups = jax.tree.map(over, groups, change)
     return state._replace(
-        params=joint._replace(weights=joint.weights._replace(groups=_over(groups, change))),
+        params=joint._replace(weights=joint.weights._replace(groups=groups)),
         opt_state=jax.tree.map(
             moved, state.opt_state, is_leaf=lambda node: isinstance(node, optax.ScaleByAdamState)
         ),
@@ -178,7 +251,7 @@ def _moments(moments: Any, change: Any, power: int) -> Any:
     if not isinstance(moments, Joint) or not isinstance(moments.weights, Weights):
         return moments
     groups = moments.weights.groups
-    if len(jax.tree.leaves(groups)) != len(jax.tree.leaves(change)):  # another optimiser's share
+    if not jax.tree.leaves(groups):  # another optimiser's share
         return moments
-    groups = jax.tree.map(lambda m, factor: m * (factor**power).astype(m.dtype), groups, change)
+    groups = jax.tree.map(lambda m, new: m * (new.size**power).astype(m.dtype), groups, change)
     return moments._replace(weights=moments.weights._replace(groups=groups))

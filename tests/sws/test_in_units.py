@@ -7,13 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 
 import swsjax
 from swsjax.sws import Config, LearningRates, compress, init, init_mixture
-from swsjax.sws.units import in_units, measured_again, unit_of
+from swsjax.sws.units import in_units, measured_again, offset_of, unit_of
 from swsjax.training import take_apart, train
 
 SHORT = Config(
@@ -27,6 +27,7 @@ def test_the_unit_by_its_definition():
     np.testing.assert_allclose(unit_of(jnp.asarray(w, jnp.float32)), expected, rtol=2**-15)
 
 
+@settings(deadline=None)
 @given(st.integers(-100, 100), st.floats(0.01, 1.0))
 def test_equal_weights_among_zeros_are_the_unit_whatever_their_share(power, share):
     size = 2.0**power
@@ -35,6 +36,7 @@ def test_equal_weights_among_zeros_are_the_unit_whatever_their_share(power, shar
     assert float(unit_of(jnp.asarray(w))) == size
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(-(2.0**100), 2.0**100, width=32), max_size=20))
 def test_units_are_positive_have_16_bits_and_scale_with_the_weights(values):
     w = jnp.asarray(values, jnp.float32)
@@ -59,6 +61,57 @@ def test_units_are_positive_have_16_bits_and_scale_with_the_weights(values):
 )
 def test_units_of_special_leaves(leaf, unit):
     np.testing.assert_allclose(float(unit_of(jnp.asarray(leaf))), unit, rtol=2**-15)
+
+
+@pytest.mark.parametrize(
+    ("leaf", "offset"),
+    [
+        (np.array([0.5, 1.0, 1.5], np.float32), 1.0),  # a spread of 0.41
+        (np.array([-1.5, -0.5], np.float32), 0.0),  # of half its mean
+        (np.array([-1.25, -0.75], jnp.bfloat16), -1.0),
+        (np.ones(8, np.float32), 0.0),  # one level as they are
+        (np.array([[0.5, 1.0, 1.5]], np.float32), 0.0),  # a matrix
+        (np.array([3.0], np.float32), 0.0),
+        (np.zeros(0, np.float32), 0.0),
+    ],
+)
+def test_vectors_of_nearly_equal_weights_have_an_offset(leaf, offset):
+    assert float(offset_of(jnp.asarray(leaf))) == offset
+
+
+def test_scales_of_a_norm_are_as_wide_in_units_as_a_kernel():
+    rng = np.random.default_rng(0)
+    params = {
+        "kernel": jnp.float32(rng.normal(0, 0.3, (40, 64))),
+        "scale": jnp.float32(1 + rng.normal(0, 0.05, 64)),
+    }
+    net = in_units(take_apart(params))
+    kernel, scale = map(np.asarray, net.weights.groups["weights"])
+    assert abs(scale.mean()) < 1e-3
+    assert scale.std() == pytest.approx(kernel.std(), rel=0.2)
+    rebuilt, _ = net.rebuild(net.weights, net.carried)
+    np.testing.assert_allclose(rebuilt["scale"], params["scale"], rtol=1e-6)
+    weights = jax.tree.map(jnp.zeros_like, net.weights)
+    rebuilt, _ = net.rebuild(weights, net.carried)
+    np.testing.assert_allclose(rebuilt["scale"], params["scale"].mean(), rtol=2**-15)
+    assert not rebuilt["kernel"].any()
+
+
+def test_an_offset_is_measured_again():
+    net = in_units(take_apart({"scale": jnp.array([0.75, 1.0, 1.25])}))
+    optimizer = LearningRates().optimizer(1, 1)
+    state = init(net, {"weights": init_mixture(-1.0, 1.0)}, optimizer, jax.random.key(0))
+    moved = state.params.weights._replace(groups={"weights": [jnp.array([2.0, -1.0, 5.0])]})
+    state = state._replace(params=state.params._replace(weights=moved))
+    after = measured_again(state, 1)
+    (before_net, _), (after_net, _) = (
+        net.rebuild(each.params.weights, each.aux) for each in (state, after)
+    )
+    np.testing.assert_allclose(after_net["scale"], before_net["scale"], rtol=1e-6)
+    (unit,) = after.aux.units["weights"]
+    assert float(unit.offset) == pytest.approx(before_net["scale"].mean(), rel=2**-15)
+    (again,) = measured_again(after, 2).aux.units["weights"]
+    assert jax.tree.map(float, again) == jax.tree.map(float, unit)
 
 
 @pytest.mark.parametrize("dtype", [np.float16, jnp.bfloat16, np.float32])
@@ -98,7 +151,7 @@ def test_measuring_again_keeps_the_function_and_the_next_step():
     np.testing.assert_allclose(before_net["w"], after_net["w"], rtol=1e-6)
     assert float(unit_of(after.params.weights.groups["weights"][0])) == pytest.approx(1, rel=1e-4)
     # A gradient is in inverse units; Adam's step does not depend on them.
-    change = after.aux.units["weights"][0] / state.aux.units["weights"][0]
+    change = after.aux.units["weights"][0].size / state.aux.units["weights"][0].size
     rescaled = jax.tree.map(lambda g: g * change, gradient)
     ours, _ = optimizer.update(rescaled, after.opt_state, after.params)
     theirs, _ = optimizer.update(gradient, state.opt_state, state.params)
@@ -118,7 +171,7 @@ def digits():
 
 
 def logits(params, x, scales=(1.0, 1.0)):
-    hidden = jax.nn.relu(x @ (params["one"] / scales[0]) + params["bias"])
+    hidden = jax.nn.relu(x @ (params["one"] / scales[0]) + params["bias"][None])
     return hidden @ (params["two"] / scales[1])
 
 

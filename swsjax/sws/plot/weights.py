@@ -3,11 +3,13 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from swsjax.measure.plot.style import BLUE, GREY, ORANGE
 from swsjax.sws.prior import GaussianMixture, component_means, log_prob
 from swsjax.sws.result import Result
+from swsjax.sws.units import over
 from swsjax.training.net import named_weights
 from swsjax.training.selection import WEIGHTS
 
@@ -148,10 +150,7 @@ def _within_reach(weights: np.ndarray) -> np.ndarray:
 def _flat(net: Any, result: Result[Any], name: str) -> np.ndarray:
     """All weights of a group, each array in its unit if the mixture is over weights in units."""
     arrays = list(named_weights(net, result.selection, name).values())
-    units: Sequence[Any] = [1.0] * len(arrays) if result.units is None else result.units[name]
-    return np.concatenate(
-        [
-            np.asarray(array, np.float32).ravel() / np.asarray(unit, np.float32)
-            for array, unit in zip(arrays, units, strict=True)
-        ]
-    )
+    if result.units is not None:
+        units = result.units[name]
+        arrays = [over(jnp.asarray(array), unit) for array, unit in zip(arrays, units, strict=True)]
+    return np.concatenate([np.asarray(array, np.float32).ravel() for array in arrays])

@@ -34,6 +34,7 @@ LOOKS: dict[str, dict[str, Any]] = {
     "GRASP-MB": {"color": PURPLE, "marker": "s", "linestyle": "-"},
     "SNIP-MB after an epoch": {"color": "black", "marker": "v", "linestyle": ":"},
 }
+"""Of the methods in the figures; pruning after more epochs is in the table only."""
 KEEP = 0.01
 """The density of the figures of layers, of steps and of time."""
 

@@ -69,7 +69,15 @@ from swsjax.baselines.structures import (
     sparse_structure_selection,
 )
 from swsjax.baselines.subspaces import SubspaceConfig, fit_line, fit_point
-from swsjax.baselines.weights import density, kept, kernels, mask, masked, with_kernels
+from swsjax.baselines.weights import (
+    density,
+    kept,
+    kernels,
+    mask,
+    masked,
+    sparsity_patterns,
+    with_kernels,
+)
 
 __all__ = [
     "FINE_TUNING",
@@ -145,6 +153,7 @@ __all__ = [
     "snip",
     "soft_filter_pruning",
     "sparse_structure_selection",
+    "sparsity_patterns",
     "spectral_norms",
     "task_layers",
     "thinet",

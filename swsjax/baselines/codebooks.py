@@ -26,6 +26,7 @@ from swsjax.checks import check_floating, check_integer
 from swsjax.errors import ConfigError, DataError
 from swsjax.lab.task import Task, Variables
 from swsjax.training.augment import Augment
+from swsjax.training.history import Epoch
 from swsjax.training.loop import train
 from swsjax.trees import Params, named_leaves
 
@@ -94,6 +95,7 @@ def tune_codebooks(
     optimizer: optax.GradientTransformation = FINE_TUNING,
     batch_size: int = 64,
     augment: Augment | None = None,
+    callback: Callable[[Epoch], None] | None = None,
     resume: str | PathLike[str] | None = None,
 ) -> Variables:
     r"""Train the values that the weights of each array share; which weights share one stays.
@@ -112,6 +114,7 @@ def tune_codebooks(
             a sum, a rate that is right for single weights may be too large.
         batch_size: examples per step.
         augment: changes every batch, as for ``train``.
+        callback: called with each epoch's record, as for ``train``.
         resume: folder for the state of the run, as for ``train``.
 
     Raises:
@@ -142,6 +145,7 @@ def tune_codebooks(
         seed=seed_of(key),
         batch_size=batch_size,
         augment=augment,
+        callback=callback,
         resume=resume,
     )
 
@@ -155,6 +159,7 @@ def tune_codebook_of_net(
     optimizer: optax.GradientTransformation = FINE_TUNING,
     batch_size: int = 64,
     augment: Augment | None = None,
+    callback: Callable[[Epoch], None] | None = None,
     resume: str | PathLike[str] | None = None,
 ) -> Variables:
     """Train the values that the weights of a net share, in whatever arrays they are.
@@ -162,7 +167,8 @@ def tune_codebook_of_net(
     As ``tune_codebooks``, after ``k_means_of_net``.
 
     Args:
-        task, net, epochs, key, optimizer, batch_size, augment, resume: as for ``tune_codebooks``.
+        task, net, epochs, key, optimizer, batch_size, augment, callback, resume: as for
+            ``tune_codebooks``.
 
     Raises:
         ConfigError: as for ``tune_codebooks``.
@@ -191,6 +197,7 @@ def tune_codebook_of_net(
         seed=seed_of(key),
         batch_size=batch_size,
         augment=augment,
+        callback=callback,
         resume=resume,
     )
 

@@ -14,6 +14,7 @@ whatever their values, as biases begin at zero.
 Scratch-B is ``scratch`` with the epochs of ``scratch_b_epochs``.
 """
 
+from collections.abc import Callable
 from os import PathLike
 from typing import Any
 
@@ -27,6 +28,7 @@ from swsjax.baselines.weights import check_finite, kernels, mask, masked, with_k
 from swsjax.errors import ConfigError
 from swsjax.lab.task import Task, Variables
 from swsjax.training.augment import Augment
+from swsjax.training.history import Epoch
 from swsjax.training.loop import train
 from swsjax.training.pretraining import PretrainConfig
 from swsjax.trees import Params, is_number
@@ -55,6 +57,7 @@ def fine_tune(
     optimizer: optax.GradientTransformation = FINE_TUNING,
     batch_size: int = 64,
     augment: Augment | None = None,
+    callback: Callable[[Epoch], None] | None = None,
     resume: str | PathLike[str] | None = None,
 ) -> Variables:
     """Train a pruned net further, from the weights that it has; kernels keep their zeros.
@@ -67,6 +70,7 @@ def fine_tune(
         optimizer: with a schedule of its own.
         batch_size: examples per step.
         augment: changes every batch, as for ``train``; ``crop_and_flip`` in the papers.
+        callback: called with each epoch's record, as for ``train``.
         resume: folder for the state of the run, as for ``train``.
 
     Raises:
@@ -92,6 +96,7 @@ def fine_tune(
         seed=seed_of(key),
         aux=net.aux,
         augment=augment,
+        callback=callback,
         resume=resume,
     )
     return Variables(trained.params, trained.aux)
@@ -103,6 +108,7 @@ def retrain(
     config: PretrainConfig = PretrainConfig(),
     *,
     key: Array,
+    callback: Callable[[Epoch], None] | None = None,
     resume: str | PathLike[str] | None = None,
 ) -> Variables:
     """Train a net by the full schedule of its pretraining; kernels keep their zeros.
@@ -115,6 +121,7 @@ def retrain(
         net: to start from.
         config: the loss, augmentation, optimiser and schedule. Its seed is not used.
         key: random key of the order of the examples and of the augmentation.
+        callback: called with each epoch's record, as for ``train``.
         resume: folder for the state of the run, as for ``train``.
 
     Raises:
@@ -136,6 +143,7 @@ def retrain(
         config,
         key=key,
         around=lambda optimizer: optax.chain(optimizer, _hold_zeros_of_kernels()),
+        callback=callback,
         resume=resume,
     )
 
@@ -146,6 +154,7 @@ def scratch(
     config: PretrainConfig = PretrainConfig(),
     *,
     key: Array,
+    callback: Callable[[Epoch], None] | None = None,
     resume: str | PathLike[str] | None = None,
 ) -> Variables:
     """Train a pruned net's structure from a random initialisation, by the full schedule.
@@ -158,6 +167,7 @@ def scratch(
         net: pruned; only its zeros are used.
         config: of the pretraining. Its seed is not used.
         key: random key of the initialisation, the order of the examples and the augmentation.
+        callback: called with each epoch's record, as for ``train``.
         resume: folder for the state of the run, as for ``train``.
 
     Raises:
@@ -173,9 +183,8 @@ def scratch(
     0.1
     """
     of_weights, of_order = jax.random.split(key)
-    return retrain(
-        task, reinitialised(task, net, key=of_weights), config, key=of_order, resume=resume
-    )
+    start = reinitialised(task, net, key=of_weights)
+    return retrain(task, start, config, key=of_order, callback=callback, resume=resume)
 
 
 def scratch_b_epochs(epochs: int, large: float, small: float) -> int:

@@ -1,7 +1,8 @@
 """Gradients of a task's training loss with respect to the kernels of a net, averaged over batches.
 
 BatchNorm normalises by the statistics of the batch, as in training; the running statistics that
-come out are discarded. The data stay on the device, and one program is compiled per task and shape.
+come out are discarded. One program is compiled per task and shape; only the examples of a batch are
+copied to the device.
 """
 
 from collections.abc import Iterable
@@ -21,13 +22,17 @@ from swsjax.training.losses import ApplyWithAux, cross_entropy, with_aux
 
 __all__ = [
     "balanced_batches",
+    "batch_gradients",
+    "check_gradients",
     "curvature_product",
+    "finite",
+    "mean",
     "mean_gradient",
     "random_batches",
 ]
 
 
-def random_batches(data: Any, number: int, *, batch_size: int, key: Array) -> Array:
+def random_batches(data: Any, number: int, *, batch_size: int, key: Array) -> np.ndarray:
     """Draw batches as training does: whole batches of random passes through the data.
 
     Args:
@@ -52,10 +57,10 @@ def random_batches(data: Any, number: int, *, batch_size: int, key: Array) -> Ar
         jax.random.permutation(one, size)[: per_pass * batch_size].reshape(per_pass, batch_size)
         for one in jax.random.split(key, -(-number // per_pass))
     ]
-    return jnp.concatenate(passes)[:number]
+    return np.concatenate(passes)[:number]
 
 
-def balanced_batches(labels: np.ndarray, number: int, *, per_class: int, key: Array) -> Array:
+def balanced_batches(labels: np.ndarray, number: int, *, per_class: int, key: Array) -> np.ndarray:
     """Draw batches with the same number of random examples of each class.
 
     Args:
@@ -80,16 +85,16 @@ def balanced_batches(labels: np.ndarray, number: int, *, per_class: int, key: Ar
     def drawn(one: Array, of_class: np.ndarray) -> Array:
         return jax.random.permutation(one, of_class)[np.arange(per_class) % len(of_class)]
 
-    return jnp.stack(
+    return np.stack(
         [
-            jnp.stack(list(map(drawn, jax.random.split(one, len(members)), members)), axis=1)
+            np.stack(list(map(drawn, jax.random.split(one, len(members)), members)), axis=1)
             for one in jax.random.split(key, check_integer("batches", number))
         ]
     )
 
 
 def mean_gradient(
-    task: Task, net: Variables, data: Any, batches: Iterable[Array], *, temperature: float = 1.0
+    task: Task, net: Variables, batches: Iterable[np.ndarray], *, temperature: float = 1.0
 ) -> dict[str, Array]:
     """Mean over batches of the gradient of the loss, with its signs, for each kernel of a net.
 
@@ -98,8 +103,7 @@ def mean_gradient(
     Args:
         task: whose loss it is: the mean cross-entropy of a batch.
         net: any net of the task.
-        data: all examples, as ``task.data()`` returns them.
-        batches: numbers of the examples in each batch.
+        batches: numbers of the training examples in each batch.
         temperature: divides the logits.
 
     Raises:
@@ -107,27 +111,54 @@ def mean_gradient(
 
     >>> from swsjax.lab import LeNet300100, classification, load_digits
     >>> task = classification(LeNet300100, load_digits())
-    >>> gradient = mean_gradient(task, task.init(0), task.data(), jnp.arange(64).reshape(2, 32))
+    >>> gradient = mean_gradient(task, task.init(0), np.arange(64).reshape(2, 32))
     >>> gradient["fc3/kernel"].shape
     (100, 10)
     """
-    found = [_gradient(task.apply, net, data, batch, temperature) for batch in batches]
-    return _checked(_mean(found))
+    return _checked(
+        mean(batch_gradients(task, net, kernels(net), batches, temperature=temperature))
+    )
+
+
+def batch_gradients(
+    task: Task,
+    net: Variables,
+    weights: Kernels,
+    batches: Iterable[np.ndarray],
+    *,
+    temperature: float = 1.0,
+) -> list[dict[str, Array]]:
+    """Gradients of the loss of each batch for each kernel, which may not be finite.
+
+    Args:
+        task, batches, temperature: as for ``mean_gradient``.
+        net: any net of the task.
+        weights: in place of its kernels.
+
+    >>> from swsjax.lab import LeNet300100, classification, load_digits
+    >>> task = classification(LeNet300100, load_digits())
+    >>> net = task.init(0)
+    >>> len(batch_gradients(task, net, kernels(net), np.arange(64).reshape(2, 32)))
+    2
+    """
+    return [
+        _gradient(task.apply, net, weights, _examples(task, batch), temperature)
+        for batch in batches
+    ]
 
 
 def curvature_product(
     task: Task,
     net: Variables,
     direction: Kernels,
-    data: Any,
-    batches: Iterable[Array],
+    batches: Iterable[np.ndarray],
     *,
     temperature: float = 1.0,
 ) -> dict[str, Array]:
     """Mean over batches of the Hessian of the loss times a vector, for each kernel of a net.
 
     Args:
-        task, net, data, batches, temperature: as for ``mean_gradient``.
+        task, net, batches, temperature: as for ``mean_gradient``.
         direction: the vector, arrays of the kernels' shapes.
 
     Raises:
@@ -135,14 +166,71 @@ def curvature_product(
 
     >>> from swsjax.lab import LeNet300100, classification, load_digits
     >>> task = classification(LeNet300100, load_digits())
-    >>> net, batches = task.init(0), jnp.arange(64).reshape(2, 32)
-    >>> gradient = mean_gradient(task, net, task.data(), batches)
-    >>> product = curvature_product(task, net, gradient, task.data(), batches)
+    >>> net, batches = task.init(0), np.arange(64).reshape(2, 32)
+    >>> gradient = mean_gradient(task, net, batches)
+    >>> product = curvature_product(task, net, gradient, batches)
     >>> product["fc3/kernel"].shape
     (100, 10)
     """
-    found = [_product(task.apply, net, direction, data, batch, temperature) for batch in batches]
-    return _checked(_mean(found))
+    return _checked(
+        mean(
+            [
+                _product(task.apply, net, direction, _examples(task, batch), temperature)
+                for batch in batches
+            ]
+        )
+    )
+
+
+@jax.jit
+def mean(found: list[dict[str, Array]]) -> dict[str, Array]:
+    """Return the mean of gradients.
+
+    >>> mean([{"w": jnp.ones(1)}, {"w": jnp.zeros(1)}])
+    {'w': Array([0.5], dtype=float32)}
+    """
+    return jax.tree.map(lambda *parts: sum(parts) / len(parts), *found)
+
+
+@jax.jit
+def finite(gradient: Kernels) -> dict[str, Array]:
+    """Return whether each array of a gradient is finite.
+
+    >>> finite({"w": jnp.array([1.0, jnp.nan])})
+    {'w': Array(False, dtype=bool)}
+    """
+    return {name: jnp.isfinite(array).all() for name, array in gradient.items()}
+
+
+def check_gradients(are_finite: Iterable[dict[str, Array]]) -> None:
+    """Check that gradients are finite.
+
+    Args:
+        are_finite: what ``finite`` returns of each.
+
+    Raises:
+        RetrainingError: one is not.
+
+    >>> check_gradients([finite({"w": jnp.ones(1)})])
+    """
+    for of_arrays in jax.device_get(list(are_finite)):
+        for name, is_finite in of_arrays.items():
+            if not is_finite:
+                raise RetrainingError(
+                    f"the gradient of {name} is not finite; check that the net's logits are "
+                    "finite, and all labels in range"
+                )
+
+
+def _checked(found: dict[str, Array]) -> dict[str, Array]:
+    check_gradients([finite(found)])
+    return found
+
+
+def _examples(task: Task, batch: np.ndarray) -> dict[str, np.ndarray]:
+    """A batch of the training examples; the types are those of ``task.data()``."""
+    images, labels = task.dataset.train
+    return {"inputs": images[batch], "labels": labels[batch].astype(np.int32)}
 
 
 def _loss(
@@ -158,45 +246,16 @@ def _loss(
 
 @partial(jax.jit, static_argnums=0)
 def _gradient(
-    apply: ApplyWithAux, net: Variables, data: Any, batch: Array, temperature: float
+    apply: ApplyWithAux, net: Variables, weights: Kernels, batch: Any, temperature: float
 ) -> dict[str, Array]:
-    examples = jax.tree.map(lambda array: array[batch], data)
-    return jax.grad(_loss)(kernels(net), apply, net, examples, temperature)
+    return jax.grad(_loss)(dict(weights), apply, net, batch, temperature)
 
 
 @partial(jax.jit, static_argnums=0)
 def _product(
-    apply: ApplyWithAux,
-    net: Variables,
-    direction: Kernels,
-    data: Any,
-    batch: Array,
-    temperature: float,
+    apply: ApplyWithAux, net: Variables, direction: Kernels, batch: Any, temperature: float
 ) -> dict[str, Array]:
-    examples = jax.tree.map(lambda array: array[batch], data)
-
     def gradient(found: Kernels) -> dict[str, Array]:
-        return jax.grad(_loss)(found, apply, net, examples, temperature)
+        return jax.grad(_loss)(found, apply, net, batch, temperature)
 
     return jax.jvp(gradient, (kernels(net),), (direction,))[1]
-
-
-@jax.jit
-def _mean(found: list[dict[str, Array]]) -> dict[str, Array]:
-    return jax.tree.map(lambda *parts: sum(parts) / len(parts), *found)
-
-
-def _checked(found: dict[str, Array]) -> dict[str, Array]:
-    """Gradients, found to be finite."""
-    for name, is_finite in jax.device_get(_finite(found)).items():
-        if not is_finite:
-            raise RetrainingError(
-                f"the gradient of {name} is not finite; check that the net's logits are finite, "
-                "and all labels in range"
-            )
-    return found
-
-
-@jax.jit
-def _finite(found: dict[str, Array]) -> dict[str, Array]:
-    return {name: jnp.isfinite(array).all() for name, array in found.items()}

@@ -9,6 +9,7 @@ import optax
 from jax import Array
 
 from swsjax.lab.task import Task, Variables
+from swsjax.training.history import Epoch
 from swsjax.training.loop import train
 from swsjax.training.pretraining import PretrainConfig
 from swsjax.trees import Params
@@ -27,6 +28,7 @@ def train_task(
     key: Array,
     around: Around = lambda optimizer: optimizer,
     before_epoch: Callable[[Params, int], Params] | None = None,
+    callback: Callable[[Epoch], None] | None = None,
     resume: str | PathLike[str] | None = None,
 ) -> Variables:
     """Train a net of a task by the full schedule of its pretraining.
@@ -38,6 +40,7 @@ def train_task(
         key: random key of the order of the examples and of the augmentation.
         around: what is added to the optimiser.
         before_epoch: as for ``train``.
+        callback: called with each epoch's record, as for ``train``.
         resume: folder for the state of the run, as for ``train``.
 
     Raises:
@@ -64,6 +67,7 @@ def train_task(
         aux=net.aux,
         augment=config.augment(),
         before_epoch=before_epoch,
+        callback=callback,
         resume=resume,
     )
     return Variables(trained.params, trained.aux)

@@ -19,19 +19,30 @@ weights if scores are equal.
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from swsjax.baselines.gradients import (
     balanced_batches,
+    batch_gradients,
+    check_gradients,
     curvature_product,
+    finite,
+    mean,
     mean_gradient,
     random_batches,
 )
-from swsjax.baselines.weights import Kernels, kept, kernels, mask, weights_kept
+from swsjax.baselines.weights import (
+    Kernels,
+    highest,
+    kept,
+    kernels,
+    weights_kept,
+    with_kernels,
+)
 from swsjax.checks import check_integer
 from swsjax.lab.task import Task, Variables
 
@@ -48,8 +59,8 @@ __all__ = [
 
 _PER_CLASS, _TEMPERATURE = 10, 200.0  # of GRASP, in its authors' code
 
-_Step = tuple[int, Callable[[Variables], dict[str, Array]]]
-"""The number of weights to keep, and from a net to the mean gradient of batches of this step."""
+_Step = tuple[int, np.ndarray]
+"""The number of weights to keep, and the batches of the gradient, (batches, batch_size)."""
 
 
 def random(net: Variables, keep: float, *, key: Array) -> Variables:
@@ -109,8 +120,8 @@ def snip(
     >>> density(snip(task, task.init(0), 0.02, key=jax.random.key(0)))
     0.02
     """
-    steps = _steps(task, net, keep, 1, batches, batch_size, key)
-    return _last(_force(net, steps))
+    found = _force(task, net, _steps(task, net, keep, 1, batches, batch_size, key))
+    return with_kernels(net, _last(found))
 
 
 def iter_snip(
@@ -147,7 +158,8 @@ def iter_snip(
     >>> density(iter_snip(task, task.init(0), 0.02, steps=3, key=jax.random.key(0)))
     0.02
     """
-    return _last(_iter_snip(net, _steps(task, net, keep, steps, batches, batch_size, key)))
+    found = _iter_snip(task, net, _steps(task, net, keep, steps, batches, batch_size, key))
+    return with_kernels(net, _last(found))
 
 
 def iter_snip_masks(
@@ -168,8 +180,8 @@ def iter_snip_masks(
     >>> [sum(int(kernel.sum()) for kernel in mask.values()) for mask in masks]
     [13626, 3699, 1004]
     """
-    found = _iter_snip(net, _steps(task, net, keep, steps, batches, batch_size, key))
-    return list(map(mask, found))
+    found = _iter_snip(task, net, _steps(task, net, keep, steps, batches, batch_size, key))
+    return _masks(found)
 
 
 def force(
@@ -201,7 +213,8 @@ def force(
     >>> density(force(task, task.init(0), 0.02, steps=3, key=jax.random.key(0)))
     0.02
     """
-    return _last(_force(net, _steps(task, net, keep, steps, batches, batch_size, key)))
+    found = _force(task, net, _steps(task, net, keep, steps, batches, batch_size, key))
+    return with_kernels(net, _last(found))
 
 
 def force_masks(
@@ -222,8 +235,8 @@ def force_masks(
     >>> bool((masks[1]["fc1/kernel"] & ~masks[0]["fc1/kernel"]).any())  # some come back
     True
     """
-    found = _force(net, _steps(task, net, keep, steps, batches, batch_size, key))
-    return list(map(mask, found))
+    found = _force(task, net, _steps(task, net, keep, steps, batches, batch_size, key))
+    return _masks(found)
 
 
 def grasp(task: Task, net: Variables, keep: float, *, batches: int = 1, key: Array) -> Variables:
@@ -252,11 +265,11 @@ def grasp(task: Task, net: Variables, keep: float, *, batches: int = 1, key: Arr
     >>> density(grasp(task, task.init(0), 0.02, key=jax.random.key(0)))
     0.02
     """
-    k, data, labels = weights_kept(net, keep), task.data(), task.dataset.train.labels
+    k, labels = weights_kept(net, keep), task.dataset.train.labels
     drawn = balanced_batches(labels, batches, per_class=_PER_CLASS, key=key)
     halves = drawn.reshape(2 * len(drawn), -1)
-    gradient = mean_gradient(task, net, data, halves, temperature=_TEMPERATURE)
-    product = curvature_product(task, net, gradient, data, halves, temperature=_TEMPERATURE)
+    gradient = mean_gradient(task, net, halves, temperature=_TEMPERATURE)
+    product = curvature_product(task, net, gradient, halves, temperature=_TEMPERATURE)
     return kept(net, _times(kernels(net), product), k)
 
 
@@ -285,9 +298,8 @@ def saliency(
     >>> saliency(task, dense, key=key) > saliency(task, random(dense, 0.5, key=key), key=key) > 0
     True
     """
-    data = task.data()
-    drawn = random_batches(data, batches, batch_size=batch_size, key=key)
-    scores = _magnitudes(kernels(net), mean_gradient(task, net, data, drawn))
+    drawn = random_batches(task.dataset.train, batches, batch_size=batch_size, key=key)
+    scores = _magnitudes(kernels(net), mean_gradient(task, net, drawn))
     return float(sum(jnp.sum(score) for score in scores.values()))
 
 
@@ -303,28 +315,56 @@ def _steps(
     """The steps of progressive pruning, each with batches of its own."""
     steps, batches = check_integer("steps", steps), check_integer("batches", batches)
     weights_kept(net, keep)  # raises before any gradient is computed
-    size, data = sum(kernel.size for kernel in kernels(net).values()), task.data()
+    size, data = sum(kernel.size for kernel in kernels(net).values()), task.dataset.train
     drawn = random_batches(data, steps * batches, batch_size=batch_size, key=key)
     for step, of_step in enumerate(drawn.reshape(steps, batches, batch_size), start=1):
-        gradient = partial(mean_gradient, task, data=data, batches=of_step)
-        yield round(size * keep ** (step / steps)), gradient
+        yield round(size * keep ** (step / steps)), of_step
 
 
-def _force(net: Variables, steps: Iterator[_Step]) -> Iterator[Variables]:
-    pruned = net
-    for k, gradient in steps:
-        pruned = kept(net, _magnitudes(kernels(net), gradient(pruned)), k)
-        yield pruned
+def _force(task: Task, net: Variables, steps: Iterator[_Step]) -> Iterator[Kernels]:
+    dense = kernels(net)
+    return _pruned(task, net, steps, lambda _: dense)
 
 
-def _iter_snip(net: Variables, steps: Iterator[_Step]) -> Iterator[Variables]:
-    for k, gradient in steps:
-        net = kept(net, _magnitudes(kernels(net), gradient(net)), k)
-        yield net
+def _iter_snip(task: Task, net: Variables, steps: Iterator[_Step]) -> Iterator[Kernels]:
+    return _pruned(task, net, steps, lambda left: left)
 
 
-def _last(nets: Iterator[Variables]) -> Variables:
-    return deque(nets, maxlen=1).pop()
+def _pruned(
+    task: Task,
+    net: Variables,
+    steps: Iterator[_Step],
+    ranked: Callable[[Kernels], Kernels],
+) -> Iterator[Kernels]:
+    """Kernels after each step; ``ranked`` says which weights it ranks, given those it starts from.
+
+    Gradients are checked at the end: the device need not be waited for in every step.
+    """
+    weights: Kernels = kernels(net)
+    are_finite = []
+    for k, batches in steps:
+        gradients = batch_gradients(task, net, weights, batches)
+        weights, is_finite = _most_salient(ranked(weights), gradients, k)
+        are_finite.append(is_finite)
+        yield weights
+    check_gradients(are_finite)
+
+
+@jax.jit
+def _most_salient(
+    weights: Kernels, gradients: list[dict[str, Array]], k: int
+) -> tuple[dict[str, Array], dict[str, Array]]:
+    """The weights with the k most salient, and whether the mean gradient is finite."""
+    gradient = mean(gradients)
+    return highest(weights, _magnitudes(weights, gradient), k), finite(gradient)
+
+
+def _last(found: Iterator[Kernels]) -> Kernels:
+    return deque(found, maxlen=1).pop()
+
+
+def _masks(found: Iterator[Kernels]) -> list[dict[str, Array]]:
+    return [{name: kernel != 0 for name, kernel in weights.items()} for weights in found]
 
 
 @jax.jit

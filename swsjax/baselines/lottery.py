@@ -4,6 +4,7 @@ Frankle and Carbin, *The Lottery Ticket Hypothesis: Finding Sparse, Trainable Ne
 2019, arXiv 1803.03635).
 """
 
+from collections.abc import Callable
 from os import PathLike
 
 import jax
@@ -14,6 +15,7 @@ from swsjax.baselines.magnitudes import magnitude
 from swsjax.baselines.weights import density
 from swsjax.checks import check_integer, path_of
 from swsjax.lab.task import Task, Variables
+from swsjax.training.history import Epoch
 from swsjax.training.pretraining import PretrainConfig
 from swsjax.training.resume import FOLDER
 
@@ -28,6 +30,7 @@ def lottery_ticket(
     *,
     rounds: int = 1,
     key: Array,
+    callback: Callable[[Epoch], None] | None = None,
     resume: str | PathLike[str] | None = None,
 ) -> Variables:
     r"""Find the winning ticket of an initialisation: train, prune by magnitude, rewind, repeat.
@@ -47,6 +50,7 @@ def lottery_ticket(
         config: of the training in each round. Its seed is not used.
         rounds: number T of trainings.
         key: random key of the order of the examples and of the augmentation.
+        callback: called with the record of each epoch of each round, as for ``train``.
         resume: folder for the state of the run, with one for each round in it.
 
     Returns:
@@ -67,6 +71,6 @@ def lottery_ticket(
     for number in range(1, rounds + 1):
         folder = None if resume is None else path_of(resume, FOLDER) / f"round-{number}"
         of_round = jax.random.fold_in(key, number)
-        trained = retrain(task, ticket, config, key=of_round, resume=folder)
+        trained = retrain(task, ticket, config, key=of_round, callback=callback, resume=folder)
         ticket = rewind(magnitude(trained, start * (keep / start) ** (number / rounds)), net)
     return ticket

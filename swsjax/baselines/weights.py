@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from swsjax.baselines.leaves import with_leaves
@@ -22,11 +23,13 @@ __all__ = [
     "check_finite",
     "check_share",
     "density",
+    "highest",
     "kept",
     "kernels",
     "mask",
     "masked",
     "number_kept",
+    "sparsity_patterns",
     "weights_kept",
     "with_kernels",
 ]
@@ -106,6 +109,50 @@ def density(net: Variables) -> float:
     return left / sum(kernel.size for kernel in found)
 
 
+def sparsity_patterns(net: Variables) -> dict[str, np.ndarray]:
+    r"""Count how often each sparsity pattern occurs among the 3 x 3 slices of each convolution.
+
+    A slice is what a kernel (3, 3, inputs, outputs) has for one input and one output. Its nine
+    weights :math:`w_0, \dots, w_8`, row by row, have the pattern
+
+    .. math:: p = \sum_i 2^i [w_i \ne 0]
+
+    Liu et al. (arXiv 1810.05270, Tables 19 and 20) show the share of slices that keep each of the
+    nine weights, which follows from these counts.
+
+    Args:
+        net: pruned.
+
+    Returns:
+        (512,) number of slices of each pattern, by the name of the kernel.
+
+    Raises:
+        ConfigError: no kernel is 3 x 3.
+
+    >>> kernel = jnp.zeros((3, 3, 4, 8)).at[1, 1].set(0.5).at[0, 0, 0].set(0.5)
+    >>> net = Variables({"conv": kernel}, {})
+    >>> counts = sparsity_patterns(net)["conv"]
+    >>> {int(pattern): int(counts[pattern]) for pattern in np.flatnonzero(counts)}
+    {16: 24, 17: 8}
+    >>> kept = np.arange(512)[:, None] >> np.arange(9) & 1  # (patterns, weights)
+    >>> (counts @ kept / counts.sum()).reshape(3, 3)
+    array([[0.25, 0.  , 0.  ],
+           [0.  , 1.  , 0.  ],
+           [0.  , 0.  , 0.  ]])
+    """
+    found = {
+        name: _patterns(np.asarray(kernel))
+        for name, kernel in kernels(net).items()
+        if kernel.ndim == 4 and kernel.shape[:2] == (3, 3)
+    }
+    if not found:
+        raise ConfigError(
+            "the net has no kernel of 3 x 3; expected one of (3, 3, inputs, outputs) in params, "
+            f"got {form_of(net.params)}"
+        )
+    return found
+
+
 def number_kept(size: int, keep: float, what: str = "the net") -> int:
     """Return how many of a number of weights a share is, rounded.
 
@@ -181,8 +228,29 @@ def kept(net: Variables, scores: Kernels, k: int) -> Variables:
     Array([[ 0.1, -0.8],
            [ 0.3,  0. ]], dtype=float32)
     """
-    found = kernels(net)
-    return with_kernels(net, keep_top(found, _zeros_last(found, scores), k))
+    return with_kernels(net, highest(kernels(net), scores, k))
+
+
+@jax.jit
+def highest(weights: Kernels, scores: Kernels, k: int | Array) -> dict[str, Array]:
+    """Set all weights to zero except the ``k`` with the highest scores; ``kept`` says which.
+
+    Args:
+        weights: kernels of a net.
+        scores: of the weights.
+        k: number of weights to keep.
+
+    >>> highest({"w": jnp.array([0.5, 0.0, 2.0])}, {"w": jnp.array([1.0, 9.0, 3.0])}, 1)
+    {'w': Array([0., 0., 2.], dtype=float32)}
+    """
+
+    def rank(kernel: Array, score: Array) -> Array:
+        """Minus infinity for zeros, and for no other weight."""
+        return jnp.where(kernel == 0, -jnp.inf, jnp.fmax(score, jnp.finfo(score.dtype).min))
+
+    ranks = {name: rank(kernel, scores[name]) for name, kernel in weights.items()}
+    found: dict[str, Array] = keep_top(dict(weights), ranks, k)
+    return found
 
 
 def check_finite(net: Variables) -> None:
@@ -207,14 +275,9 @@ load or train the net again
             )
 
 
-@jax.jit
-def _zeros_last(found: Kernels, scores: Kernels) -> dict[str, Array]:
-    """Scores that are minus infinity for zeros, and for no other weight."""
-
-    def rank(kernel: Array, score: Array) -> Array:
-        return jnp.where(kernel == 0, -jnp.inf, jnp.fmax(score, jnp.finfo(score.dtype).min))
-
-    return {name: rank(kernel, scores[name]) for name, kernel in found.items()}
+def _patterns(kernel: np.ndarray) -> np.ndarray:
+    numbers = 2 ** np.arange(9) @ (kernel.reshape(9, -1) != 0)
+    return np.bincount(numbers, minlength=512)
 
 
 def _is_kernel(leaf: Any) -> bool:

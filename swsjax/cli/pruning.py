@@ -42,13 +42,14 @@ from swsjax.cli.runs import (
     write_run,
 )
 from swsjax.cli.settings import form_of, plain_settings, targets_of, usual_steps
-from swsjax.cli.terminal import at_work, reporter
+from swsjax.cli.terminal import reporter
 from swsjax.errors import ConfigError
 from swsjax.lab.task import Task, Variables
 from swsjax.sws.config import Config
 from swsjax.sws.recipes import Recipe, compress_task, errors_of
 from swsjax.sws.result import Result
 from swsjax.sws.wanted import budget_text
+from swsjax.training.history import Epoch
 from swsjax.training.pretraining import PretrainConfig
 from swsjax.training.selection import select
 
@@ -67,6 +68,13 @@ class _Start(NamedTuple):
     key: Array
     folder: Path
     """For the state of a training."""
+    callback: Callable[[Epoch], None]
+    """Shows each epoch of a training."""
+
+    @property
+    def run(self) -> dict[str, Any]:
+        """What each training takes: it is shown, and can be resumed."""
+        return {"key": self.key, "callback": self.callback, "resume": self.folder}
 
 
 METHODS: dict[str, Callable[..., Variables]] = {
@@ -86,16 +94,16 @@ METHODS: dict[str, Callable[..., Variables]] = {
     "magnitude": lambda at, keep: magnitude(at.pretrained, keep),
     "magnitude-per-layer": lambda at, keep: magnitude_per_layer(at.pretrained, keep),
     "lottery": lambda at, keep, steps=1: lottery_ticket(
-        at.task, at.initial, keep, at.config, rounds=steps, key=at.key, resume=at.folder
+        at.task, at.initial, keep, at.config, rounds=steps, **at.run
     ),
 }
 """From a start and the share to keep to a pruned net; further arguments are options."""
 FINISHERS: dict[str, Callable[[_Start, Variables, int], Variables]] = {
     "fine-tune": lambda at, net, epochs: fine_tune(
-        at.task, net, epochs=epochs, key=at.key, augment=at.config.augment(), resume=at.folder
+        at.task, net, epochs=epochs, augment=at.config.augment(), **at.run
     ),
     "scratch": lambda at, net, epochs: scratch(
-        at.task, net, replace(at.config, epochs=epochs), key=at.key, resume=at.folder
+        at.task, net, replace(at.config, epochs=epochs), **at.run
     ),
     "rewind": lambda at, net, epochs: _retrained(at, rewind(net, at.initial), epochs),
 }
@@ -126,19 +134,19 @@ def run_prune(options: argparse.Namespace) -> int:
     _say(options, kept, weights, epochs, task)
     with reporter() as show:
         (pretrained,) = nets_of(own, task, [origin], show)
-    keys = jax.random.split(jax.random.key(options.seed), 3)
-    starts = [
-        _Start(task, task.init(options.seed), pretrained, origin.config, key, output.state / name)
-        for key, name in zip(keys, ("method", "training", "codebooks"), strict=True)
-    ]
-    with at_work():
-        pruned = METHODS[options.method](starts[0], options.keep, **taken)
+        initial, keys = task.init(options.seed), jax.random.split(jax.random.key(options.seed), 3)
+        folders = [output.state / name for name in ("method", "training", "codebooks")]
+        at_method, at_training, at_codebooks = (
+            _Start(task, initial, pretrained, origin.config, key, folder, show.epoch)
+            for key, folder in zip(keys, folders, strict=True)
+        )
+        pruned = METHODS[options.method](at_method, options.keep, **taken)
         finish = FINISHERS.get(_finisher(options), _retrained)
-        trained = finish(starts[1], pruned, epochs)
-    if options.finish == "share":
-        run = _shared(options, starts[1], trained, output, targets)
-    else:
-        run = _with_codebooks(options, starts[2], trained)
+        trained = finish(at_training, pruned, epochs)
+        if options.finish == "share":
+            run = _shared(options, at_training, trained, output, targets)
+        else:
+            run = _with_codebooks(options, at_codebooks, trained)
     return write_run(
         output, run._replace(settings=_settings(options, taken, epochs) | run.settings)
     )
@@ -147,7 +155,7 @@ def run_prune(options: argparse.Namespace) -> int:
 def _retrained(at: _Start, net: Variables, epochs: int) -> Variables:
     """A net trained as its pretraining would, under its zeros."""
     config = replace(at.config, epochs=epochs)
-    return retrain(at.task, net, config, key=at.key, resume=at.folder)
+    return retrain(at.task, net, config, **at.run)
 
 
 def _with_codebooks(options: argparse.Namespace, at: _Start, trained: Variables) -> Run:
@@ -155,16 +163,14 @@ def _with_codebooks(options: argparse.Namespace, at: _Start, trained: Variables)
     net, earlier = trained, {"pretrained": at.pretrained}
     if options.levels is not None:
         earlier["pruned"] = trained
-        with at_work():
-            net = tune_codebooks(
-                at.task,
-                k_means(trained, options.levels),
-                epochs=_CODEBOOK_EPOCHS,
-                key=at.key,
-                optimizer=_CODEBOOK_OPTIMIZER,
-                augment=at.config.augment(),
-                resume=at.folder,
-            )
+        net = tune_codebooks(
+            at.task,
+            k_means(trained, options.levels),
+            epochs=_CODEBOOK_EPOCHS,
+            optimizer=_CODEBOOK_OPTIMIZER,
+            augment=at.config.augment(),
+            **at.run,
+        )
 
     def errors(decoded: Variables) -> Errors:
         stages = earlier | {"decoded": decoded}
@@ -183,16 +189,15 @@ def _shared(
 ) -> Run:
     """The run of soft weight-sharing of a net that is pruned and trained; it keeps zeros."""
     recipe = _sharing(options)
-    with reporter() as show:
-        result = compress_task(
-            at.task,
-            trained,
-            recipe,
-            augment=at.config.augment(),
-            callback=show.epoch,
-            resume=output.state / "sharing",
-            **targets,
-        )
+    result = compress_task(
+        at.task,
+        trained,
+        recipe,
+        augment=at.config.augment(),
+        callback=at.callback,
+        resume=output.state / "sharing",
+        **targets,
+    )
 
     def errors(decoded: Variables) -> Errors:
         found = errors_of(at.task, at.pretrained, result, decoded)

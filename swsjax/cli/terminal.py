@@ -3,16 +3,14 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
-
 from swsjax.training.history import Epoch
 from swsjax.training.progress import Show, figures_of, shown
 
-__all__ = ["Reporter", "at_work", "reporter"]
+__all__ = ["Reporter", "reporter"]
 
 
 class Reporter:
-    """Callbacks for ``pretrain``, ``compress`` and ``search``.
+    """Callbacks for ``pretrain``, ``compress``, ``search`` and the trainings of ``prune``.
 
     Args:
         show: called with a title, the epochs done, the number of epochs, and the figures as text.
@@ -43,20 +41,3 @@ def reporter() -> Iterator[Reporter]:
     """
     with shown() as show:
         yield Reporter(show)
-
-
-@contextmanager
-def at_work() -> Iterator[None]:
-    """Show on stderr that a training without a callback goes on, where it does not show it itself.
-
-    On a terminal it has a bar of its own.
-
-    >>> with at_work():
-    ...     pass
-    """
-    console = Console(stderr=True)
-    if console.is_terminal and not console.is_dumb_terminal:
-        yield
-        return
-    with reporter():
-        yield

@@ -35,6 +35,7 @@ _SIZES = {
 
 _STAGES = {
     "pretrained": "the given net",
+    "pruned": "the net that was pruned and trained on, before its weights shared values",
     "retrained": "the weights before they were quantised; the last stages train the quantised net, "
     "so these may be worse",
     "decoded": "the net that was read back from the file",

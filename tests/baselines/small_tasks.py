@@ -34,6 +34,18 @@ class OneLayer(nnx.Module):
         return self.fc(images.reshape(len(images), -1))
 
 
+class Normalised(nnx.Module):
+    """120 weights in two kernels: a convolution with BatchNorm, on images of 4 x 4 pixels."""
+
+    def __init__(self, image_shape, classes, *, rngs):
+        self.conv = nnx.Conv(image_shape[-1], 4, (3, 3), use_bias=False, rngs=rngs)
+        self.bn = nnx.BatchNorm(4, rngs=rngs)
+        self.fc = nnx.Linear(4, classes, rngs=rngs)
+
+    def __call__(self, images):
+        return self.fc(nnx.relu(self.bn(self.conv(images))).mean((1, 2)))
+
+
 def images(*shape):
     """Random images of three classes, told apart by one corner; 96 to train on."""
     rng = np.random.default_rng(0)
@@ -59,6 +71,7 @@ TASKS = {
     "two layers": lambda: classification(TwoLayers, images(4, 4)),
     "one layer": lambda: classification(OneLayer, images(4, 4)),
     "bfloat16": lambda: in_bfloat16(classification(TwoLayers, images(4, 4))),
+    "normalised": lambda: classification(Normalised, images(4, 4, 3)),
     "BatchNorm": lambda: classification(
         partial(ResidualNet, widths=(2, 2, 3, 4), blocks=1), images(4, 4, 3)
     ),

@@ -72,7 +72,7 @@ def test_by_hand():
     np.testing.assert_array_equal(quantized([[-3.0, -1.0]], 1), [[-3, 0]])
 
 
-@pytest.mark.parametrize("name", ["two layers", "bfloat16", "BatchNorm"])
+@pytest.mark.parametrize("name", ["two layers", "bfloat16", "normalised"])
 def test_only_kernels_are_quantised(name):
     net = magnitude(untrained(name), 0.5)
     found = quantize_affine(net, 3)

@@ -117,7 +117,7 @@ def test_thirty_two_levels_of_many_weights():
 
 
 def test_a_codebook_for_each_array_or_for_the_net():
-    net = untrained("BatchNorm")
+    net = untrained("normalised")
     with_biases = net._replace(params=jax.tree.map(lambda x: x + 0.01, net.params))
     apart, joint = k_means(with_biases, 3), k_means_of_net(with_biases, 3)
     assert {min(3, len(values_of(x))) for x in jax.tree.leaves(with_biases.params)} == {
@@ -129,7 +129,7 @@ def test_a_codebook_for_each_array_or_for_the_net():
 
 
 @BOTH
-@pytest.mark.parametrize("name", ["two layers", "bfloat16", "BatchNorm"])
+@pytest.mark.parametrize("name", ["two layers", "bfloat16", "normalised"])
 def test_form_zeros_and_bits_are_kept(cluster, name):
     task, net = small(name), magnitude(untrained(name), 0.5)
     ours = cluster(net, 4)
@@ -258,7 +258,7 @@ def test_the_gradient_of_a_value_in_the_whole_net():
         ("two layers", k_means, tune_codebooks),
         ("two layers", k_means_of_net, tune_codebook_of_net),
         ("bfloat16", k_means, tune_codebooks),
-        ("BatchNorm", k_means, tune_codebooks),
+        ("normalised", k_means, tune_codebooks),
     ],
 )
 def test_weights_that_shared_a_value_still_do(name, cluster, tune):

@@ -2,7 +2,8 @@
 
 import re
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
+from itertools import product
 from typing import NamedTuple
 
 import jax
@@ -10,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from small_tasks import BATCH, TASKS, small, untrained
+from small_tasks import BATCH, small, untrained
 
 import swsjax
 from swsjax import baselines
@@ -25,6 +26,8 @@ class Method(NamedTuple):
     draws: bool = True
     """Whether the key decides anything."""
     trains: bool = False
+    """Whether it takes a callback and a folder to resume from."""
+    changes: bool = False
     """Whether the weights that are kept change."""
     compiles: bool = False
     """Whether it is a function of arrays, without a task."""
@@ -33,17 +36,36 @@ class Method(NamedTuple):
 
 
 def of_task(prune, **settings):
-    return lambda task, net, keep, key: prune(task, net, keep, key=key, **settings)
+    def method(task, net, keep, key, **options):
+        return prune(task, net, keep, key=key, **settings, **options)
+
+    return method
 
 
-def after_magnitude(finish, **settings):
-    def both(task, net, keep, key):
-        return finish(task, baselines.magnitude(net, keep), key=key, **settings)
+def after_magnitude(finish, **properties):
+    def method(task, net, keep, key, **options):
+        return finish(task, baselines.magnitude(net, keep), key=key, **options)
 
-    return Method(both, trains=True)
+    return Method(method, changes=True, **properties)
 
 
-TRAINING = PretrainConfig(epochs=1, learning_rate=0.1, batch_size=BATCH)
+def quantized(finish, settings):
+    """Of a net alone."""
+    return lambda task, net, *, key: finish(net, settings)
+
+
+def tuned(task, net, **options):
+    settings = {"epochs": 2, "batch_size": BATCH, "optimizer": optax.adam(0.01)}
+    return baselines.tune_codebooks(task, baselines.k_means(net, 3), **settings, **options)
+
+
+TRAINING = PretrainConfig(epochs=2, learning_rate=0.1, batch_size=BATCH)
+FINE_TUNE = partial(
+    baselines.fine_tune, epochs=2, batch_size=BATCH, optimizer=optax.sgd(0.01, momentum=0.9)
+)
+RETRAIN = partial(baselines.retrain, config=TRAINING)
+K_MEANS = quantized(baselines.k_means, 3)
+AFFINE = quantized(baselines.quantize_affine, 16)  # of fewer bits, more weights are zero
 # A new method is a new line; one that takes a pruned net comes behind one that prunes.
 METHODS = {
     "random": Method(lambda task, net, keep, key: baselines.random(net, keep, key=key)),
@@ -53,6 +75,7 @@ METHODS = {
     "FORCE": Method(of_task(baselines.force, steps=3, batch_size=BATCH)),
     "GRASP": Method(of_task(baselines.grasp)),
     "GRASP-MB": Method(of_task(baselines.grasp, batches=2)),
+    "lottery ticket": Method(of_task(baselines.lottery_ticket, config=TRAINING), trains=True),
     "magnitude": Method(
         lambda task, net, keep, key: baselines.magnitude(net, keep), draws=False, compiles=True
     ),
@@ -62,25 +85,57 @@ METHODS = {
         compiles=True,
         per_layer=True,
     ),
-    "magnitude, fine-tuned": after_magnitude(
-        baselines.fine_tune, epochs=1, batch_size=BATCH, optimizer=optax.sgd(0.01)
+    "magnitude, fine-tuned": after_magnitude(FINE_TUNE, trains=True),
+    "magnitude, retrained": after_magnitude(RETRAIN, trains=True),
+    "magnitude, from scratch": after_magnitude(
+        partial(baselines.scratch, config=TRAINING), trains=True
     ),
-    "magnitude, from scratch": after_magnitude(baselines.scratch, config=TRAINING),
-    "lottery ticket": Method(of_task(baselines.lottery_ticket, config=TRAINING)),
-    "magnitude, k-means": Method(
-        lambda task, net, keep, key: baselines.k_means(baselines.magnitude(net, keep), levels=3),
-        draws=False,
-        trains=True,
+    "magnitude, reinitialised": after_magnitude(baselines.reinitialised),
+    "magnitude, rewound": after_magnitude(
+        lambda task, net, key: baselines.rewind(net, task.init(1)), draws=False
     ),
+    "magnitude, k-means": after_magnitude(K_MEANS, draws=False),
+    "magnitude, k-means, tuned": after_magnitude(tuned, trains=True),
+    "magnitude, affine": after_magnitude(AFFINE, draws=False, compiles=True),
 }
+TASKS = "two layers", "one layer", "bfloat16", "normalised"
+TRAINED, OTHERS = (
+    [name for name in METHODS if METHODS[name].trains is trains] for trains in (True, False)
+)
 ALL = pytest.mark.parametrize("method", METHODS)
-ON_ALL_TASKS = pytest.mark.parametrize("task", TASKS)
+# To train takes as long as everything else: one net with statistics, and one of a single kernel.
+ON_TASKS = pytest.mark.parametrize(
+    ("method", "task"), [*product(OTHERS, TASKS), *product(TRAINED, ["normalised", "one layer"])]
+)
 KEEP = 0.3
 
 
 @cache
 def pruned(method, task, keep=KEEP, seed=0):
     return METHODS[method].prune(small(task), untrained(task), keep, jax.random.key(seed))
+
+
+@cache
+def steps_of(task):
+    """Train a net for three steps on all images, with momentum and decay; its zeros are held."""
+    of = small(task)
+    decay, sgd = optax.add_decayed_weights(0.01), optax.sgd(0.05, momentum=0.9)
+    optimizer = optax.chain(decay, sgd, hold_zeros())
+    loss, data = of.loss(), of.data()
+
+    @jax.jit
+    def step(params, aux, state):
+        gradient, aux = jax.grad(loss, has_aux=True)(params, aux, data)
+        updates, state = optimizer.update(gradient, state, params)
+        return optax.apply_updates(params, updates), aux, state
+
+    def steps(net):
+        params, aux, state = *net, optimizer.init(net.params)
+        for _ in range(3):
+            params, aux, state = step(params, aux, state)
+        return net._replace(params=params)
+
+    return steps
 
 
 def sizes(task):
@@ -97,76 +152,88 @@ def assert_equal(ours, expected):
         np.testing.assert_array_equal(x, y, strict=True)
 
 
-@ALL
-@ON_ALL_TASKS
+def differ(ours, theirs):
+    pairs = zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True)
+    return any((np.asarray(x) != np.asarray(y)).any() for x, y in pairs)
+
+
+@ON_TASKS
 def test_structure_and_types_stay(method, task):
     before, after = untrained(task), pruned(method, task)
     assert jax.tree.structure(after) == jax.tree.structure(before)
     assert form_of(after) == form_of(before)
 
 
-@pytest.mark.parametrize("method", [name for name in METHODS if not METHODS[name].trains])
-@ON_ALL_TASKS
-def test_what_is_kept_keeps_its_value(method, task):
-    before, after = untrained(task), pruned(method, task)
-    assert_equal(after, baselines.masked(before, baselines.mask(after)))
+@pytest.mark.parametrize("method", [name for name in METHODS if not METHODS[name].changes])
+def test_what_is_kept_keeps_its_value(method):
+    for task in ["normalised"] if METHODS[method].trains else TASKS:
+        before, after = untrained(task), pruned(method, task)
+        assert_equal(after, baselines.masked(before, baselines.mask(after)))
 
 
-@ALL
-@ON_ALL_TASKS
-@pytest.mark.parametrize("keep", [KEEP, 0.1])
-def test_the_density_is_exact(method, task, keep):
+@ON_TASKS
+def test_the_density_is_exact(method, task):
     counts = sizes(task) if METHODS[method].per_layer else [sum(sizes(task))]
-    assert left(pruned(method, task, keep)) == sum(round(count * keep) for count in counts)
+    for keep in [KEEP] if METHODS[method].trains else [KEEP, 0.1]:
+        expected = sum(round(count * keep) for count in counts)
+        assert left(pruned(method, task, keep)) == expected
 
 
-@ALL
+@pytest.mark.parametrize("method", OTHERS)
 def test_the_key_decides(method):
     task, net = small("two layers"), untrained("two layers")
-    first, again, other = (
-        METHODS[method].prune(task, net, KEEP, jax.random.key(seed)) for seed in (0, 0, 1)
-    )
-    assert_equal(first, again)
-    same = all(jax.tree.leaves(jax.tree.map(lambda x, y: bool((x == y).all()), first, other)))
-    assert same != METHODS[method].draws
+    again, other = (METHODS[method].prune(task, net, KEEP, jax.random.key(n)) for n in (0, 1))
+    assert_equal(again, pruned(method, "two layers"))
+    assert differ(again, other) == METHODS[method].draws
 
 
-@ALL
-@ON_ALL_TASKS
+@pytest.mark.parametrize("method", TRAINED)
+def test_interrupted_and_resumed(method, tmp_path):
+    """After one of two epochs; all weights of one kernel are kept."""
+
+    def interrupted(epoch):
+        seen.append(epoch.epoch)
+        if len(seen) == 1:
+            raise KeyboardInterrupt
+
+    seen, net = [], untrained("one layer")
+    run = partial(METHODS[method].prune, small("one layer"), net, 1, jax.random.key(0))
+    with pytest.raises(KeyboardInterrupt):
+        run(callback=interrupted, resume=tmp_path)
+    resumed = run(callback=interrupted, resume=tmp_path)
+    assert seen == [1, 2]  # the first epoch is not repeated
+    assert_equal(resumed, pruned(method, "one layer", keep=1))
+
+
+@ON_TASKS
 def test_zeros_are_held_in_training(method, task):
-    net, of = pruned(method, task), small(task)
-    optimizer = optax.chain(
-        optax.add_decayed_weights(0.01), optax.sgd(0.05, momentum=0.9), hold_zeros()
-    )
-    trained = swsjax.train(
-        net.params, of.loss(), of.data(), optimizer, epochs=2, batch_size=BATCH, aux=net.aux
-    )
-    after = baselines.kernels(net._replace(params=trained.params))
+    net = pruned(method, task)
+    after = baselines.kernels(steps_of(task)(net))
     for name, kernel in baselines.kernels(net).items():
         np.testing.assert_array_equal(after[name] == 0, kernel == 0)
         assert np.any(after[name] != kernel)
 
 
-@ALL
-@ON_ALL_TASKS
+@ON_TASKS
 def test_a_file_holds_every_bit(method, task):
     net, of = pruned(method, task), small(task)
     assert_equal(of.parts(swsjax.loads(swsjax.dumps(of.whole(net)))), net)
 
 
 @pytest.mark.parametrize("method", [name for name in METHODS if METHODS[name].compiles])
-@ON_ALL_TASKS
-def test_a_function_of_arrays_compiles(method, task):
-    compiled = jax.jit(lambda net: METHODS[method].prune(small(task), net, KEEP, None))
-    assert_equal(compiled(untrained(task)), pruned(method, task))
+def test_a_function_of_arrays_compiles(method):
+    for task in TASKS:
+        compiled = jax.jit(lambda net: METHODS[method].prune(None, net, KEEP, None))
+        assert_equal(compiled(untrained(task)), pruned(method, task))
 
 
 @ALL
 def test_to_keep_all_prunes_nothing(method):
-    net = pruned(method, "two layers", keep=1)
-    assert left(net) == sum(sizes("two layers")) == 152
-    if not METHODS[method].trains:
-        assert_equal(net, untrained("two layers"))
+    """Of a net with a single kernel."""
+    net = pruned(method, "one layer", keep=1)
+    assert left(net) == sum(sizes("one layer")) == 48
+    if not METHODS[method].changes:
+        assert_equal(net, untrained("one layer"))
 
 
 @ALL
@@ -185,17 +252,39 @@ def test_a_share_out_of_range(method, keep):
         pruned(method, "one layer", keep=keep)
 
 
+AGAIN = "load or train the net again"
+
+
+def not_finite(value):
+    params, aux = untrained("two layers")
+    kernel = params["fc2"]["kernel"].at[1, 2].set(value)
+    return swsjax.lab.Variables(params | {"fc2": params["fc2"] | {"kernel": kernel}}, aux)
+
+
 @ALL
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_weights_that_are_not_finite(method, value):
-    params, aux = untrained("two layers")
-    kernel = params["fc2"]["kernel"].at[1, 2].set(value)
-    net = swsjax.lab.Variables(params | {"fc2": params["fc2"] | {"kernel": kernel}}, aux)
-    expected = (
-        "kernels must be finite, got NaN or infinity in fc2/kernel; load or train the net again"
-    )
+    expected = "kernels must be finite, got NaN or infinity in fc2/kernel; " + AGAIN
     with pytest.raises(ConfigError, match=f"^{re.escape(expected)}$"):
-        METHODS[method].prune(small("two layers"), net, KEEP, jax.random.key(0))
+        METHODS[method].prune(small("two layers"), not_finite(value), KEEP, jax.random.key(0))
+
+
+@pytest.mark.parametrize(
+    ("finish", "what"),
+    [
+        (FINE_TUNE, "kernels"),
+        (RETRAIN, "kernels"),
+        (AFFINE, "kernels"),
+        (K_MEANS, "weights to share"),
+        (baselines.tune_codebooks, "weights to share"),
+    ],
+    ids=["fine_tune", "retrain", "quantize_affine", "k_means", "tune_codebooks"],
+)
+def test_what_follows_pruning_is_given_weights_that_are_not_finite(finish, what):
+    options = {"epochs": 1} if finish is baselines.tune_codebooks else {}
+    expected = f"{what} must be finite, got NaN or infinity in fc2/kernel; {AGAIN}"
+    with pytest.raises(ConfigError, match=f"^{re.escape(expected)}$"):
+        finish(small("two layers"), not_finite(np.nan), key=jax.random.key(0), **options)
 
 
 @ALL

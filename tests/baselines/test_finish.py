@@ -39,7 +39,7 @@ from swsjax.training import PretrainConfig, SgdConfig, crop_and_flip, pretrain
 KEY = jax.random.key(3)
 CONFIG = PretrainConfig(epochs=3, learning_rate=0.01, batch_size=32)
 EPOCHS = 20  # of the run that is killed
-NAMES = pytest.mark.parametrize("name", ["two layers", "bfloat16", "BatchNorm"])
+NAMES = pytest.mark.parametrize("name", ["two layers", "bfloat16", "normalised"])
 
 
 def assert_equal(ours, expected):
@@ -79,8 +79,8 @@ ADAM = optax.adamw(0.01, weight_decay=0.1)
 
 @pytest.mark.parametrize(
     ("name", "optimizer"),
-    [("two layers", SGD), ("two layers", ADAM), ("bfloat16", SGD), ("BatchNorm", SGD)],
-    ids=["sgd", "adamw", "bfloat16", "BatchNorm"],
+    [("two layers", SGD), ("two layers", ADAM), ("bfloat16", SGD), ("normalised", SGD)],
+    ids=["sgd", "adamw", "bfloat16", "normalised"],
 )
 def test_kernels_keep_their_zeros_and_all_else_is_trained(name, optimizer):
     before = pruned(name)
@@ -140,7 +140,7 @@ def test_the_key_decides_the_order():
 
 @pytest.mark.parametrize(
     ("name", "config"),
-    [("two layers", CONFIG), ("BatchNorm", SgdConfig(epochs=2, batch_size=32, pad=1))],
+    [("two layers", CONFIG), ("normalised", SgdConfig(epochs=2, batch_size=32, pad=1))],
     ids=["adamw", "sgd"],
 )
 def test_retraining_a_dense_net_is_its_pretraining(name, config):
@@ -222,7 +222,7 @@ def test_a_kernel_without_weights_stays_empty():
 
 
 def test_a_ticket_has_the_initial_weights_and_statistics():
-    init, net = untrained("BatchNorm"), pruned("BatchNorm")
+    init, net = untrained("normalised"), pruned("normalised")
     trained = Variables(*jax.tree.map(lambda x: 3 * x, tuple(net)))
     ticket = rewind(trained, init)
     assert_equal(zeros(ticket), zeros(net))

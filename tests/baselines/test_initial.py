@@ -66,12 +66,12 @@ def products(net, gradient):
     return {name: kernel * gradient[name] for name, kernel in baselines.kernels(net).items()}
 
 
-@pytest.mark.parametrize("name", ["two layers", "BatchNorm"])
+@pytest.mark.parametrize("name", ["two layers", "normalised"])
 @pytest.mark.parametrize("batches", [1, 3])
 def test_snip_is_the_brute_force_gradient(name, batches):
     """Signed mean over the batches first, then the magnitude."""
     task, net = small(name), untrained(name)
-    drawn = random_batches(task.data(), batches, batch_size=BATCH, key=KEY)
+    drawn = random_batches(task.dataset.train, batches, batch_size=BATCH, key=KEY)
     gradient = brute_force_gradient(task, net, drawn)
     scores = {name: np.abs(score) for name, score in products(net, gradient).items()}
     expected = highest(scores, round(0.2 * sum(score.size for score in scores.values())))
@@ -92,7 +92,7 @@ def test_every_step_against_the_formulas(masks):
     """FORCE ranks all weights by the gradients of the pruned net, Iter SNIP those it has left."""
     task, net, steps, keep = small("two layers"), untrained("two layers"), 4, 0.1
     found = masks(task, net, keep, steps=steps, batch_size=BATCH, key=KEY)
-    drawn = random_batches(task.data(), steps, batch_size=BATCH, key=KEY)
+    drawn = random_batches(task.dataset.train, steps, batch_size=BATCH, key=KEY)
     mask = {name: np.ones(kernel.shape, bool) for name, kernel in baselines.kernels(net).items()}
     for step, ours in enumerate(found):
         pruned = baselines.masked(net, mask)
@@ -133,7 +133,7 @@ def test_iter_snip_is_nested_and_force_is_not():
     ],
 )
 def test_the_last_mask_is_the_net_s(method, masks):
-    task, net = small("BatchNorm"), untrained("BatchNorm")
+    task, net = small("normalised"), untrained("normalised")
     given = {"steps": 3, "batches": 2, "batch_size": BATCH, "key": KEY}
     pruned = method(task, net, 0.2, **given)
     assert_masks_equal(baselines.mask(pruned), masks(task, net, 0.2, **given)[-1])
@@ -152,9 +152,9 @@ def test_force_finds_masks_of_higher_saliency():
 
 
 def test_saliency_against_its_formula():
-    task, net = small("BatchNorm"), untrained("BatchNorm")
+    task, net = small("normalised"), untrained("normalised")
     pruned = baselines.random(net, 0.5, key=KEY)
-    drawn = random_batches(task.data(), 2, batch_size=BATCH, key=KEY)
+    drawn = random_batches(task.dataset.train, 2, batch_size=BATCH, key=KEY)
     gradient = brute_force_gradient(task, pruned, drawn)
     mask = baselines.mask(pruned)
     expected = sum(
@@ -166,10 +166,10 @@ def test_saliency_against_its_formula():
 
 def test_the_gradient_is_that_of_training():
     """BatchNorm normalises by the batch: the running statistics have no part in it."""
-    task, net = small("BatchNorm"), untrained("BatchNorm")
-    drawn = random_batches(task.data(), 2, batch_size=BATCH, key=KEY)
+    task, net = small("normalised"), untrained("normalised")
+    drawn = random_batches(task.dataset.train, 2, batch_size=BATCH, key=KEY)
     other = net._replace(aux=jax.tree.map(lambda leaf: leaf + 3, net.aux))
-    first, second = (mean_gradient(task, given, task.data(), drawn) for given in (net, other))
+    first, second = (mean_gradient(task, given, drawn) for given in (net, other))
     for name, gradient in first.items():
         np.testing.assert_array_equal(gradient, second[name])
         assert np.abs(gradient).max() > 0
@@ -200,9 +200,7 @@ def test_the_score_of_grasp_against_finite_differences():
         step = 1e-2  # the gradient is small, as logits are divided by 200
         ahead, behind = gradient_at(step), gradient_at(-step)
         slope = {name: (ahead[name] - behind[name]) / (2 * step) for name in ahead}
-        for name, found in curvature_product(
-            task, net, direction, task.data(), halves, temperature=200
-        ).items():
+        for name, found in curvature_product(task, net, direction, halves, temperature=200).items():
             assert found.dtype == jnp.float64
             np.testing.assert_allclose(found, slope[name], rtol=1e-5, atol=1e-12)
         expected = highest(products(net, slope), round(152 * 0.2))  # -theta H g is lowest
@@ -274,13 +272,21 @@ def test_more_examples_in_a_batch_than_there_are():
         baselines.snip(small("one layer"), untrained("one layer"), 0.5, key=KEY)
 
 
-@pytest.mark.parametrize("method", [baselines.snip, baselines.grasp])
-def test_a_gradient_that_is_not_finite(method):
+@pytest.mark.parametrize(
+    ("method", "given"),
+    [
+        (baselines.snip, {"batch_size": BATCH}),
+        (baselines.force, {"batch_size": BATCH, "steps": 2}),
+        (baselines.force_masks, {"batch_size": BATCH, "steps": 2}),
+        (baselines.grasp, {}),
+    ],
+    ids=["snip", "force", "force_masks", "grasp"],
+)
+def test_a_gradient_that_is_not_finite(method, given):
     net = untrained("two layers")
     broken = net._replace(
         params=net.params | {"fc2": net.params["fc2"] | {"bias": jnp.full(CLASSES, jnp.nan)}}
     )
-    given = {"batch_size": BATCH} if method is baselines.snip else {}
     expected = (
         "^the gradient of fc1/kernel is not finite; check that the net's logits are finite, and "
         "all labels in range$"

@@ -1,6 +1,7 @@
 """Which weights may be pruned, and the exact rank of their scores."""
 
 import re
+from collections import Counter
 
 import jax.numpy as jnp
 import numpy as np
@@ -16,6 +17,7 @@ from swsjax.baselines.weights import (
     mask,
     masked,
     number_kept,
+    sparsity_patterns,
     with_kernels,
 )
 from swsjax.errors import ConfigError
@@ -25,7 +27,7 @@ NUMBERS = st.sampled_from([-1.0, -0.5, -0.0, 0.0, 0.25, 0.5, 2.0])
 
 
 def test_only_kernels_may_be_pruned():
-    net = untrained("BatchNorm")
+    net = untrained("normalised")
     assert {name.rpartition("/")[2] for name in kernels(net)} == {"kernel"}
     assert all(kernel.ndim in (2, 4) for kernel in kernels(net).values())
     leaves = {"counts": jnp.ones((2, 2), int), "vector": jnp.ones(3), "matrix": jnp.ones((2, 2))}
@@ -33,7 +35,7 @@ def test_only_kernels_may_be_pruned():
 
 
 def test_kernels_are_replaced_by_name():
-    net = untrained("BatchNorm")
+    net = untrained("normalised")
     numbered = {
         name: jnp.full(k.shape, float(n)) for n, (name, k) in enumerate(kernels(net).items())
     }
@@ -87,3 +89,40 @@ def test_a_share_is_rounded(size, keep):
 
 def test_an_empty_kernel_keeps_nothing():
     assert number_kept(0, 0.5) == 0
+
+
+@given(st.integers(0, 2**32))
+@settings(max_examples=20, deadline=None)
+def test_patterns_of_slices_against_text(seed):
+    """Each slice as nine digits, the last weight first, counted one by one."""
+    rng = np.random.default_rng(seed)
+    shapes = {"one": (3, 3, 4, 5), "two": (3, 3, 1, 2), "five": (5, 5, 2, 2), "fc": (3, 3)}
+    params = {
+        name: np.float32(rng.normal(size=shape) * (rng.random(shape) < rng.random()))
+        for name, shape in shapes.items()
+    }
+    params["one"][0, 0, 0, 0] = 1.0
+    found = sparsity_patterns(Variables(params, {}))
+    assert sorted(found) == ["one", "two"]
+    for name, counts in found.items():
+        height, width, inputs, outputs = shapes[name]
+        expected = Counter(
+            "".join(
+                str(int(params[name][row, column, i, o] != 0))
+                for row in reversed(range(height))
+                for column in reversed(range(width))
+            )
+            for i in range(inputs)
+            for o in range(outputs)
+        )
+        assert counts.shape == (512,)
+        assert {f"{p:09b}": counts[p] for p in np.flatnonzero(counts)} == expected
+
+
+def test_a_net_without_slices():
+    expected = (
+        "the net has no kernel of 3 x 3; expected one of (3, 3, inputs, outputs) in params, got "
+        "{'fc': 'float32[3, 3]'}"
+    )
+    with pytest.raises(ConfigError, match=f"^{re.escape(expected)}$"):
+        sparsity_patterns(Variables({"fc": jnp.ones((3, 3))}, {}))

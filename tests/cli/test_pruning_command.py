@@ -1,6 +1,7 @@
 """The command that prunes."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -51,7 +52,11 @@ def test_a_run(options, tmp_path, capsys, monkeypatch, pretrain_for, no_figures)
     method, *others = options.split()
     assert main(prune(method, tmp_path, *others)) in (0, parser.MISSED)
     kept = WEIGHTS // 20
-    lines = capsys.readouterr().out.splitlines()
+    captured = capsys.readouterr()
+    first, *_, last = captured.err.splitlines()
+    assert first == "0:00 compiling"
+    assert re.fullmatch(r"\d:\d\d train 1/1  loss [\d.]+", last)
+    lines = captured.out.splitlines()
     assert lines[0] == f"{method} keeps {kept:,} of {WEIGHTS:,} weights; training takes 1 epochs"
     assert f"wrote {tmp_path / 'lenet-300-100.sws'}, report.html, report.json and 0 figures " in (
         "\n".join(lines)
@@ -68,7 +73,9 @@ def test_a_run(options, tmp_path, capsys, monkeypatch, pretrain_for, no_figures)
     stages = ["pretrained", *(["pruned"] if "--levels" in others else []), "decoded"]
     assert list(content["errors"]) == stages
     assert all(list(by_split) == ["validation", "test"] for by_split in content["errors"].values())
-    assert f"<td>{method}</td>" in (tmp_path / "report.html").read_text()
+    page = (tmp_path / "report.html").read_text()
+    assert f"<td>{method}</td>" in page
+    assert ("pruned: the net that was pruned" in page) == ("--levels" in others)
     written = ["lenet-300-100.sws", "pretrained", "report.html", "report.json"]
     assert sorted(path.name for path in tmp_path.iterdir()) == written
 

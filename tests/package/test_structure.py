@@ -14,7 +14,15 @@ PACKAGE = Path(swsjax.__file__).parent
 MODULES = {
     str(path.relative_to(PACKAGE.parent)): path.read_text() for path in PACKAGE.rglob("*.py")
 }
-MANY_PARAMETERS = {"compress", "pretrain", "train"}
+# Those that train, and are given data, settings, what to report to and where to resume.
+MANY_PARAMETERS = {
+    "compress",
+    "fine_tune",
+    "pretrain",
+    "train",
+    "tune_codebook_of_net",
+    "tune_codebooks",
+}
 
 
 def functions(tree):

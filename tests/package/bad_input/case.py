@@ -17,6 +17,10 @@ FOLDER = "<folder>"
 """In a message: the folder in which the case runs, in full."""
 REASON = "<reason>"
 """In a message: words of another package, which differ between its versions."""
+NOT_A_CHECKPOINT = (
+    "net.sws is not an Orbax checkpoint; give the folder that `swsjax pretrain` or Orbax's "
+    "StandardCheckpointer wrote"
+)
 
 
 class Case(NamedTuple):

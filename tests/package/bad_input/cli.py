@@ -6,14 +6,11 @@ from itertools import product
 import numpy as np
 
 import swsjax
-from bad_input.case import REASON, Command, saved, under_a_file, write
+from bad_input import pruning
+from bad_input.case import NOT_A_CHECKPOINT, REASON, Command, saved, under_a_file, write
 
 COMPRESS = "compress lenet-300-100 --data digits --out small "
 SEARCH = "search lenet-300-100 --data digits --out found "
-NOT_A_CHECKPOINT = (
-    "net.sws is not an Orbax checkpoint; give the folder that `swsjax pretrain` or Orbax's "
-    "StandardCheckpointer wrote"
-)
 LEAVES = product((1, 2, 3), ("bias", "kernel"))
 SETTINGS = ", ".join(map(repr, swsjax.Config().to_dict()))
 
@@ -329,4 +326,4 @@ OPTIONS = [
     ),
 ]
 
-COMMANDS = FILES + OPTIONS
+COMMANDS = FILES + OPTIONS + pruning.COMMANDS

@@ -169,6 +169,10 @@ def duration(options: argparse.Namespace, recipe: Recipe, task: Task, net: Varia
         recipe: with the settings of the run.
         task: what the net is trained on.
         net: pretrained.
+
+    >>> options = argparse.Namespace(budget=timedelta(minutes=10))
+    >>> duration(options, Recipe(Config()), task=None, net=None)
+    '10 minutes'
     """
     if isinstance(options.budget, timedelta):
         return budget_text(options.budget)

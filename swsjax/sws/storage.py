@@ -88,8 +88,8 @@ def _journal(path: Path) -> "optuna.storages.JournalStorage":
 
 def _check_first_line(path: Path) -> None:
     with path.open("rb") as file:
-        first = file.readline()
-    if not first or (first[:1] == b"{" and first[-1:] != b"\n"):  # another worker is writing it
+        first = file.readline().decode()
+    if not first or (first[0] == "{" and first[-1] != "\n"):  # another worker is writing it
         return
     if "op_code" not in dict(json.loads(first)):
         raise ValueError("not a record of Optuna's")

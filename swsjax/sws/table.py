@@ -85,7 +85,7 @@ def lookup_error(
 
 @partial(jax.jit, static_argnums=1)
 def _sampled(leaves: list[Array], sample: int) -> Array:
-    """A sample of all weights in one array: with one for each leaf, the error takes long to compile.
+    """A sample of all weights in one array: with one per leaf, the error takes long to compile.
 
     A program of its own: within that of the error, XLA mistakes the end of leaves that are sharded.
     """

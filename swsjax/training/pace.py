@@ -29,15 +29,18 @@ def step_seconds(loss_fn: LossWithAux, net: Net, feed: Feed) -> float:
 
     >>> from swsjax.training import take_apart
     >>> from swsjax.training.loop import feed_of
-    >>> net = take_apart({"w": jnp.ones(3)})
+    >>> net = take_apart({"w": jnp.ones((1, 3))})
     >>> loss = net.loss(lambda params, batch: jnp.mean((params["w"] - batch) ** 2))
     >>> step_seconds(loss, net, feed_of(jnp.ones((64, 3)), 4)) < 1
     True
     """
 
     def step(state: TrainState, batch: Any) -> tuple[TrainState, Any]:
-        gradients, carried = jax.grad(loss_fn, has_aux=True)(state.params, state.aux, batch)
-        return state._replace(aux=carried, step=state.step + 1), optax.tree.norm(gradients)
+        gradient = jax.value_and_grad(loss_fn, has_aux=True)
+        (value, carried), gradients = gradient(state.params, state.aux, batch)
+        # All of them are used, or they would not be computed.
+        used = value + optax.tree.norm(gradients)
+        return state._replace(aux=carried, step=state.step + 1), used
 
     few, augmented = part_of(feed, _STEPS), feed.augmented(step)
 

@@ -321,7 +321,8 @@ def test_a_database_that_cannot_be_used(url, reason):
 
 
 @pytest.mark.parametrize(
-    "content", [b"To do", b"notes\nand more\n", b'{"a": 1}\n', b"[]\n3\n", b"\xff\xfe\n", b"null\n"]
+    "content",
+    [b"To do", b"notes\nand more\n", b'{"a": 1}\n', b"[]\n3\n", b"\xff\xfe\n", b"null\n", b"{\xff"],
 )
 def test_a_file_that_is_not_of_a_search(content, tmp_path):
     path = tmp_path / "notes.txt"

@@ -284,7 +284,7 @@ def test_steps_that_take_longer_are_fewer():
     feed = feed_of(DATA, 50)
 
     def slow(params, batch):
-        return loss_fn(params, batch) + jax.pure_callback(waited, jnp.float32(0), 0.0)
+        return loss_fn(params, batch) + jax.pure_callback(waited, jnp.float32(0), batch["x"][0, 0])
 
     def waited(value):
         time.sleep(0.02)

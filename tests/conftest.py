@@ -17,14 +17,16 @@ if not hasattr(jax, "enable_x64"):  # where the oldest supported JAX has it
 
 
 def pytest_configure(config):
-    """Compile quickly rather than well, and once: the fast tests take few steps of each kind."""
+    """Forbid rank promotion; compile quickly rather than well, and once."""
+    # All of it also in the environment, for the processes that tests start.
+    ranks = os.environ.setdefault("JAX_NUMPY_RANK_PROMOTION", "raise")
+    jax.config.update("jax_numpy_rank_promotion", ranks)
     if config.option.markexpr != "not slow":
         return
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # else this is a worker, or somebody's own
         folder = tempfile.TemporaryDirectory(prefix="swsjax-tests-")
         config.add_cleanup(folder.cleanup)
         os.environ["JAX_COMPILATION_CACHE_DIR"] = folder.name
-    # In the environment for the processes that tests start.
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
     os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
     # Half the time that XLA takes to compile, here; read when the first array is made.
@@ -33,6 +35,14 @@ def pytest_configure(config):
     jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
     jax.config.update("jax_disable_most_optimizations", True)
+
+
+@pytest.fixture
+def promoting_ranks(monkeypatch):
+    """Let code of users promote ranks, also in the processes that it starts."""
+    monkeypatch.setenv("JAX_NUMPY_RANK_PROMOTION", "allow")
+    with jax.numpy_rank_promotion("allow"):
+        yield
 
 
 @pytest.fixture(scope="session")

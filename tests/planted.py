@@ -24,7 +24,7 @@ PARAMS = {
 
 def loss_fn(params, batch):
     hidden = jax.nn.relu(batch["x"] @ params["hidden"])
-    hidden = hidden.at[:, :3].add(params["bias"])
+    hidden = hidden.at[:, :3].add(params["bias"][None])
     return jnp.mean((hidden @ params["out"] - batch["y"]) ** 2)
 
 

@@ -66,7 +66,7 @@ def channel_groups(apply: Callable[..., Any], net: Any, *inputs: Any) -> tuple[G
 
     >>> net = {"fc1": {"bias": jnp.ones(4), "kernel": jnp.ones((6, 4))}, "fc2": jnp.ones((4, 2))}
     >>> def apply(net, x):
-    ...     return jax.nn.relu(x @ net["fc1"]["kernel"] + net["fc1"]["bias"]) @ net["fc2"]
+    ...     return jax.nn.relu(x @ net["fc1"]["kernel"] + net["fc1"]["bias"][None]) @ net["fc2"]
     >>> (group,) = channel_groups(apply, net, jnp.ones((1, 6)))
     >>> group.size, list(group.members), group.kernels
     (4, [('fc1/bias', 0), ('fc1/kernel', 1), ('fc2', 0)], (('fc1/kernel', 1),))

@@ -146,7 +146,7 @@ def kept_channels(
             before, after = channels[name], leaf.ndim - channels[name] - 1
             # Where positions were flattened, the channel is the faster index.
             index = jnp.arange(leaf.shape[before]) % size
-            alive = (index < jnp.maximum(1, left)).reshape(-1, *[1] * after)
+            alive = (index < jnp.maximum(1, left)).reshape(*[1] * before, -1, *[1] * after)
             found[name] = found.get(name, True) & alive
     return found
 

@@ -47,7 +47,7 @@ def shrink(apply: Callable[..., Any], net: Any, *inputs: Any) -> Any:
     >>> net = {"a": jnp.array([[1.0, 0.0, 2.0]]), "b": jnp.array([1.0, 4.0, -1.0]),
     ...        "c": jnp.array([[1.0], [2.0], [3.0]]), "d": jnp.zeros(1)}
     >>> def apply(net, x):
-    ...     return jax.nn.relu(x @ net["a"] + net["b"]) @ net["c"] + net["d"]
+    ...     return jax.nn.relu(x @ net["a"] + net["b"][None]) @ net["c"] + net["d"][None]
     >>> small = shrink(apply, net, jnp.ones((1, 1)))
     >>> small["a"].tolist(), small["d"].tolist()
     ([[1.0, 2.0]], [8.0])

@@ -46,7 +46,8 @@ def folded(graph: Graph, labels: Labels, known: Sequence[Known], dead: Array) ->
     >>> net = {"a": jnp.array([3.0, 1.0]), "b": jnp.array([[1.0, 0.0]]), "c": jnp.ones(1),
     ...        "d": jnp.array([[1.0], [2.0]])}
     >>> graph = traced(
-    ...     lambda net, x: (x @ net["b"] + net["a"]) @ net["d"] + net["c"], net, jnp.ones((1, 1)))
+    ...     lambda net, x: (x @ net["b"] + net["a"][None]) @ net["d"] + net["c"][None],
+    ...     net, jnp.ones((1, 1)))
     >>> labels, known = followed(graph), known_arrays(graph, list(net.values()))
     >>> folded(graph, labels, known, labels[0][0][1:]).changes
     {2: array([2.], dtype=float32)}

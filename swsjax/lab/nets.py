@@ -134,7 +134,7 @@ class PooledConv(nnx.Module):
         kernels = kernels.reshape(side, 2, side, 2, inputs, 4 * outputs).swapaxes(1, 2)
         under_window = patches @ kernels.reshape(-1, 4 * outputs)
         under_window = under_window.reshape(-1, height, width, 4, outputs)
-        return jnp.max(under_window, axis=3) + self.bias[...]
+        return jnp.max(under_window, axis=3) + self.bias[None, None, None]
 
 
 def _pooled(side: int) -> int:

@@ -112,7 +112,8 @@ class ResidualNet(nnx.Module):
     def __call__(self, images: Array) -> Array:
         """Logits (batch, classes) of images (batch, height, width[, 3]) with values in [0, 1]."""
         colours = images[..., None] if images.ndim == 3 else images
-        x = self.conv0((colours - jnp.array(_MEAN)) / jnp.array(_STD))
+        mean, std = (jnp.array(values)[None, None, None] for values in (_MEAN, _STD))
+        x = self.conv0((colours - mean) / std)
         for group in range(len(_STRIDES)):
             for block in range(self.blocks):
                 x = self._block(f"g{group}b{block}", x)

@@ -40,7 +40,7 @@ def retraining_seconds(
 
     >>> from swsjax.training import take_apart
     >>> from swsjax.training.loop import feed_of
-    >>> net = take_apart({"w": jnp.ones(3)})
+    >>> net = take_apart({"w": jnp.ones((1, 3))})
     >>> loss = net.loss(lambda params, batch: jnp.mean((params["w"] - batch) ** 2))
     >>> retraining_seconds(loss, net, feed_of(jnp.ones((64, 3)), 4)) < 1
     True

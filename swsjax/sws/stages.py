@@ -158,7 +158,7 @@ def run_stages(run: Run, start: TrainState) -> TrainState:
     >>> from swsjax.sws.plans import three_stages
     >>> from swsjax.training import take_apart
     >>> from swsjax.training.loop import feed_of
-    >>> net = take_apart({"w": jnp.array([0.9, 1.1, 0.0])})
+    >>> net = take_apart({"w": jnp.array([[0.9, 1.1, 0.0]])})
     >>> loss = net.loss(lambda params, batch: jnp.mean((params["w"] - batch) ** 2))
     >>> config = replace(LEARNED, batch_size=2, prior="exact", soft_epochs=1, hard_epochs=0)
     >>> feed = feed_of(jnp.ones((4, 3)), 2)

@@ -10,6 +10,7 @@ from swsjax.lab import Variables
 
 IMAGES = (1, 6, 6, 2)
 VECTORS = (1, 5)
+CHANNELS = (None, None, None)  # index that puts a vector along the channels of images
 
 
 class Net(NamedTuple):
@@ -63,17 +64,19 @@ def avg_pool(x):
 
 
 def norm(x, params, aux):
-    return (x - aux["mean"]) * (jax.lax.rsqrt(aux["var"] + 1e-5) * params["scale"]) + params["bias"]
+    scale = jax.lax.rsqrt(aux["var"] + 1e-5) * params["scale"]
+    return (x - aux["mean"][CHANNELS]) * scale[CHANNELS] + params["bias"][CHANNELS]
 
 
 def norm_in_training(x, params):
-    mean, var = x.mean((0, 1, 2)), x.var((0, 1, 2))
-    return (x - mean) * jax.lax.rsqrt(var + 1e-5) * params["scale"] + params["bias"]
+    mean, var = x.mean((0, 1, 2))[CHANNELS], x.var((0, 1, 2))[CHANNELS]
+    scale, bias = params["scale"][CHANNELS], params["bias"][CHANNELS]
+    return (x - mean) * jax.lax.rsqrt(var + 1e-5) * scale + bias
 
 
 def layer_norm(x, params):
     mean = x.mean(-1, keepdims=True)
-    return (x - mean) * jax.lax.rsqrt(x.var(-1, keepdims=True) + 1e-5) * params["scale"]
+    return (x - mean) * jax.lax.rsqrt(x.var(-1, keepdims=True) + 1e-5) * params["scale"][None]
 
 
 def instance_norm(x, params):
@@ -82,77 +85,77 @@ def instance_norm(x, params):
     x = x.reshape(*shape[:-1], -1, 1)
     axes = (1, 2, 4)
     mean, var = x.mean(axes, keepdims=True), x.var(axes, keepdims=True)
-    return ((x - mean) * jax.lax.rsqrt(var + 1e-5)).reshape(shape) * params["scale"]
+    return ((x - mean) * jax.lax.rsqrt(var + 1e-5)).reshape(shape) * params["scale"][CHANNELS]
 
 
 def mlp(net, x):
     p = net.params
-    x = jax.nn.relu(x @ p["w1"] + p["b1"])
-    x = jax.nn.gelu(x @ p["w2"] + p["b2"])
-    return x @ p["w3"] + p["b3"]
+    x = jax.nn.relu(x @ p["w1"] + p["b1"][None])
+    x = jax.nn.gelu(x @ p["w2"] + p["b2"][None])
+    return x @ p["w3"] + p["b3"][None]
 
 
 def flattened(net, x):
     p = net.params
-    x = max_pool(jax.nn.relu(conv(x, p["conv1"], "VALID") + p["b1"]))
-    x = jax.nn.leaky_relu(x.reshape(len(x), -1) @ p["fc1"] + p["b2"])
-    return x @ p["fc2"] + p["b3"]
+    x = max_pool(jax.nn.relu(conv(x, p["conv1"], "VALID") + p["b1"][CHANNELS]))
+    x = jax.nn.leaky_relu(x.reshape(len(x), -1) @ p["fc1"] + p["b2"][None])
+    return x @ p["fc2"] + p["b3"][None]
 
 
 def padded(net, x):
     p = net.params
-    x = jax.nn.relu(conv(x, p["conv1"]) + p["b1"])
-    x = avg_pool(jax.nn.relu(conv(x, p["conv2"], strides=(2, 1)) + p["b2"]))
-    return x.mean((1, 2)) @ p["fc"] + p["b3"]
+    x = jax.nn.relu(conv(x, p["conv1"]) + p["b1"][CHANNELS])
+    x = avg_pool(jax.nn.relu(conv(x, p["conv2"], strides=(2, 1)) + p["b2"][CHANNELS]))
+    return x.mean((1, 2)) @ p["fc"] + p["b3"][None]
 
 
 def with_norms(net, x):
     p, a = net
     x = jax.nn.relu(norm(conv(x, p["conv1"]), p["bn1"], a["bn1"]))
     x = jax.nn.relu(norm(conv(x, p["conv2"], "VALID"), p["bn2"], a["bn2"]))
-    return x.mean((1, 2)) @ p["fc"] + p["b3"]
+    return x.mean((1, 2)) @ p["fc"] + p["b3"][None]
 
 
 def in_training(net, x):
     p = net.params
     x = jax.nn.relu(norm_in_training(conv(x, p["conv1"], "VALID"), p["bn1"]))
-    return x.mean((1, 2)) @ p["fc"] + p["b3"]
+    return x.mean((1, 2)) @ p["fc"] + p["b3"][None]
 
 
 def residual(net, x):
     p = net.params
-    x = x @ p["w0"] + p["b0"]
-    x = x + jax.nn.relu(x @ p["w1"] + p["b1"]) @ p["w2"] + p["b2"]
-    x = x + jax.nn.relu(x @ p["w3"] + p["b3"]) @ p["w4"]
-    return jax.nn.relu(x + p["b4"]) @ p["w5"] + p["b5"]
+    x = x @ p["w0"] + p["b0"][None]
+    x = x + jax.nn.relu(x @ p["w1"] + p["b1"][None]) @ p["w2"] + p["b2"][None]
+    x = x + jax.nn.relu(x @ p["w3"] + p["b3"][None]) @ p["w4"]
+    return jax.nn.relu(x + p["b4"][None]) @ p["w5"] + p["b5"][None]
 
 
 def under_layer_norm(net, x):
     p = net.params
-    x = jax.nn.relu(layer_norm(x @ p["w1"] + p["b1"], p["ln"]))
-    return jax.nn.relu(x @ p["w2"] + p["b2"]) @ p["w3"] + p["b3"]
+    x = jax.nn.relu(layer_norm(x @ p["w1"] + p["b1"][None], p["ln"]))
+    return jax.nn.relu(x @ p["w2"] + p["b2"][None]) @ p["w3"] + p["b3"][None]
 
 
 def under_instance_norm(net, x):
     p = net.params
     x = jax.nn.relu(instance_norm(conv(x, p["conv1"]), p["in"]))
-    return x.mean((1, 2)) @ p["fc"] + p["b3"]
+    return x.mean((1, 2)) @ p["fc"] + p["b3"][None]
 
 
 def depthwise(net, x):
     p = net.params
-    x = jax.nn.relu(conv(x, p["conv1"]) + p["b1"])
-    x = jax.nn.relu(conv(x, p["depth"], groups=x.shape[-1]) + p["b2"])
-    x = jax.nn.silu(conv(x, p["point"]) + p["b3"])
-    return x.mean((1, 2)) @ p["fc"] + p["b4"]
+    x = jax.nn.relu(conv(x, p["conv1"]) + p["b1"][CHANNELS])
+    x = jax.nn.relu(conv(x, p["depth"], groups=x.shape[-1]) + p["b2"][CHANNELS])
+    x = jax.nn.silu(conv(x, p["point"]) + p["b3"][CHANNELS])
+    return x.mean((1, 2)) @ p["fc"] + p["b4"][None]
 
 
 def joined(net, x):
     p = net.params
-    first = jax.nn.relu(conv(x, p["conv1"]) + p["b1"])
-    second = jax.nn.relu(conv(jnp.concatenate([x, first], -1), p["conv2"]) + p["b2"])
+    first = jax.nn.relu(conv(x, p["conv1"]) + p["b1"][CHANNELS])
+    second = jax.nn.relu(conv(jnp.concatenate([x, first], -1), p["conv2"]) + p["b2"][CHANNELS])
     x = jnp.concatenate([x, second, first], -1)
-    return x.transpose(0, 3, 1, 2).reshape(len(x), -1) @ p["fc"] + p["b3"]
+    return x.transpose(0, 3, 1, 2).reshape(len(x), -1) @ p["fc"] + p["b3"][None]
 
 
 def attention(net, x):

@@ -77,7 +77,7 @@ def test_heads_and_the_channels_of_each_are_groups():
     net = {"in": jnp.ones((5, 2, 3)), "bias": jnp.ones((2, 3)), "out": jnp.ones((2, 3, 5))}
 
     def apply(net, x):
-        x = jnp.einsum("nd,dhc->nhc", x, net["in"]) + net["bias"]
+        x = jnp.einsum("nd,dhc->nhc", x, net["in"]) + net["bias"][None]
         return jnp.einsum("nhc,hcd->nd", x, net["out"])
 
     heads, channels = channel_groups(apply, net, jnp.ones((1, 5)))
@@ -118,7 +118,7 @@ def test_channels_that_cannot_be_cut_are_in_no_group():
     assert count(lambda net, x: jnp.split(x @ net["w"], 2, 1)[0] @ net["halves"]) == 0
     assert count(lambda net, x: jnp.pad(x, ((0, 0), (0, 1))) @ net["v"]) == 0
     assert count(lambda net, x: (x @ net["w"]).reshape(1, 2, 2) @ net["halves"]) == 0
-    assert count(lambda net, x: (x @ net["w"] + jnp.arange(4.0)) @ net["v"]) == 0
+    assert count(lambda net, x: (x @ net["w"] + jnp.arange(4.0)[None]) @ net["v"]) == 0
     assert count(lambda net, x: jax.nn.one_hot(jnp.argmax(x @ net["w"], 1), 4) @ net["v"]) == 0
 
 

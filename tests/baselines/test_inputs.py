@@ -73,7 +73,7 @@ def test_ranges_are_exponential_averages(task):
     hidden = jax.lax.conv_general_dilated(
         values, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
-    most = np.array([values.max(), max(0, np.max(hidden + bias))])
+    most = np.array([values.max(), max(0, np.max(hidden + bias[None, None, None]))])
     least = np.array([values.min(), 0.0])
     for state, times in ((once, 0.25), (twice, 0.25 * 1.75)):
         np.testing.assert_allclose(state[RANGES]["high"], times * most, rtol=1e-5)

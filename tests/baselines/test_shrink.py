@@ -147,9 +147,9 @@ def test_a_constant_of_a_residual_stream_moves_into_all_that_reads_it():
 
     def apply(net, x):
         x = x @ net["w0"]
-        x = x + jax.nn.relu(x @ net["w1"] + net["b1"]) @ net["w2"]
-        x = x + jax.nn.relu(x @ net["w3"] + net["b3"]) @ net["w4"]
-        return jax.nn.relu(x + net["b4"]) @ net["w5"]
+        x = x + jax.nn.relu(x @ net["w1"] + net["b1"][None]) @ net["w2"]
+        x = x + jax.nn.relu(x @ net["w3"] + net["b3"][None]) @ net["w4"]
+        return jax.nn.relu(x + net["b4"][None]) @ net["w5"]
 
     x = NETS["residual"].example()
     net = zeroed(net, [(channel_groups(apply, net, x)[1], [0])])
@@ -176,7 +176,7 @@ def test_a_layer_without_a_bias_before_it_keeps_its_constants():
     net["a"] = net["a"].at[0, 1].set(1)
 
     def apply(net, x):
-        return jax.nn.relu(x @ net["a"] + net["bias"]) @ net["b"]
+        return jax.nn.relu(x @ net["a"] + net["bias"][None]) @ net["b"]
 
     small = shrink(apply, net, jnp.ones((1, 3)))
     assert sizes(small) == sizes(net)
@@ -187,8 +187,8 @@ def test_a_bias_that_is_used_twice_takes_no_constant():
     net["a"] = net["a"].at[1].set(0)
 
     def apply(net, x):
-        x = jax.nn.relu(x @ net["a"] + net["b"])
-        x = jax.nn.relu(x @ net["c"] + net["b"])
+        x = jax.nn.relu(x @ net["a"] + net["b"][None])
+        x = jax.nn.relu(x @ net["c"] + net["b"][None])
         return x @ net["c"]
 
     small = shrink(apply, net, jnp.ones((1, 3)))

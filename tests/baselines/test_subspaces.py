@@ -149,7 +149,7 @@ def test_masked_channels_keep_their_statistics(normed):
     rule, still = width(0.5, 1.0, task_layers(normed)), Steps(learning_rate=0.0)
     family = fit_point(normed, rule, still, draw=at_levels((0.5, 1.0)), key=KEY)
     layer, data = family.net.params["fc1"], normed.data()["inputs"]
-    seen = np.mean(np.reshape(data, (96, -1)) / 255 @ layer["kernel"] + layer["bias"], axis=0)
+    seen = np.mean(np.reshape(data, (96, -1)) / 255 @ layer["kernel"] + layer["bias"][None], axis=0)
     # Two updates of the first half, one of the other.
     times = np.repeat([1 - 0.9**2, 1 - 0.9], 4)
     np.testing.assert_allclose(family.net.aux["bn"]["mean"], times * seen, rtol=1e-4, atol=1e-6)

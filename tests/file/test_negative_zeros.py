@@ -104,7 +104,7 @@ def test_compress_returns_positive_zeros(masked):
 
     def loss(params, batch):
         wanted = batch["x"] @ masked[:30, :20]
-        return jnp.mean((batch["x"] @ params["w"] + params["b"] - wanted) ** 2)
+        return jnp.mean((batch["x"] @ params["w"] + params["b"][None] - wanted) ** 2)
 
     result = swsjax.compress(params, loss, {"x": inputs}, config=config)
     assert negative_zeros(params) > 100

@@ -35,8 +35,8 @@ def test_plain_dictionaries(name, logits):
     assert isinstance(params["fc1"]["bias"], jax.Array)
     x = logits["images"].reshape(16, 64)
     for i in (1, 2):
-        x = np.maximum(x @ params[f"fc{i}"]["kernel"] + params[f"fc{i}"]["bias"], 0)
-    x = x @ params["fc3"]["kernel"] + params["fc3"]["bias"]
+        x = np.maximum(x @ params[f"fc{i}"]["kernel"] + params[f"fc{i}"]["bias"][None], 0)
+    x = x @ params["fc3"]["kernel"] + params["fc3"]["bias"][None]
     np.testing.assert_allclose(x, logits[name.replace("-", "_")], atol=1e-4)
 
 

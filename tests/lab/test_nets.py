@@ -25,7 +25,7 @@ def convolution(x, layer):
     x = jax.lax.conv_general_dilated(
         x, layer["kernel"], (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
-    return x + layer["bias"]
+    return x + layer["bias"][None, None, None]
 
 
 def pool(x):
@@ -33,7 +33,7 @@ def pool(x):
 
 
 def dense(x, layer):
-    return x @ layer["kernel"] + layer["bias"]
+    return x @ layer["kernel"] + layer["bias"][None]
 
 
 def lenet5(params, images):
@@ -229,12 +229,12 @@ def test_removing_channels_is_setting_them_to_zero(name, layer, image_shape):
 def torch_convolution(x, state, name):
     """As PyTorch has it, images and kernels with the channels first."""
     x = jax.lax.conv(x, state[f"{name}.weight"], (1, 1), "VALID")
-    x = x + state[f"{name}.bias"][:, None, None]
+    x = x + state[f"{name}.bias"][None, :, None, None]
     return jax.lax.reduce_window(x, -np.inf, jax.lax.max, (1, 1, 2, 2), (1, 1, 2, 2), "VALID")
 
 
 def torch_dense(x, state, name):
-    return x @ state[f"{name}.weight"].T + state[f"{name}.bias"]
+    return x @ state[f"{name}.weight"].T + state[f"{name}.bias"][None]
 
 
 def torch_lenet_300_100(state, images):

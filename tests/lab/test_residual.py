@@ -37,13 +37,16 @@ def convolution(x, kernel, stride=1):
     size = kernel.shape[0]
     total = size - stride if size > 1 else 0
     pads = [(total // 2, total - total // 2)] * 2
-    return jax.lax.conv_general_dilated(
-        x, kernel, (stride, stride), pads, dimension_numbers=("NHWC", "HWIO", "NHWC")
+    return np.asarray(
+        jax.lax.conv_general_dilated(
+            x, kernel, (stride, stride), pads, dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
     )
 
 
 def forward(params, stats, images, blocks, normalised_by=None):
     """Logits by the names of the layers; the statistics are those given, or those of the batch."""
+    params, stats = jax.tree.map(np.asarray, (params, stats))
     seen = {}
 
     def normed_relu(name, x):

@@ -100,14 +100,14 @@ def test_a_net_with_batch_norm_from_training_to_the_file(task, pretrained, tmp_p
 
 def layers(params, images):
     """The outputs of the first layer, and what makes logits of them once normalised."""
-    fc1, norm, fc2 = (params[name] for name in ("fc1", "norm", "fc2"))
+    fc1, norm, fc2 = (jax.tree.map(np.asarray, params[name]) for name in ("fc1", "norm", "fc2"))
 
     def logits(normed):
         hidden = np.maximum(normed * norm["scale"] + norm["bias"], 0)
         return hidden @ fc2["kernel"] + fc2["bias"]
 
     inputs = images.reshape(len(images), -1) / np.float32(255)
-    return inputs @ np.asarray(fc1["kernel"]) + np.asarray(fc1["bias"]), logits
+    return inputs @ fc1["kernel"] + fc1["bias"], logits
 
 
 def test_training_normalises_by_the_batch_and_moves_the_statistics(task, pretrained):

@@ -125,10 +125,10 @@ def original():
 def test_removing_units_compresses_at_least_as_much_as_zeroing_them(original):
     kept, channels = jnp.arange(0, 300, 3), NETS["lenet-300-100"].channels[0]
     removed = take_channels(original, channels, kept)
-    is_kept = jnp.zeros(300).at[kept].set(1)
+    is_kept = jnp.zeros((300, 1)).at[kept].set(1)
     zeroed = original | {
-        "fc1": {"kernel": original["fc1"]["kernel"] * is_kept, "bias": original["fc1"]["bias"]},
-        "fc2": original["fc2"] | {"kernel": original["fc2"]["kernel"] * is_kept[:, None]},
+        "fc1": {"kernel": original["fc1"]["kernel"] * is_kept.T, "bias": original["fc1"]["bias"]},
+        "fc2": original["fc2"] | {"kernel": original["fc2"]["kernel"] * is_kept},
     }
     removed_data, zeroed_data = swsjax.dumps(removed), swsjax.dumps(zeroed)
     by_removal = swsjax.report(removed_data, baseline=original)

@@ -217,6 +217,7 @@ def test_every_page_is_reached_from_the_first():
     assert {str(page.with_suffix("")) for page in pages} - {"index"} == set(listed)
 
 
+@pytest.mark.usefixtures("promoting_ranks")
 def test_the_example_of_the_readme(tmp_path):
     """It runs and prints what the page shows; the numbers differ a little between processors."""
     example = r"^```python\n(.*?)^```\n\n```text\n(.*?)^```"

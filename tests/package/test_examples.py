@@ -25,6 +25,8 @@ CLASSIFIERS = [
 ]
 ONE_POINT, TWO_PERCENT = 0.01, 0.02
 
+pytestmark = pytest.mark.usefixtures("promoting_ranks")
+
 
 def load(name):
     """An example as a module."""

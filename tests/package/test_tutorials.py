@@ -21,6 +21,8 @@ TUTORIALS = Path(__file__).parents[2] / "docs" / "tutorials"
 PAGES = sorted(path.stem for path in TUTORIALS.glob("*.md"))
 TRIALS = {"trials": 2}
 
+pytestmark = pytest.mark.usefixtures("promoting_ranks")
+
 
 def cells(page):
     return re.findall(r"^```\{code-cell\} python3\n(.*?)^```", page, flags=re.MULTILINE | re.DOTALL)

@@ -143,7 +143,7 @@ def test_selection_is_that_of_select():
 
     def module_loss(module, batch):
         module.calls[...] += 1
-        return loss_fn({"w": module.w[...] + module.offset[...]}, batch)
+        return loss_fn({"w": module.w[...] + module.offset[None]}, batch)
 
     for net, loss, rules in (
         (PARAMS, loss_fn, ()),

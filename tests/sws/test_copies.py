@@ -38,8 +38,8 @@ class Copy(NamedTuple):
     def logits(self, params, x):
         hidden = x @ (params["one"] / self.scales[0])
         if self.is_normalised:
-            hidden = (hidden - hidden.mean(0)) / jnp.sqrt(hidden.var(0) + EPSILON)
-        return jax.nn.relu(hidden + params["bias"]) @ (params["two"] / self.scales[1])
+            hidden = (hidden - hidden.mean(0)[None]) / jnp.sqrt(hidden.var(0)[None] + EPSILON)
+        return jax.nn.relu(hidden + params["bias"][None]) @ (params["two"] / self.scales[1])
 
     def loss(self, params, batch):
         found = jnp.float32(self.logits(params, batch["x"]))
@@ -94,7 +94,7 @@ def first_kernel_times(net, factor):
 
 def with_inputs(net, scale, offset=0.0):
     """Inputs x scale - offset; the first layer takes this back."""
-    one = net.params["one"] / np.expand_dims(scale, -1)
+    one = net.params["one"] / np.reshape(scale, (-1, 1))
     bias = net.params["bias"] + offset @ one if np.ndim(offset) else net.params["bias"]
     parts = (part | {"x": part["x"] * scale - offset} for part in (net.data, net.held_out))
     return Copy(net.params | {"one": one, "bias": bias}, *parts, net.config)

@@ -40,7 +40,7 @@ def params():
 
 
 def loss_fn(params, batch):
-    return ((batch["x"] @ params["w"] + params["b"] - batch["y"]) ** 2).mean()
+    return ((batch["x"] @ params["w"] + params["b"][None] - batch["y"]) ** 2).mean()
 
 
 @pytest.fixture

@@ -146,7 +146,7 @@ def test_errors_fall_with_the_square_of_the_step_or_faster(mixture_of):
 def test_forward_is_the_quantised_net(mixture_of, grid, drawn):
     mixture = mixture_of(*drawn)
     (ours,) = jax.jit(table.straight_through)(mixture, [WEIGHTS], grid)
-    chosen = ours[:, None] == component_means(mixture)
+    chosen = ours[:, None] == component_means(mixture)[None]
     assert chosen.any(axis=-1).all()
     # Of the chosen component against the best one, at each weight and slightly beside it.
     shortfalls = []

@@ -27,7 +27,7 @@ def loss_fn(params, aux, batch):
     """With dropout and a running mean."""
     key, drop = jax.random.split(aux["key"])
     kept = jax.random.bernoulli(drop, 0.9, batch["x"].shape)
-    error = (batch["x"] * kept / 0.9) @ params["w"] + params["b"] - batch["y"]
+    error = (batch["x"] * kept / 0.9) @ params["w"] + params["b"][None] - batch["y"]
     mean = 0.9 * aux["mean"] + 0.1 * batch["x"].mean(axis=0)
     return jnp.mean(error**2), {"key": key, "mean": mean, "steps": aux["steps"] + 1}
 

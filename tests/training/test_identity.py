@@ -26,7 +26,7 @@ PARAMS = {"w": np.float32(RNG.normal(size=(4, 3))), "b": np.zeros(3, np.float32)
 
 
 def loss(params, batch):
-    return jnp.mean((batch["x"] @ params["w"] + params["b"] - batch["y"]) ** 2)
+    return jnp.mean((batch["x"] @ params["w"] + params["b"][None] - batch["y"]) ** 2)
 
 
 def run(folder, loss=loss, data=DATA, optimizer=None, **options):

@@ -279,7 +279,7 @@ def test_zeros_are_held_under_momentum_and_decay(hold):
     ]
     trained = train(
         start,
-        lambda params, batch: jnp.mean((batch - params) ** 2),
+        lambda params, batch: jnp.mean((batch - params[None]) ** 2),
         np.float32(rng.normal(size=(32, 20))),
         optax.chain(*links),
         epochs=4,

@@ -231,7 +231,7 @@ def test_a_function_is_traced_once_for_all_nets_of_a_form(constants):
 def test_an_nnx_module_is_evaluated_as_it_is():
     net = nnx.Linear(5, 4, rngs=nnx.Rngs(0))
     ours = logits_of(lambda net, x: net(x), net, INPUTS)
-    expected = INPUTS @ net.kernel[...] + net.bias[...]
+    expected = INPUTS @ net.kernel[...] + net.bias[None]
     np.testing.assert_allclose(ours, expected, rtol=1e-5, atol=1e-6)
 
 

@@ -95,7 +95,7 @@ def test_an_nnx_module_is_passed_as_it_is():
     assert set(values.tolist()) <= levels_of(result.mixtures["weights"], jnp.float32)
     assert int(result.params.drop.rngs.count[...]) == STEPS
     # Statistics are those of the quantised net.
-    hidden = DATA["x"] @ result.params.dense.kernel[...] + result.params.dense.bias[...]
+    hidden = DATA["x"] @ result.params.dense.kernel[...] + result.params.dense.bias[None]
     np.testing.assert_allclose(result.params.norm.mean[...], hidden.mean(axis=0), atol=0.05)
     np.testing.assert_allclose(result.params.norm.var[...], hidden.var(axis=0), rtol=0.1)
 
@@ -208,8 +208,9 @@ def mixed_net():
 
 def mixed_loss(net, batch):
     assert net["name"] == "a net"
-    hidden = net["relu"](batch["x"] @ net["half"].astype(jnp.float32)) * net["mask"]
-    return squared(hidden @ net["scale"] + net["left"] + net["frozen"] * net["steps"], batch)
+    hidden = net["relu"](batch["x"] @ net["half"].astype(jnp.float32)) * net["mask"][None]
+    shift = net["left"] + net["frozen"] * net["steps"]
+    return squared(hidden @ net["scale"] + shift[None], batch)
 
 
 RULES = [("frozen", FROZEN), ("left", None), ("scale", "scales")]

@@ -137,7 +137,7 @@ class Tree(nnx.Module):
 
     def __call__(self, x):
         bias, kernel = jax.tree.leaves(self.p.get_value())
-        outputs = x @ kernel + bias
+        outputs = x @ kernel + bias[None]
         seen = self.seen.get_value()
         self.seen.set_value({"count": seen["count"] + 1, "sum": seen["sum"] + outputs.sum(axis=0)})
         return outputs
@@ -173,7 +173,7 @@ def test_a_frozen_parameter_that_is_not_floating():
             self.mask = nnx.Param(jnp.array([1, 0, 1]))
 
         def __call__(self, x):
-            return x @ self.kernel[...] * self.mask[...]
+            return x @ self.kernel[...] * self.mask[None]
 
     net = take_apart(Masked())
     assert {leaf.name: leaf.group for leaf in net.selection.leaves} == {

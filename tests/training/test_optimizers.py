@@ -10,12 +10,13 @@ from swsjax.errors import ConfigError
 from swsjax.training.epochs import optimizer_of
 from swsjax.training.loop import train
 
-TARGET = np.full(4, 2, np.float32)
+TARGET = np.full((1, 4), 2, np.float32)
 ASCENT = optax.chain(optax.contrib.normalize(), optax.sgd(0.05))
 
 
 def loss(params, batch):
-    return jnp.mean((params["x"] - batch) ** 4) + jnp.mean((params["y"] + batch) ** 2)
+    x, y = params["x"][None], params["y"][None]
+    return jnp.mean((x - batch) ** 4) + jnp.mean((y + batch) ** 2)
 
 
 def value_fn(params):

@@ -52,7 +52,7 @@ def test_the_loss_of_an_epoch_is_the_mean_of_its_steps():
 
 def carrying_loss(params, aux, batch):
     noise = 0.1 * jax.random.normal(jax.random.fold_in(jax.random.key(0), aux["steps"]))
-    error = batch["x"] @ params["w"] + params["b"] + noise - batch["y"]
+    error = batch["x"] @ params["w"] + params["b"][None] + noise - batch["y"]
     return jnp.mean(error**2), {"steps": aux["steps"] + 1}
 
 

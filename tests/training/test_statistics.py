@@ -20,7 +20,7 @@ MOMENTUM = 0.9
 
 
 def normalised(params, x, mean, variance):
-    return (x @ params["kernel"] - mean) / jnp.sqrt(variance + 1e-5)
+    return (x @ params["kernel"] - mean[None]) / jnp.sqrt(variance[None] + 1e-5)
 
 
 def loss(params, aux, batch):

@@ -137,7 +137,7 @@ def test_a_shared_variable_of_nnx_is_one_leaf_and_stays_shared():
     gradient = jax.grad(lambda weights: net.loss(of_module)(weights, net.carried, DATA)[0])
     of_kernel = gradient(net.weights).groups["weights"][1]
     whole, bias = net.weights.groups["weights"][1], net.weights.groups["weights"][0]
-    expected = jax.grad(lambda w: jnp.mean((3 * DATA @ w + 3 * bias - DATA) ** 2))(whole)
+    expected = jax.grad(lambda w: jnp.mean((3 * DATA @ w + 3 * bias[None] - DATA) ** 2))(whole)
     np.testing.assert_allclose(of_kernel, expected, rtol=1e-5)
 
 

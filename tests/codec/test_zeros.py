@@ -96,7 +96,7 @@ def test_any_array_is_restored_by_both_decoders(small, copies):
         assert patterns == wanted.tolist()
 
 
-@pytest.mark.parametrize("shape", [(500, 300), (300, 500), (150_000,)])
+@pytest.mark.parametrize("shape", [(300, 500), (150_000,)])
 def test_zeros_of_more_than_one_chunk(shape):
     rng = np.random.default_rng(0)
     values = np.where(rng.random(shape) < 0.05, rng.normal(size=shape), 0).astype(np.float32)

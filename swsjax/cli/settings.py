@@ -162,7 +162,7 @@ def usual_steps(recipe: Recipe, examples: int) -> int:
 
 
 def duration(options: argparse.Namespace, recipe: Recipe, task: Task, net: Variables) -> str:
-    """Return about how long a run takes on this machine: its steps, and the time they take.
+    """Return about how long a run takes on this machine: its steps, and for a walk their time.
 
     Args:
         options: of the command, with the budget.
@@ -178,6 +178,8 @@ def duration(options: argparse.Namespace, recipe: Recipe, task: Task, net: Varia
         return budget_text(options.budget)
     config, split = recipe.config, task.dataset.validation
     steps = options.budget or usual_steps(recipe, len(task.dataset.train.labels))
+    if config.tau is not None:  # a single run, of which the first epochs tell as much
+        return budget_text(steps)
     parts = take_apart(net.params, net.aux)
     feed = feed_of(
         task.data(),

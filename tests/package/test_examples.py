@@ -104,6 +104,7 @@ def test_an_example_runs(name, tmp_path, capsys, monkeypatch):
     assert capsys.readouterr().out.endswith(f"{measured}\n")
 
 
+@pytest.mark.slow
 def test_many_devices_runs(tmp_path):
     devices = "--xla_force_host_platform_device_count=8"
     flags = {"XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {devices}", "JAX_PLATFORMS": "cpu"}

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from channel_nets import NETS, conv
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from swsjax.baselines.channels import channel_groups, masked_channels, remove_channels
@@ -48,6 +48,7 @@ def sizes(net):
 
 @pytest.mark.parametrize("name", NETS)
 @settings(max_examples=4, deadline=None)
+@example(0, 3)  # of "depthwise", all channels of a group
 @given(st.integers(0, 2**16), st.integers(0, 3))
 def test_outputs_are_the_same(name, seed, number):
     """Whatever channels are zero, in all of their leaves or only where they are made."""
@@ -66,7 +67,12 @@ def test_outputs_are_the_same(name, seed, number):
         for g, numbers in chosen
         if not any((leaf, 1) in g.members for leaf in net.stays)
     ]
-    assert sizes(small) == sizes(remove_channels(drawn, removed))
+    ours, expected = sizes(small), sizes(remove_channels(drawn, removed))
+    if any(numbers.size == g.size for g, numbers in chosen):
+        # What reads only zeros is constant, so more may go.
+        assert all(np.prod(shape) <= np.prod(expected[leaf]) for leaf, shape in ours.items())
+    else:
+        assert ours == expected
     filters = zeroed(drawn, chosen)
     assert_same(RUN[name], filters, shrink(net.apply, filters, net.example()), net.example(seed))
 

@@ -80,8 +80,7 @@ def unit_of(weights: Array) -> Array:
     most = jnp.max(sizes, initial=0)
     relative = sizes / jnp.where(most > 0, most, 1)  # cubes of small weights would underflow
     squares = jnp.sum(relative**2)
-    unit = most * jnp.sum(relative**3) / jnp.where(most > 0, squares, 1)
-    unit = jax.lax.reduce_precision(unit.astype(jnp.float32), 8, _UNIT_BITS - 1)
+    unit = _short(most * jnp.sum(relative**3) / jnp.where(most > 0, squares, 1))
     return jnp.where(unit > 0, unit, 1)
 
 
@@ -99,9 +98,8 @@ def offset_of(weights: Array) -> Array:
         return jnp.zeros((), jnp.float32)
     wide = _wide(weights)
     mean, spread = jnp.mean(wide), jnp.std(wide)
-    rounded = jax.lax.reduce_precision(mean.astype(jnp.float32), 8, _UNIT_BITS - 1)
     # Equal weights are one level as they are.
-    return jnp.where((spread > 0) & (_ALIKE * spread < jnp.abs(mean)), rounded, 0)
+    return jnp.where((spread > 0) & (_ALIKE * spread < jnp.abs(mean)), _short(mean), 0)
 
 
 def in_units(net: Net, units: dict[str, list[Unit]] | None = None) -> Net:
@@ -191,6 +189,10 @@ def _wide(leaf: Array) -> Array:
     return leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32))
 
 
+def _short(number: Array) -> Array:
+    return jax.lax.reduce_precision(number.astype(jnp.float32), 8, _UNIT_BITS - 1)
+
+
 def measured_again(state: TrainState, number: int) -> TrainState:
     """Measure the units again, before an epoch; the function of the net stays the same.
 
@@ -219,8 +221,7 @@ def measured_again(state: TrainState, number: int) -> TrainState:
     def measured(leaf: Array, unit: Unit) -> Unit:
         weights = _stored(leaf, unit)
         # What an offset was chosen for stays a vector with an offset.
-        offset = jnp.where(unit.offset == 0, 0, jnp.mean(weights)).astype(unit.offset.dtype)
-        offset = jax.lax.reduce_precision(offset, 8, _UNIT_BITS - 1)
+        offset = jnp.where(unit.offset == 0, 0, _short(jnp.mean(weights)))
         return Unit(unit_of(weights - offset.astype(leaf.dtype)), offset)
 
     def as_change(leaf: Array, new: Unit, old: Unit) -> Unit:

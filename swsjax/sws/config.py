@@ -93,13 +93,25 @@ class Config:
     hard_epochs: int = 20
     """Epochs of the hard stage, in which the net computes with each weight's assigned mean."""
     hard_learning_rates: LearningRates = LearningRates(
-        weights=4e-3, free=1e-3, means=1e-3, warmup_epochs=1.0, final=0.02, epsilon=1e-5
+        weights=4e-3,
+        free=1e-3,
+        means=1e-3,
+        warmup_epochs=1.0,
+        final=0.02,
+        epsilon=1e-5,
+        dampening=0.1,
     )
     """Learning rates of the hard stage."""
     prune_epochs: int = 24
     """Epochs of the pruning stage, of which the first half prunes; 0 prunes nothing."""
     prune_learning_rates: LearningRates = LearningRates(
-        weights=4e-3, free=1e-3, means=1e-3, warmup_epochs=0.5, final=0.02, epsilon=1e-5
+        weights=4e-3,
+        free=1e-3,
+        means=1e-3,
+        warmup_epochs=0.5,
+        final=0.02,
+        epsilon=1e-5,
+        dampening=0.1,
     )
     """Learning rates of the pruning stage."""
     keep: float = 0.6
@@ -143,6 +155,11 @@ class Config:
         for name in ("soft_learning_rates", "hard_learning_rates", "prune_learning_rates"):
             if not isinstance(getattr(self, name), LearningRates):
                 raise ConfigError(f"{name} must be a LearningRates, got {getattr(self, name)!r}")
+        if self.soft_learning_rates.dampening:
+            raise ConfigError(
+                "soft_learning_rates.dampening must be 0, as the soft stage assigns no means, got "
+                f"{self.soft_learning_rates.dampening}"
+            )
         if not 0 < self.keep <= 1:
             raise ConfigError(f"keep must be over 0 and at most 1, got {self.keep}")
         for name in ("components", "batch_size", "least_steps"):

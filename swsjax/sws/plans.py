@@ -100,21 +100,27 @@ def three_stages(
     if config.annealing is None:
         merging = partial(_merged, threshold=config.merge_threshold)
         return [stage._replace(end=merging) for stage in stages]
-    return _annealed(stages, config.annealing, feed.steps)
+    return _annealed(stages, config, config.annealing, feed.steps)
 
 
-def _annealed(stages: list[Stage], annealing: Annealing, steps: int) -> list[Stage]:
-    """The stages with widths that fall, units, and a hand-over."""
+def _annealed(stages: list[Stage], config: Config, annealing: Annealing, steps: int) -> list[Stage]:
+    """The stages with widths that fall, units, a hand-over, and dampening."""
     soft_stage, hard_stage, prune_stage = (stage._replace(continues=True) for stage in stages)
     end = _width(Annealing(annealing.end, annealing.end), 1)
+
+    def pull(rates: LearningRates, epochs: int) -> optax.Schedule | None:
+        return _pull(rates, epochs, steps, annealing.end)
+
     return [
         soft_stage._replace(
             width=_width(annealing, soft_stage.epochs * steps), before_epoch=measured_again
         ),
         hard_stage._replace(
-            width=end, forward=hand_over(max(1, round(_HAND_OVER * hard_stage.epochs * steps)))
+            width=end,
+            forward=hand_over(max(1, round(_HAND_OVER * hard_stage.epochs * steps))),
+            pull=pull(config.hard_learning_rates, hard_stage.epochs),
         ),
-        prune_stage._replace(width=end),
+        prune_stage._replace(width=end, pull=pull(config.prune_learning_rates, prune_stage.epochs)),
     ]
 
 
@@ -137,6 +143,11 @@ def _holding_zeros(optimizer: optax.GradientTransformation) -> optax.GradientTra
 
 
 _pruning = lru_cache(maxsize=32)(pruning)
+
+
+@lru_cache(maxsize=32)
+def _pull(rates: LearningRates, epochs: int, steps: int, width: float) -> optax.Schedule | None:
+    return rates.pull(epochs, steps, width)
 
 
 @lru_cache(maxsize=32)

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
+from jax import Array
 
 from swsjax.checks import check_numbers
 from swsjax.errors import ConfigError
@@ -43,6 +45,11 @@ class LearningRates:
     otherwise move every weight by its full learning rate, however small the gradient."""
     free: float | None = None
     """Learning rate of the weights that are trained but not compressed; None: as the others."""
+    dampening: float = 0.0
+    """Pull of a weight one width off its assigned mean, in units of the learning rate, in the
+    stages after an annealing; the width is that at its end. Without it, weights at the boundary of
+    two means go to and fro. It rises along a half cosine over the second half of the stage, once
+    weights have found their means."""
 
     def __post_init__(self) -> None:
         """Check what can be checked before any time is spent."""
@@ -52,12 +59,20 @@ class LearningRates:
                 "LearningRates.weights must be a learning rate or an optax optimiser, got "
                 f"{self.weights!r}"
             )
-        for name in ("weights", "means", "precisions", "mixing", "warmup_epochs", "final", "free"):
+        for name in (
+            *("weights", "means", "precisions", "mixing"),
+            *("warmup_epochs", "final", "free", "dampening"),
+        ):
             value = getattr(self, name)
             if is_number(value) and not 0 <= value < float("inf"):
                 raise ConfigError(
                     f"LearningRates.{name} must be finite and not negative, got {value}"
                 )
+        if self.dampening and not is_number(self.weights):
+            raise ConfigError(
+                "LearningRates.dampening is in units of the learning rate, so weights must be a "
+                f"number, got {self.weights!r}"
+            )
         if not 0 < self.epsilon < float("inf"):
             raise ConfigError(
                 f"LearningRates.epsilon must be positive and finite, got {self.epsilon}"
@@ -68,14 +83,9 @@ class LearningRates:
 
         >>> optimizer = LearningRates().optimizer(epochs=2, steps_per_epoch=10)
         """
-        warmup = round(self.warmup_epochs * steps_per_epoch)
-        steps = max(epochs * steps_per_epoch, warmup + 1)
 
         def adam(peak: float, epsilon: float = 1e-8) -> optax.GradientTransformation:
-            schedule = optax.warmup_cosine_decay_schedule(
-                peak if warmup == 0 else 0.0, peak, warmup, steps, self.final * peak
-            )
-            return optax.adam(schedule, eps=epsilon)
+            return optax.adam(self._schedule(peak, epochs, steps_per_epoch), eps=epsilon)
 
         of_weights = self.weights
         if not isinstance(of_weights, optax.GradientTransformation):
@@ -97,6 +107,40 @@ class LearningRates:
             )
 
         return _with_whole(optax.partition(optimizers, labels, mask_compatible_extra_args=True))
+
+    def pull(self, epochs: int, steps_per_epoch: int, width: float) -> optax.Schedule | None:
+        """Make the schedule of the share of the way to its mean that a weight is pulled in a step.
+
+        Args:
+            epochs: of the stage.
+            steps_per_epoch: of the stage.
+            width: standard deviation of the components.
+
+        Returns:
+            The schedule; None without ``dampening``.
+
+        >>> pull = LearningRates(dampening=0.1).pull(1, steps_per_epoch=8, width=0.05)
+        >>> [round(pull(step).item(), 6) for step in (0, 4, 6, 8)]
+        [0.0, 0.0, 0.001, 0.002]
+        """
+        if not self.dampening:
+            return None
+        rate = self._schedule(self.dampening / width * self.weights, epochs, steps_per_epoch)
+        steps = max(epochs * steps_per_epoch, 1)
+
+        def pull(step: Array) -> Array:
+            share = jnp.clip(2 * step / steps - 1, 0, 1)
+            return jnp.minimum(rate(step) * (1 - jnp.cos(jnp.pi * share)) / 2, 1.0)
+
+        return pull
+
+    def _schedule(self, peak: float, epochs: int, steps_per_epoch: int) -> optax.Schedule:
+        """A linear warm-up and a half cosine from a peak."""
+        warmup = round(self.warmup_epochs * steps_per_epoch)
+        steps = max(epochs * steps_per_epoch, warmup + 1)
+        return optax.warmup_cosine_decay_schedule(
+            peak if warmup == 0 else 0.0, peak, warmup, steps, self.final * peak
+        )
 
 
 def _if_any(optimizer: optax.GradientTransformation) -> optax.GradientTransformation:

@@ -57,6 +57,8 @@ class Stage(NamedTuple):
     """Raise after an epoch if the net or the mixtures are lost."""
     width: optax.Schedule | None = None
     """Standard deviation that all components share; None: their precisions are learned."""
+    pull: optax.Schedule | None = None
+    """Share of the way to its assigned mean that each weight goes in a step; None is no pull."""
     begin: Callable[[Joint], Joint] = _unchanged
     """Applied to weights and mixtures before the stage."""
     continues: bool = False
@@ -221,6 +223,7 @@ def _phase(run: Run, stage: Stage, first_nodes: dict[str, int] | None, done: int
             tau=None if _is_constant(stage.tau) else stage.tau,
             hyper=run.config.hyper_priors,
             width=stage.width,
+            pull=stage.pull,
             nodes=nodes,
         )
 

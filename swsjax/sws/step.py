@@ -166,6 +166,7 @@ def make_step(
     tau: float | optax.Schedule | None,
     hyper: HyperPriors,
     width: optax.Schedule | None = None,
+    pull: optax.Schedule | None = None,
     nodes: Mapping[str, int] | int | None = 2048,
 ) -> Step:
     """Make the function of one step of retraining, from state and batch to state and ``Info``.
@@ -180,6 +181,8 @@ def make_step(
         hyper: hyper-priors on the mixtures.
         width: schedule of the standard deviation that all components share, over the steps of the
             stage; None: their precisions are learned, under the hyper-priors.
+        pull: schedule of the share of the way to its assigned mean that each compressed weight goes
+            in a step, besides its update; None is no pull.
         nodes: nodes of the grid on which the prior is tabulated, see ``node_count``, for all
             mixtures or for each by name; None evaluates it exactly, weight by weight.
 
@@ -227,6 +230,8 @@ def make_step(
         if width is not None:
             before = _with_width(before, width(before.step))
         state, info = gradient(before, batch)
+        if pull is not None:
+            state = _pulled(state, before.params, pull(before.step), nodes)
         # Without a gradient, weight decay would still move them.
         mixtures = {
             name: mixture._replace(
@@ -237,6 +242,21 @@ def make_step(
         return state._replace(params=state.params._replace(mixtures=mixtures)), info
 
     return step
+
+
+def _pulled(
+    state: TrainState, before: Joint, share: Array, nodes: Mapping[str, int] | int | None
+) -> TrainState:
+    """Each compressed weight a share of the way further to the mean it was assigned."""
+
+    def towards(weight: Array, was: Array, mean: Array) -> Array:
+        return weight + share.astype(weight.dtype) * (mean - was)
+
+    weights, mixtures = before
+    _, assigned = _prior(weights, mixtures, HyperPriors(), nodes)
+    groups = jax.tree.map(towards, state.params.weights.groups, weights.groups, assigned().groups)
+    joint: Joint = state.params
+    return state._replace(params=joint._replace(weights=joint.weights._replace(groups=groups)))
 
 
 def _prior(

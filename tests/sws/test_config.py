@@ -1,7 +1,7 @@
 """Settings: which are out of range, and that they survive JSON."""
 
 import json
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 
 import jax.numpy as jnp
 import numpy as np
@@ -31,6 +31,7 @@ RATES = st.builds(
     final=NOT_NEGATIVE,
     epsilon=POSITIVE,
 )
+LATER_RATES = st.builds(replace, RATES, dampening=NOT_NEGATIVE)
 CONFIGS = st.builds(
     Config,
     tau=st.none() | POSITIVE,
@@ -41,9 +42,9 @@ CONFIGS = st.builds(
     soft_epochs=EPOCHS,
     soft_learning_rates=RATES,
     hard_epochs=st.integers(1, 100),
-    hard_learning_rates=RATES,
+    hard_learning_rates=LATER_RATES,
     prune_epochs=EPOCHS,
-    prune_learning_rates=RATES,
+    prune_learning_rates=LATER_RATES,
     keep=st.floats(1e-6, 1.0),
     merge_threshold=NOT_NEGATIVE,
     batch_size=st.integers(1, 10_000),
@@ -128,7 +129,7 @@ def test_unknown_settings_are_named(path, kind):
         (
             {"hard_learning_rates": {"weight": 1e-3}},
             "LearningRates has no setting 'weight'; it has 'weights', 'means', 'precisions', "
-            "'mixing', 'warmup_epochs', 'final', 'epsilon', 'free'",
+            "'mixing', 'warmup_epochs', 'final', 'epsilon', 'free', 'dampening'",
         ),
         (
             {"hyper_priors": {"precision": {"shape": 1.0}}},
@@ -188,9 +189,32 @@ def test_functions_cannot_be_written_as_json(config, name):
             "hyper_priors must be a HyperPriors, got Gamma(shape=1.0, rate=2.0)",
         ),
         ({"soft_learning_rates": 1e-3}, "soft_learning_rates must be a LearningRates, got 0.001"),
+        (
+            {"soft_learning_rates": LearningRates(dampening=0.1)},
+            "soft_learning_rates.dampening must be 0, as the soft stage assigns no means, got 0.1",
+        ),
     ],
 )
 def test_settings_out_of_range(settings, message):
     with pytest.raises(ConfigError) as raised:
         Config(**settings)
     assert str(raised.value) == message
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"dampening": -1.0}, "LearningRates.dampening must be finite and not negative, got -1.0"),
+        ({"free": np.inf}, "LearningRates.free must be finite and not negative, got inf"),
+        ({"epsilon": 0.0}, "LearningRates.epsilon must be positive and finite, got 0.0"),
+    ],
+)
+def test_learning_rates_out_of_range(settings, message):
+    with pytest.raises(ConfigError) as raised:
+        LearningRates(**settings)
+    assert str(raised.value) == message
+
+
+def test_dampening_takes_a_learning_rate():
+    with pytest.raises(ConfigError, match="in units of the learning rate, so weights must be a"):
+        LearningRates(optax.sgd(0.1), dampening=0.1)

@@ -78,3 +78,21 @@ def test_any_optimiser_for_the_weights():
     ours = updates_of(LearningRates(optax.sgd(0.5), *PEAKS[1:]), 3, 4, gradient=2.0)
     np.testing.assert_allclose(ours[0], np.ones(12), rtol=1e-6)
     np.testing.assert_allclose(ours[1:], np.repeat(PEAKS[1:, None], 12, axis=1), rtol=1e-4)
+
+
+def test_a_pull_is_the_learning_rate_times_dampening_over_the_width_in_the_second_half():
+    settings = {"warmup_epochs": 1.5, "final": 0.25}
+    pull = rates(dampening=3.0, **settings).pull(5, 4, width=0.5)
+    learning_rates = updates_of(rates(**settings), 5, 4)[0]
+    rising = np.concatenate([np.zeros(10), (1 - np.cos(np.pi * np.arange(10) / 10)) / 2])
+    ours = [float(pull(step)) for step in range(20)]
+    np.testing.assert_allclose(ours, 6 * learning_rates * rising, rtol=1e-4, atol=1e-9)
+
+
+def test_a_pull_goes_no_further_than_to_the_mean():
+    pull = LearningRates(0.1, dampening=4.0).pull(1, 4, width=0.02)
+    assert [float(pull(step)) for step in (2, 3)] == [0.0, 1.0]
+
+
+def test_no_pull_without_dampening():
+    assert LearningRates(optax.sgd(0.5)).pull(1, 4, width=0.1) is None

@@ -181,12 +181,31 @@ def test_gradients_on_the_way_of_a_hand_over(mixture):
     np.testing.assert_allclose(by_mixtures["weights"].means, sums, rtol=1e-4)
 
 
+@pytest.mark.parametrize("nodes", [None, 4096])
+def test_a_pull_moves_weights_towards_their_means(nodes, mixture):
+    """By the share that the schedule has at the step, besides the update of the optimiser."""
+    optimizer = LearningRates(weights=optax.sgd(0.1)).optimizer(1, 1)
+    given = start(mixture, optimizer)._replace(step=jnp.int32(3))
+    settings = {"forward": hard, "nodes": nodes}
+    plain, _ = step_of(optimizer, **settings)(given, BATCH)
+    pulled, _ = step_of(optimizer, pull=lambda step: step / 10, **settings)(given, BATCH)
+    means, before = assigned(mixture, params()), params()
+    assert {float(mean) for mean in ravel_pytree(means)[0]} == {0.0, *map(np.float32, MEANS)}
+    moved = jax.tree.map(lambda mean, x: 0.3 * (mean - x), means, before)
+    net = take_apart(params())
+    without, with_pull = (
+        net.rebuild(state.params.weights, net.carried)[0] for state in (plain, pulled)
+    )
+    assert_close(jax.tree.map(jnp.subtract, with_pull, without), moved, rtol=1e-4, atol=1e-6)
+    assert_close(pulled.params.mixtures, plain.params.mixtures, rtol=0)
+
+
 @pytest.mark.parametrize("forward", [soft, hard])
 def test_no_implicit_promotion_of_dtypes(forward, mixture):
     """Except in the optimisers of optax, which rely on it."""
     mixture = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), mixture)
     with jax.numpy_dtype_promotion("strict"):
-        state, info = step_of(forward=forward)(start(mixture), BATCH)
+        state, info = step_of(forward=forward, pull=lambda step: step / 8)(start(mixture), BATCH)
     assert {leaf.dtype for leaf in jax.tree.leaves((state.opt_state, info))} == {
         np.dtype("float32")
     }

@@ -40,8 +40,9 @@ def three_stages(
     """Return the stages of ``compress``: soft, hard and prune.
 
     With ``config.annealing``, one width of all components falls over the soft stage, the units are
-    measured again in each of its epochs, Adam's moments go on into the next stage, and the net is
-    handed over to the assigned means over the first tenth of the hard stage. Without, the
+    measured again in each of its epochs, and the net is handed over to the assigned means over the
+    first tenth of the hard stage. The other stages go on with Adam's moments of the one before; the
+    gradients of the hard stage are larger, and would be divided by too little. Without, the
     precisions are learned, and components are merged after each stage.
 
     Args:
@@ -105,7 +106,7 @@ def three_stages(
 
 def _annealed(stages: list[Stage], config: Config, annealing: Annealing, steps: int) -> list[Stage]:
     """The stages with widths that fall, units, a hand-over, and dampening."""
-    soft_stage, hard_stage, prune_stage = (stage._replace(continues=True) for stage in stages)
+    soft_stage, hard_stage, prune_stage = stages
     end = _width(Annealing(annealing.end, annealing.end), 1)
 
     def pull(rates: LearningRates, epochs: int) -> optax.Schedule | None:
@@ -113,7 +114,9 @@ def _annealed(stages: list[Stage], config: Config, annealing: Annealing, steps: 
 
     return [
         soft_stage._replace(
-            width=_width(annealing, soft_stage.epochs * steps), before_epoch=measured_again
+            width=_width(annealing, soft_stage.epochs * steps),
+            before_epoch=measured_again,
+            continues=True,
         ),
         hard_stage._replace(
             width=end,

@@ -14,6 +14,7 @@ __all__ = ["check_learning", "zero_kernels"]
 _PATIENCE = 5  # epochs
 _STILL = 0.005  # relative range of the loss; the order of the examples alone moves it by more
 _FAR = 2.0  # times the loss of the given net
+_FALLEN = 0.9  # of the largest loss in the stage: a net that got so far has learned, and converged
 
 
 def check_learning(
@@ -28,7 +29,7 @@ def check_learning(
 
     Raises:
         RetrainingError: in five epochs of a stage the loss has not moved, and is more than twice
-            that of the given net.
+            that of the given net; and a kernel is zero, or the loss has not fallen in the stage.
 
     >>> still = [Epoch("hard", number, 40, 2.303, non_zeros=360) for number in range(1, 6)]
     >>> check_learning(still, lambda: 0.05, lambda: ["conv1/kernel"])
@@ -39,13 +40,16 @@ def check_learning(
 zero, so no gradient passes; lower tau or pi_zero, or raise soft_epochs
     """
     last = history[-1]
-    losses = [epoch.loss for epoch in history[-_PATIENCE:] if epoch.stage == last.stage]
+    stage = [epoch.loss for epoch in history if epoch.stage == last.stage]
+    losses = stage[-_PATIENCE:]
     if len(losses) < _PATIENCE or max(losses) - min(losses) > _STILL * abs(last.loss):
         return
     first = first_loss()
     if first <= 0 or last.loss <= _FAR * first:
         return
     names = lost()
+    if not names and last.loss < _FALLEN * max(stage):
+        return
     cause = f"{last.non_zeros:,} weights are left, too few to learn with"
     if names:
         cause = f"Every weight of {', '.join(names)} is zero, so no gradient passes"

@@ -14,6 +14,7 @@ from swsjax.sws import Annealing, Config, compress
 from swsjax.sws.plans import three_stages
 from swsjax.sws.rates import continued
 from swsjax.sws.step import hard
+from swsjax.training.loop import feed_of
 
 SHORT = Config(
     components=4,
@@ -131,3 +132,9 @@ def test_moments_of_another_optimiser_are_left():
     assert_bit_equal(continued(fresh, optax.adam(0.1).init(params)), fresh)
     moved = jax.tree.map(jnp.ones_like, optax.adam(0.1).init(params))
     assert_bit_equal(continued(optax.adam(0.1).init(params), moved), moved)
+
+
+def test_moments_go_on_into_the_soft_and_the_pruning_stage():
+    """The hard stage starts its own: its gradients are larger."""
+    stages = three_stages(Config(), loss_fn, loss_fn, feed_of(DATA, 128))
+    assert [stage.name for stage in stages if stage.continues] == ["soft", "prune"]

@@ -43,6 +43,7 @@ def check(history, first=0.05, lost=()):
         epochs([2.3] * 4),  # too early to say
         epochs([2.3, 2.3, 2.3, 2.3, 2.2]),  # it moves
         epochs([2.3] * 8, ["soft"] * 4 + ["hard"] * 4),  # a stage has only begun
+        epochs([0.9, 0.3] + [0.1] * 5),  # it has learned, and the learning rate is small
     ],
 )
 def test_a_run_that_may_still_learn_goes_on(history):
@@ -62,6 +63,16 @@ def test_the_message_names_what_is_left():
     )
     with pytest.raises(RetrainingError, match=f"^{re.escape(message)}$"):
         check(epochs([2.4] + [2.3] * 5))
+
+
+def test_a_kernel_of_zeros_ends_a_run_though_its_loss_has_fallen():
+    with pytest.raises(RetrainingError, match="Every weight of out is zero"):
+        check(epochs([4.9] + [2.3] * 5), lost=["out"])
+
+
+def test_a_loss_that_fell_in_another_stage_only_ends_a_run():
+    with pytest.raises(RetrainingError, match="too few to learn with"):
+        check(epochs([4.9] + [2.3] * 5, ["soft"] + ["hard"] * 5))
 
 
 def test_a_net_with_a_dead_layer_ends_early():

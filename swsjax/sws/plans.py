@@ -123,7 +123,11 @@ def _annealed(stages: list[Stage], config: Config, annealing: Annealing, steps: 
             forward=hand_over(max(1, round(_HAND_OVER * hard_stage.epochs * steps))),
             pull=pull(config.hard_learning_rates, hard_stage.epochs),
         ),
-        prune_stage._replace(width=end, pull=pull(config.prune_learning_rates, prune_stage.epochs)),
+        prune_stage._replace(
+            width=end,
+            pull=pull(config.prune_learning_rates, prune_stage.epochs),
+            continues=True,
+        ),
     ]
 
 

@@ -18,7 +18,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from shared import Row, arguments, file_of
 
 from swsjax.lab import NETS
-from swsjax.measure.page import Picture
+from swsjax.measure.html import Picture
 from swsjax.measure.plot import Label, save_pictures
 from swsjax.measure.plot.figures import alone, beside, two_high
 from swsjax.measure.plot.labels import place_labels

@@ -1,20 +1,66 @@
-"""The commands that read and write files: evaluate, inspect, decode and encode."""
+"""The commands that read and write files: compare, evaluate, inspect, decode and encode."""
 
 import argparse
 import json
 import sys
 from collections import Counter
+from pathlib import Path
 
-from swsjax.cli.output import check_output, drawn, write_page
+from swsjax.cli.output import check_output, drawn, versions, write_page, write_text
 from swsjax.codec import MAX_BYTES
 from swsjax.errors import ConfigError, FormatError
 from swsjax.file.files import bytes_of, leaves_of, load, named_errors, read_metadata, save
 from swsjax.file.safetensors import from_safetensors, safetensors_metadata, to_safetensors
-from swsjax.measure.plot import file_pictures
+from swsjax.measure import compare, published
+from swsjax.measure.comparison_page import comparison_page
+from swsjax.measure.plot import comparison_picture, file_pictures
 from swsjax.measure.reports import Report, report
 from swsjax.trees import name_of
 
-__all__ = ["run_decode", "run_encode", "run_evaluate", "run_inspect"]
+__all__ = ["run_compare", "run_decode", "run_encode", "run_evaluate", "run_inspect"]
+
+
+def run_compare(options: argparse.Namespace) -> None:
+    """Print what several files hold and cost, and their errors; write it as a page.
+
+    Raises:
+        ConfigError: a file is given twice, or the files hold different nets.
+        FormatError: a file does not name its net, or does not fit it.
+    """
+    if options.html is not None:
+        check_output(options.html, *options.files)
+    files = _named(options.files)
+    errors, models = {}, {}
+    for name, file in files.items() if options.data else ():
+        errors[name], models[name] = _error_of(file, options)
+    if len(set(models.values())) > 1:
+        raise ConfigError(
+            "files of different nets cannot be compared: "
+            + ", ".join(f"{name} holds {model}" for name, model in models.items())
+        )
+    found = compare(files, errors=errors, max_bytes=_limit(options))
+    print(json.dumps(found.to_dict(), indent=2) if options.json else found)
+    if options.html is None:
+        return
+    pictures = []
+    if errors:
+        on_mnist = options.data == "mnist"
+        (model,) = set(models.values())
+        others = published.BY_NET.get(model, ()) if on_mnist else ()
+        pictures = drawn(lambda: [comparison_picture(found.points, others)])
+    text = comparison_page(found, data=options.data or "", pictures=pictures, versions=versions())
+    write_text(options.html, text)
+    if not options.json:
+        print(f"\nwrote {options.html}")
+
+
+def _named(files: list[Path]) -> dict[str, Path]:
+    """Files by their names without endings, or by their paths where those are not enough."""
+    for file, count in Counter(files).items():
+        if count > 1:
+            raise ConfigError(f"{file} is given twice; give each file once")
+    stems = Counter(file.stem for file in files)
+    return {file.stem if stems[file.stem] == 1 else str(file): file for file in files}
 
 
 def run_evaluate(options: argparse.Namespace) -> None:
@@ -23,34 +69,36 @@ def run_evaluate(options: argparse.Namespace) -> None:
     Raises:
         FormatError: the file does not name its net, or does not fit it.
     """
-    # Imported here: the other commands need neither nets nor data.
-    from swsjax.cli.datasets import DATASETS
-    from swsjax.lab.nets import NETS
-    from swsjax.lab.task import classification
-
-    name = read_metadata(options.file).get("model")
-    if not isinstance(name, str) or name not in NETS:
-        raise FormatError(
-            f"{options.file} does not name its model; expected one of {', '.join(NETS)} in its "
-            "metadata"
-        )
-    task = classification(NETS[name].model, DATASETS[options.data]())
-    like = task.whole(task.init(0))
-    try:
-        net = task.parts(load(options.file, like=like, max_bytes=_limit(options)))
-    except FormatError:
-        raise
-    except ValueError as error:
-        problems = str(error).removeprefix("the file does not fit the tree given: ")
-        raise FormatError(
-            f"{options.file} does not fit {name} on {options.data}: {problems}"
-        ) from error
-    test_error = task.error(net, task.dataset.test)
+    test_error, _ = _error_of(options.file, options)
     if options.json:
         content = {"file": str(options.file), "data": options.data, "test_error": test_error}
         print(json.dumps(content))
     else:
         print(f"test error {100 * test_error:.2f} %")
+
+
+def _error_of(file: Path, options: argparse.Namespace) -> tuple[float, str]:
+    """Test error of a file, and the name of its net."""
+    # Imported here: the other commands need neither nets nor data.
+    from swsjax.cli.datasets import DATASETS
+    from swsjax.lab.nets import NETS
+    from swsjax.lab.task import classification
+
+    name = read_metadata(file).get("model")
+    if not isinstance(name, str) or name not in NETS:
+        raise FormatError(
+            f"{file} does not name its model; expected one of {', '.join(NETS)} in its metadata"
+        )
+    task = classification(NETS[name].model, DATASETS[options.data]())
+    like = task.whole(task.init(0))
+    try:
+        net = task.parts(load(file, like=like, max_bytes=_limit(options)))
+    except FormatError:
+        raise
+    except ValueError as error:
+        problems = str(error).removeprefix("the file does not fit the tree given: ")
+        raise FormatError(f"{file} does not fit {name} on {options.data}: {problems}") from error
+    return task.error(net, task.dataset.test), name
 
 
 def run_inspect(options: argparse.Namespace) -> None:

@@ -12,7 +12,8 @@ from typing import Any
 import swsjax
 from swsjax.errors import ConfigError
 from swsjax.file.atomic import check_writable, write_bytes
-from swsjax.measure.page import Picture, page
+from swsjax.measure.html import Picture
+from swsjax.measure.page import page
 from swsjax.measure.reports import Report
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "writable_folder",
     "write_json",
     "write_page",
+    "write_text",
 ]
 
 
@@ -98,6 +100,16 @@ def write_page(
     True
     """
     text = page(measured, file.name, pictures=pictures, settings=settings, versions=versions())
+    write_text(path, text)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text, such as a web page.
+
+    >>> write_text(Path("page.html"), "<!doctype html>")
+    >>> Path("page.html").read_text()
+    '<!doctype html>'
+    """
     # Names on a disk, and metadata of others, may have characters that no encoding has.
     write_bytes(path, text.encode(errors="backslashreplace"))
 

@@ -62,7 +62,7 @@ _DEMO = {
     **{"model": "lenet-300-100", "data": "digits", "setting": "demo", "seed": 0},
     **dict.fromkeys(["pretrained", "config", "keep", "tau", "max_loss", "target_bytes", "budget"]),
 }
-_OF_FILES = ("evaluate", "inspect", "decode", "encode")
+_OF_FILES = ("compare", "evaluate", "inspect", "decode", "encode")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -264,12 +264,18 @@ def _add_prune(prune: argparse.ArgumentParser) -> None:
 
 
 def _add_files(command: Command) -> None:
+    compare = command("compare", "measure several files side by side")
     evaluate = command("evaluate", "measure the test error of a file")
     inspect = command("inspect", "show what a file holds and what it costs")
     decode = command("decode", "write the weights of a file as safetensors")
     encode = command("encode", "compress a pruned or quantised safetensors file losslessly")
+    compare.add_argument("files", type=path, nargs="+", metavar="file")
+    compare.add_argument(
+        "--data", choices=DATASETS, help="measure the test error of each file on this, too"
+    )
     for reader in (evaluate, inspect, decode):
         reader.add_argument("file", type=path)
+    for reader in (compare, evaluate, inspect, decode):
         reader.add_argument(
             "--max-bytes",
             type=size,
@@ -283,10 +289,11 @@ def _add_files(command: Command) -> None:
         help="write -0.0 as 0.0, which computes the same and takes fewer bytes",
     )
     evaluate.add_argument("--data", choices=DATASETS, required=True)
-    inspect.add_argument("--html", type=path, help="also write the report to this web page")
+    for paged in (compare, inspect):
+        paged.add_argument("--html", type=path, help="also write the report to this web page")
     for writer in (decode, encode):
         writer.add_argument("--out", type=path, required=True, help="file to write")
-    for reader in (evaluate, inspect, encode):
+    for reader in (compare, evaluate, inspect, encode):
         reader.add_argument("--json", action="store_true", help="print JSON instead of text")
 
 

@@ -15,7 +15,7 @@ from swsjax.errors import ConfigError
 from swsjax.file.files import load, save
 from swsjax.lab.nets import NETS
 from swsjax.lab.task import Task, Variables, classification
-from swsjax.measure.page import Picture
+from swsjax.measure.html import Picture
 from swsjax.measure.plot import file_pictures, save_pictures
 from swsjax.measure.reports import report
 from swsjax.sws.plot import run_pictures

@@ -1,30 +1,13 @@
 """The report as one self-contained HTML page: no network, no scripts, standard library only."""
 
-from base64 import b64encode
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from html import escape
-from typing import Any, NamedTuple
+from typing import Any
 
+from swsjax.measure.html import Picture, document, figures, table
 from swsjax.measure.reports import Layer, Report
 
-__all__ = ["MOST_PICTURE_BYTES", "Picture", "page"]
-
-MOST_PICTURE_BYTES = 1_400_000
-"""Limit for all figures of a page together; in base64 the page then stays below 2 MB."""
-
-
-class Picture(NamedTuple):
-    """A figure of the page."""
-
-    name: str
-    """File name without the extension."""
-    caption: str
-    """One or two sentences that say what it shows."""
-    png: bytes
-    """The image file."""
-    pdf: bytes = b""
-    """The same figure for print, which the page does not show."""
-
+__all__ = ["page"]
 
 _SIZES = {
     "file": "File: the bytes on disk, with header and checksum; every weight can be decoded.",
@@ -40,52 +23,6 @@ _STAGES = {
     "so these may be worse",
     "decoded": "the net that was read back from the file",
 }
-
-_STYLE = """
-:root { color-scheme: light dark; --ground: #fff; --ink: #1a1a1a; --faint: #5c5c5c;
-  --line: #cfcfcf; --panel: #f4f5f7; --accent: #0060a0; }
-@media (prefers-color-scheme: dark) {
-  :root { --ground: #15181c; --ink: #e8e8e8; --faint: #a9adb3; --line: #3b4048;
-    --panel: #20242a; --accent: #6cb8f0; } }
-* { box-sizing: border-box; }
-body { margin: 0; background: var(--ground); color: var(--ink);
-  font: 1rem/1.5 system-ui, sans-serif; overflow-wrap: break-word; }
-header, main, footer { max-width: 76rem; margin: 0 auto; padding: 0 1rem; }
-h1 { font-size: 1.7rem; line-height: 1.2; margin: 1.5rem 0 .25rem; }
-h2 { font-size: 1.25rem; margin: 2.5rem 0 .75rem; }
-p { max-width: 44rem; }
-a { color: var(--accent); }
-nav ul { list-style: none; display: flex; flex-wrap: wrap; gap: .25rem 1.25rem; padding: 0; }
-:focus-visible { outline: 3px solid var(--accent); outline-offset: 2px; }
-.skip { position: absolute; left: -99rem; }
-.skip:focus { left: 1rem; top: .5rem; padding: .5rem 1rem; background: var(--ground); }
-.headline { display: grid; gap: .75rem; margin: 1.25rem 0; max-width: 44rem;
-  grid-template-columns: repeat(2, minmax(0, 1fr)); }
-.headline div { background: var(--panel); border-radius: .5rem; padding: .75rem; }
-.headline dl { margin: 0; }
-.headline h2 { font-size: 1rem; margin: 0 0 .25rem; }
-.headline dt { color: var(--faint); font-size: .875rem; }
-.headline dd { margin: 0; font-size: 1.1rem; font-weight: 600; }
-.headline p { grid-column: 1 / -1; margin: 0; font-size: 1.2rem; font-weight: 600; }
-summary { cursor: pointer; }
-details[open] summary { margin-bottom: .75rem; }
-.scroll { overflow-x: auto; max-width: max-content; width: 100%; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: .35rem .75rem; border-bottom: 1px solid var(--line); text-align: right;
-  vertical-align: top; white-space: nowrap; }
-th:first-child { text-align: left; }
-.wraps th:first-child { white-space: normal; overflow-wrap: anywhere; max-width: 40rem; }
-thead th { color: var(--faint); font-weight: 600; vertical-align: bottom; }
-tbody th { font-weight: 400; }
-tfoot th, tfoot td { font-weight: 600; border-bottom: 0; }
-.figures { columns: 22rem 3; column-gap: 1.25rem; }
-figure { margin: 0 0 1.25rem; break-inside: avoid; background: var(--panel);
-  border-radius: .5rem; padding: .75rem; }
-figure img { display: block; width: 100%; height: auto; background: #fff; padding: .25rem; }
-figcaption { margin-top: .5rem; font-size: .9rem; }
-pre { overflow-x: auto; background: var(--panel); border-radius: .5rem; padding: 1rem; }
-footer { color: var(--faint); padding-block: 2rem; font-size: .9rem; }
-"""
 
 
 def page(
@@ -115,48 +52,25 @@ def page(
     >>> "<h1>eye.sws" in text, "16,384 bytes" in text
     (True, True)
     """
-    name = escape(file_name)
     sections = {
         "sizes": ("Three sizes", _sizes(report)),
         "errors": ("Errors", _errors(report)),
         "layers": ("Layer by layer", _layers(report)),
-        "figures": ("Figures", _figures(pictures)),
+        "figures": ("Figures", figures(pictures)),
         "settings": ("Settings and versions", _settings(report, settings or {}, versions or {})),
         "load": ("How to load it", _load(file_name)),
     }
-    sections = {key: section for key, section in sections.items() if section[1]}
-    links = "".join(
-        f'<li><a href="#{key}">{title}</a></li>' for key, (title, _) in sections.items()
+    foot = (
+        f"Every rate is against all {report.baseline_parameters:,} parameters of the original net "
+        f"in\nfloat32, biases included: {report.float32_bytes:,} bytes."
     )
-    body = "".join(
-        f'<section aria-labelledby="{key}"><h2 id="{key}">{title}</h2>\n{text}</section>\n'
-        for key, (title, text) in sections.items()
+    return document(
+        f"{file_name}: compressed network",
+        f"{file_name}: a compressed network",
+        _headline(report),
+        sections,
+        foot,
     )
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy"
- content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
-<link rel="icon" href="data:,">
-<title>{name}: compressed network</title>
-<style>{_STYLE}</style>
-</head>
-<body>
-<a class="skip" href="#content">Skip to the content</a>
-<header>
-<h1>{name}: a compressed network</h1>
-<nav aria-label="Sections"><ul>{links}</ul></nav>
-</header>
-<main id="content" tabindex="-1">
-{_headline(report)}
-{body}</main>
-<footer>Every rate is against all {report.baseline_parameters:,} parameters of the original net in
-float32, biases included: {report.float32_bytes:,} bytes.</footer>
-</body>
-</html>
-"""
 
 
 def _headline(report: Report) -> str:
@@ -196,7 +110,7 @@ def _sizes(report: Report) -> str:
     ]
     baseline = "Baseline: every parameter of the original net in float32, uncompressed."
     rows.append((baseline, f"{report.float32_bytes:,}", "1.0×"))
-    return _table("Sizes", ("what it is", "bytes", "rate"), rows, wraps=True)
+    return table("Sizes", ("what it is", "bytes", "rate"), rows, wraps=True)
 
 
 def _errors(report: Report) -> str:
@@ -210,7 +124,7 @@ def _errors(report: Report) -> str:
     if not rows:
         return ""
     notes = [f"{stage}: {_STAGES[stage]}." for stage in report.errors if stage in _STAGES]
-    return _table("Errors", ("error", *splits), rows) + (
+    return table("Errors", ("error", *splits), rows) + (
         f"<p>{'<br>'.join(notes)}</p>" if notes else ""
     )
 
@@ -228,7 +142,7 @@ def _layers(report: Report) -> str:
         *map(_bytes, (report.coded_bits, report.entropy_bits, report.han_bits)),
     )
     note = "<p>Bytes of the layers are without the file's header and checksum.</p>"
-    return _table("Layers", header, map(_layer_row, report.layers), foot=total) + note
+    return table("Layers", header, map(_layer_row, report.layers), foot=total) + note
 
 
 def _layer_row(layer: Layer) -> tuple[str, ...]:
@@ -243,33 +157,14 @@ def _layer_row(layer: Layer) -> tuple[str, ...]:
     )
 
 
-def _figures(pictures: Sequence[Picture]) -> str:
-    shown, left_out, room = [], [], MOST_PICTURE_BYTES
-    for picture in pictures:
-        if len(picture.png) > room:
-            left_out.append(f"{picture.name}.png")
-            continue
-        room -= len(picture.png)
-        shown.append(
-            f'<figure id="figure-{escape(picture.name)}">'
-            f'<img alt="Figure: {escape(picture.name.replace("-", " "))}" '
-            f'src="data:image/png;base64,{b64encode(picture.png).decode()}">'
-            f"<figcaption>{escape(picture.caption)}</figcaption></figure>\n"
-        )
-    text = f'<div class="figures">{"".join(shown)}</div>' if shown else ""
-    if left_out:
-        text += f"<p>Too large for this page: {escape(', '.join(left_out))}.</p>"
-    return text
-
-
 def _settings(report: Report, settings: Mapping[str, Any], versions: Mapping[str, str]) -> str:
     rows = [(f"{name} (in the file)", value) for name, value in _flat(report.metadata)]
     rows += [(f"version of {name}", text) for name, text in versions.items()]
     rows += _flat(settings)
     if not rows:
         return ""
-    table = _table("Settings and versions", ("name", "value"), rows, wraps=True)
-    return f"<details><summary>Show all {len(rows)}</summary>\n{table}</details>\n"
+    shown = table("Settings and versions", ("name", "value"), rows, wraps=True)
+    return f"<details><summary>Show all {len(rows)}</summary>\n{shown}</details>\n"
 
 
 def _load(file_name: str) -> str:
@@ -289,35 +184,6 @@ swsjax decode {file_name} --out weights.safetensors
         f'<pre tabindex="0"><code>{escape(code)}</code></pre>\n'
         "<p>On the command line:</p>\n"
         f'<pre tabindex="0"><code>{escape(shell)}</code></pre>\n'
-    )
-
-
-def _table(
-    label: str,
-    header: Sequence[str],
-    rows: Iterable[Sequence[str]],
-    *,
-    foot: Sequence[str] = (),
-    wraps: bool = False,
-) -> str:
-    """A table in a box that scrolls on a narrow screen and can take the focus.
-
-    With ``wraps`` the cells of the first column may span several lines.
-    """
-
-    def line(cells: Sequence[str]) -> str:
-        first, *others = map(escape, cells)
-        first = first.replace(".", ".<wbr>").replace("_", "_<wbr>")  # long names may break here
-        text = "".join(f"<td>{cell}</td>" for cell in others)
-        return f'<tr><th scope="row">{first}</th>{text}</tr>'
-
-    head = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in header)
-    body = "".join(f"{line(row)}\n" for row in rows)
-    tail = f"<tfoot>{line(foot)}</tfoot>" if foot else ""
-    kind = ' class="wraps"' if wraps else ""
-    return (
-        f'<div class="scroll" role="region" aria-label="{label}" tabindex="0"><table{kind}>\n'
-        f"<thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody>{tail}</table></div>\n"
     )
 
 

@@ -38,7 +38,7 @@ def test_a_module_fails_with_the_exit_code_of_the_command():
 
 COMMANDS = [
     *("demo", "pretrain", "compress", "prune", "search"),
-    *("evaluate", "inspect", "decode", "encode"),
+    *("compare", "evaluate", "inspect", "decode", "encode"),
 ]
 
 

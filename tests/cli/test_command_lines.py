@@ -45,6 +45,7 @@ FLAGS = {
 }
 PLACES = dict.fromkeys(("pretrain", "compress", "search"), (parser.MODELS,))
 PLACES |= dict.fromkeys(["evaluate", "inspect", "decode", "encode"], (FILES,))
+PLACES["compare"] = (FILES, FILES)
 PLACES["prune"] = (parser.METHODS, parser.MODELS)
 OPTIONS = {
     "demo": ["--out"],
@@ -63,9 +64,11 @@ OPTIONS = {
     ],
     "evaluate": ["--data", "--max-bytes"],
     "inspect": ["--html", "--max-bytes"],
+    "compare": ["--html", "--max-bytes"],
     "decode": ["--out", "--max-bytes"],
     "encode": ["--out"],
 }
+WITH_JSON = ("compare", "inspect", "encode")
 NEEDED = {"--data": "digits", "--out": "new"}
 
 
@@ -79,7 +82,7 @@ def sensible(draw):
     for name in draw(st.lists(st.sampled_from(names), max_size=3)):
         given[name] = draw(st.sampled_from(FLAGS[name]))
     place = [draw(st.sampled_from(choices)) for choices in PLACES.get(command, ())]
-    json = draw(st.sampled_from([[], ["--json"]])) if command in ("inspect", "encode") else []
+    json = draw(st.sampled_from([[], ["--json"]])) if command in WITH_JSON else []
     return [command, *place, *json, *(f"{name}={value}" for name, value in given.items())]
 
 
@@ -189,7 +192,7 @@ def test_any_words_end_with_a_code_and_a_line(arguments, run):
     check(*run(arguments))
 
 
-@pytest.mark.parametrize("command", ["inspect", "decode", "encode", "evaluate"])
+@pytest.mark.parametrize("command", ["compare", "inspect", "decode", "encode", "evaluate"])
 @pytest.mark.parametrize("name", FILES)
 def test_every_file_in_every_command_that_reads_one(command, name, run):
     needed = {"decode": ["--out", "new"], "encode": ["--out", "new"]}

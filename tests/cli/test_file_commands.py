@@ -15,6 +15,7 @@ from safetensors.numpy import load_file, save_file
 
 import swsjax
 from swsjax.cli import files, main
+from swsjax.measure import compare
 
 
 @pytest.fixture(scope="module")
@@ -284,3 +285,44 @@ def test_negative_zeros_are_dropped_on_demand(tmp_path, capsys):
         assert np.array_equal(decoded, weights)
         signs[len(option)] = np.signbit(decoded).any()
     assert signs == {0: True, 1: False}
+
+
+def test_compare_prints_the_table_of_several_files(demo, tmp_path, capsys):
+    """With the error of each, which is that of evaluate."""
+    one, two = demo[0] / "demo.sws", tmp_path / "other.sws"
+    tree = swsjax.load(one)
+    swsjax.save(two, tree, metadata=swsjax.read_metadata(one), encoding="han")
+    page = tmp_path / "page.html"
+    command = ["compare", str(one), str(two)]
+    assert main([*command, "--data", "digits", "--html", str(page)]) == 0
+    out = capsys.readouterr().out
+    error = json.loads((demo[0] / "report.json").read_text())["errors"]["decoded"]["test"]
+    errors = {"demo": error, "other": error}
+    found = compare({"demo": one, "other": two}, errors=errors)
+    assert out == f"{found}\n\nwrote {page}\n"
+    assert "Errors are measured on digits" in page.read_text()
+    assert main([*command, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == compare({"demo": one, "other": two}).to_dict()
+
+
+def test_compared_files_of_one_name_are_told_apart_by_their_paths(tmp_path, capsys):
+    paths = [tmp_path / folder / "net.sws" for folder in ("a", "b")]
+    for path in paths:
+        path.parent.mkdir()
+        swsjax.save(path, {"w": np.ones(3, np.float32)})
+    assert main(["compare", *map(str, paths)]) == 0
+    rows = capsys.readouterr().out.splitlines()[1:]
+    assert [row.split("  ")[0] for row in rows] == [str(path) for path in paths]
+    assert failure(capsys, "compare", paths[0], paths[0]) == (
+        f"swsjax: error: {paths[0]} is given twice; give each file once"
+    )
+
+
+def test_files_of_different_nets_are_not_compared_on_data(tmp_path, capsys, monkeypatch):
+    def error_of(file, options):
+        return 0.5, f"net-{file.stem}"
+
+    monkeypatch.setattr(files, "_error_of", error_of)
+    assert failure(capsys, "compare", "a.sws", "b.sws", "--data", "digits") == (
+        "swsjax: error: files of different nets cannot be compared: a holds net-a, b holds net-b"
+    )

@@ -9,7 +9,8 @@ import pytest
 from browser import CHROMIUM, browser_page
 
 import swsjax
-from swsjax.measure.page import MOST_PICTURE_BYTES, Picture, page
+from swsjax.measure.html import MOST_PICTURE_BYTES, Picture
+from swsjax.measure.page import page
 from swsjax.measure.plot import file_pictures
 
 VOID = {"meta", "link", "img", "br", "wbr"}

@@ -28,6 +28,7 @@ ROOMS = ["swsjax"] + [room.name for room in walk_packages(swsjax.__path__, "swsj
 # Shown beside what their rooms export.
 MODULES = [
     "swsjax.errors",
+    "swsjax.measure.comparison_page",
     "swsjax.measure.page",
     "swsjax.measure.published",
     "swsjax.sws.grid",

@@ -10,7 +10,7 @@ import numpy as np
 
 from swsjax.codec.header import matrix_shape
 from swsjax.file.atomic import write_bytes
-from swsjax.measure.page import Picture
+from swsjax.measure.html import Picture
 from swsjax.measure.plot.encoding import plot_encoding, small_example
 from swsjax.measure.plot.layers import MOST_LAYERS, plot_codebook, plot_layers
 from swsjax.measure.plot.style import column_picture

@@ -1,12 +1,12 @@
 """The front of error against size, with published results."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from swsjax.measure.front import pareto
-from swsjax.measure.page import Picture
+from swsjax.measure.html import Picture
 from swsjax.measure.plot.labels import Label, place_labels
 from swsjax.measure.plot.style import BLUE, ORANGE, column_picture, light
 from swsjax.measure.published import Published
@@ -14,7 +14,7 @@ from swsjax.measure.published import Published
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["front_picture", "plot_front"]
+__all__ = ["comparison_picture", "front_picture", "plot_front"]
 
 _MARKS = "^sDv"  # by what a published size counts; further kinds share the last
 
@@ -61,7 +61,7 @@ def plot_front(
         Label(label, _percent(inside), BLUE),
         Label("dominated", _percent(dominated), BLUE),
         *others,
-        *(Label(each.label, _percent([each[1:3]]), ORANGE) for each in published),
+        *_published_labels(published),
     ]
     place_labels(axes, named)
 
@@ -89,6 +89,42 @@ def front_picture(
     caption = "Validation error against file size; published errors are test errors."
     height = 3.4 if published else 2.6
     return column_picture("front", caption, draw, lambda figure: figure.subplots(), height)
+
+
+def comparison_picture(
+    points: Mapping[str, tuple[float, float]], published: Sequence[Published] = ()
+) -> Picture:
+    """Draw several nets: test error against size, with the name of each.
+
+    Args:
+        points: bytes and error of each net by its name, the error from 0 to 1.
+        published: results to compare with.
+
+    Raises:
+        ImportError: matplotlib is not installed; the message names the extra that brings it.
+
+    >>> comparison_picture({"pruned": (9_000, 0.018), "shared": (3_000, 0.02)}).name
+    'comparison'
+    """
+
+    def draw(axes: "Axes") -> None:
+        sizes, errors = np.array(list(points.values())).T
+        axes.plot(sizes, 100 * errors, "o", color=BLUE, markersize=4)
+        axes.set(title="Test error against size", xlabel="file size (bytes)", ylabel="error (%)")
+        _scale(axes)
+        _draw_published(axes, published)
+        named = [Label(name, _percent([point]), BLUE) for name, point in points.items()]
+        place_labels(axes, [*named, *_published_labels(published)])
+
+    caption = "Test error against file size, of each net."
+    if published:
+        caption += " Hollow marks are published results."
+    height = 3.4 if published else 2.6
+    return column_picture("comparison", caption, draw, lambda figure: figure.subplots(), height)
+
+
+def _published_labels(published: Sequence[Published]) -> list[Label]:
+    return [Label(each.label, _percent([each[1:3]]), ORANGE) for each in published]
 
 
 def _scale(axes: "Axes") -> None:

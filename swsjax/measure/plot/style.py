@@ -5,7 +5,7 @@ from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 from swsjax.errors import MissingExtraError
-from swsjax.measure.page import Picture
+from swsjax.measure.html import Picture
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from swsjax.measure.page import Picture
+from swsjax.measure.html import Picture
 from swsjax.measure.plot.figures import alone, save_pictures, two_high
 from swsjax.measure.plot.kernels import filters_height, plot_features, plot_filters
 from swsjax.measure.plot.style import column_picture

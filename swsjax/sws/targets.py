@@ -2,7 +2,7 @@
 
 A walk begins with one annealing from the pretrained net under a light prior, which keeps the net.
 
-Towards a largest loss it goes on in cycles: a short annealing and a short hard stage, with tau
+Towards a largest loss it goes on in cycles: an annealing and a hard stage half as long, with tau
 doubled each time, or four times as large while the end is far. Each ends at a smaller file and a
 larger loss. A cycle that exceeds the largest loss is repeated from the net before with half the
 step; then pruning goes on from the best net.

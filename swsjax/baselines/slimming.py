@@ -11,7 +11,7 @@ that a block reads of the sum; the sum itself keeps them, unless nothing reads t
     net = network_slimming(task, start, 0.3, config, key=key)
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from os import PathLike
 from typing import Any
 
@@ -25,6 +25,7 @@ from swsjax.baselines.leaves import chosen_leaves, sibling, with_leaves
 from swsjax.baselines.weights import number_kept
 from swsjax.errors import ConfigError
 from swsjax.lab.task import Task, Variables
+from swsjax.training.history import Epoch
 from swsjax.training.masks import keep_top
 from swsjax.training.pretraining import PretrainConfig
 from swsjax.trees import Params, is_number, named_leaves
@@ -152,6 +153,7 @@ def network_slimming(
     key: Array,
     scales: Sequence[str] | None = None,
     strength: float = 1e-4,
+    callback: Callable[[Epoch], None] | None = None,
     resume: str | PathLike[str] | None = None,
 ) -> Variables:
     """Train with the penalty on BatchNorm scales, and set the smallest to zero.
@@ -165,6 +167,7 @@ def network_slimming(
         key: random key of the order of the examples and of the augmentation.
         scales: names in params; by default those of all BatchNorms.
         strength: of the penalty, as for ``add_scale_signs``.
+        callback: called with each epoch's record, as for ``train``.
         resume: folder for the state of the run, as for ``train``.
 
     Raises:
@@ -197,6 +200,7 @@ def network_slimming(
         config,
         key=key,
         around=lambda optimizer: optax.chain(added, optimizer),
+        callback=callback,
         resume=resume,
     )
     return slim(trained, keep, scales)

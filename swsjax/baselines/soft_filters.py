@@ -6,7 +6,7 @@ a constant.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from os import PathLike
 
 import jax.numpy as jnp
@@ -18,6 +18,7 @@ from swsjax.baselines.leaves import chosen_leaves, with_leaves
 from swsjax.baselines.weights import check_finite, check_share, kernels
 from swsjax.errors import ConfigError
 from swsjax.lab.task import Task, Variables
+from swsjax.training.history import Epoch
 from swsjax.training.pretraining import PretrainConfig
 from swsjax.trees import Params
 
@@ -83,6 +84,7 @@ def soft_filter_pruning(
     *,
     key: Array,
     names: Sequence[str] | None = None,
+    callback: Callable[[Epoch], None] | None = None,
     resume: str | PathLike[str] | None = None,
 ) -> Variables:
     """Train a net, with the smallest filters set to zero before each epoch and after the last.
@@ -96,6 +98,7 @@ def soft_filter_pruning(
         config: the loss, augmentation, optimiser and schedule. Its seed is not used.
         key: random key of the order of the examples and of the augmentation.
         names: of kernels in params; by default those of all convolutions.
+        callback: called with each epoch's record, as for ``train``.
         resume: folder for the state of the run, as for ``train``.
 
     Raises:
@@ -119,6 +122,7 @@ def soft_filter_pruning(
         config,
         key=key,
         before_epoch=lambda params, number: zero_smallest_filters(params, rate, chosen),
+        callback=callback,
         resume=resume,
     )
     return trained._replace(params=zero_smallest_filters(trained.params, rate, chosen))

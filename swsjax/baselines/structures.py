@@ -15,7 +15,7 @@ nothing, and nothing reads its other layers.
         task, net, blocks, config, proximal=accelerated_proximal(schedule), key=key)
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from os import PathLike
 from typing import Any, NamedTuple
@@ -29,6 +29,7 @@ from swsjax.baselines.in_training import train_task
 from swsjax.baselines.leaves import chosen_leaves, with_leaves
 from swsjax.errors import ConfigError
 from swsjax.lab.task import Task, Variables
+from swsjax.training.history import Epoch
 from swsjax.training.pretraining import PretrainConfig
 from swsjax.trees import Params, named_leaves
 
@@ -210,6 +211,7 @@ def sparse_structure_selection(
     *,
     proximal: optax.GradientTransformation,
     key: Array,
+    callback: Callable[[Epoch], None] | None = None,
     resume: str | PathLike[str] | None = None,
 ) -> Variables:
     """Train a net with a scale for each block, and multiply the scales into the last layers.
@@ -224,6 +226,7 @@ def sparse_structure_selection(
         proximal: the optimiser of the scales, ``accelerated_proximal`` of the learning rates of the
             weights. The scales do not decay.
         key: random key of the order of the examples and of the augmentation.
+        callback: called with each epoch's record, as for ``train``.
         resume: folder for the state of the run, as for ``train``.
 
     Raises:
@@ -251,6 +254,7 @@ def sparse_structure_selection(
         config,
         key=key,
         around=around,
+        callback=callback,
         resume=resume,
     )
     return merge_scales(trained, blocks)

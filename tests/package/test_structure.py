@@ -18,6 +18,7 @@ MODULES = {
 MANY_PARAMETERS = {
     "compress",
     "fine_tune",
+    "network_slimming",
     "pretrain",
     "train",
     "tune_codebook_of_net",

@@ -153,7 +153,7 @@ def usual_steps(recipe: Recipe, examples: int) -> int:
         examples: number of training examples.
 
     >>> usual_steps(Recipe(Config()), 50_000), usual_steps(Recipe(Config(tau=1e-6)), 50_000)
-    (56940, 28860)
+    (67470, 28860)
     """
     config = recipe.config
     steps = max(1, examples // config.batch_size)  # of fewer than a batch, compress says so

@@ -4,6 +4,7 @@ import argparse
 import json
 import sys
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 from swsjax.cli.output import check_output, drawn, versions, write_page, write_text
@@ -30,14 +31,13 @@ def run_compare(options: argparse.Namespace) -> None:
     if options.html is not None:
         check_output(options.html, *options.files)
     files = _named(options.files)
-    errors, models = {}, {}
-    for name, file in files.items() if options.data else ():
-        errors[name], models[name] = _error_of(file, options)
+    models = {name: _model_of(file) for name, file in files.items()} if options.data else {}
     if len(set(models.values())) > 1:
         raise ConfigError(
             "files of different nets cannot be compared: "
             + ", ".join(f"{name} holds {model}" for name, model in models.items())
         )
+    errors = _errors(files, options) if options.data else {}
     found = compare(files, errors=errors, max_bytes=_limit(options))
     print(json.dumps(found.to_dict(), indent=2) if options.json else found)
     if options.html is None:
@@ -69,7 +69,7 @@ def run_evaluate(options: argparse.Namespace) -> None:
     Raises:
         FormatError: the file does not name its net, or does not fit it.
     """
-    test_error, _ = _error_of(options.file, options)
+    (test_error,) = _errors({"": options.file}, options).values()
     if options.json:
         content = {"file": str(options.file), "data": options.data, "test_error": test_error}
         print(json.dumps(content))
@@ -77,28 +77,42 @@ def run_evaluate(options: argparse.Namespace) -> None:
         print(f"test error {100 * test_error:.2f} %")
 
 
-def _error_of(file: Path, options: argparse.Namespace) -> tuple[float, str]:
-    """Test error of a file, and the name of its net."""
+def _model_of(file: Path) -> str:
+    """The name of the net that a file holds."""
     # Imported here: the other commands need neither nets nor data.
-    from swsjax.cli.datasets import DATASETS
     from swsjax.lab.nets import NETS
-    from swsjax.lab.task import classification
 
     name = read_metadata(file).get("model")
     if not isinstance(name, str) or name not in NETS:
         raise FormatError(
             f"{file} does not name its model; expected one of {', '.join(NETS)} in its metadata"
         )
-    task = classification(NETS[name].model, DATASETS[options.data]())
+    return name
+
+
+def _errors(files: Mapping[str, Path], options: argparse.Namespace) -> dict[str, float]:
+    """Test errors of files of one net, by the names of the files."""
+    from swsjax.cli.datasets import DATASETS
+    from swsjax.lab.nets import NETS
+    from swsjax.lab.task import classification
+
+    model = _model_of(next(iter(files.values())))
+    task = classification(NETS[model].model, DATASETS[options.data]())
     like = task.whole(task.init(0))
-    try:
-        net = task.parts(load(file, like=like, max_bytes=_limit(options)))
-    except FormatError:
-        raise
-    except ValueError as error:
-        problems = str(error).removeprefix("the file does not fit the tree given: ")
-        raise FormatError(f"{file} does not fit {name} on {options.data}: {problems}") from error
-    return task.error(net, task.dataset.test), name
+
+    def error(file: Path) -> float:
+        try:
+            net = task.parts(load(file, like=like, max_bytes=_limit(options)))
+        except FormatError:
+            raise
+        except ValueError as error:
+            problems = str(error).removeprefix("the file does not fit the tree given: ")
+            raise FormatError(
+                f"{file} does not fit {model} on {options.data}: {problems}"
+            ) from error
+        return task.error(net, task.dataset.test)
+
+    return {name: error(file) for name, file in files.items()}
 
 
 def run_inspect(options: argparse.Namespace) -> None:

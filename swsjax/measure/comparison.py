@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from html import escape
 from os import PathLike
 from typing import Any
 
@@ -10,7 +9,7 @@ from swsjax.codec import MAX_BYTES
 from swsjax.errors import ConfigError
 from swsjax.file.files import dumps
 from swsjax.measure.front import pareto
-from swsjax.measure.reports import Report, report
+from swsjax.measure.reports import Report, aligned, html_table, percent, report
 from swsjax.trees import Params, is_number
 
 __all__ = ["COLUMNS", "Comparison", "compare"]
@@ -56,18 +55,10 @@ class Comparison:
         return {"nets": nets, "front": self.front}
 
     def __str__(self) -> str:
-        rows = [COLUMNS, *self.rows]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = [
-            "  ".join(
-                cell.rjust(width) if number else cell.ljust(width)
-                for number, (cell, width) in enumerate(zip(row, widths, strict=True))
-            ).rstrip()
-            for row in rows
-        ]
-        if self.errors:
-            lines += ["", f"on the front of error against bytes: {', '.join(self.front)}"]
-        return "\n".join(lines)
+        table = aligned([COLUMNS, *self.rows], left=1)
+        if not self.errors:
+            return table
+        return f"{table}\n\non the front of error against bytes: {', '.join(self.front)}"
 
     def __repr__(self) -> str:
         """Return the table."""
@@ -75,21 +66,15 @@ class Comparison:
 
     def _repr_html_(self) -> str:
         """Return the table; for notebooks."""
-
-        def line(cells: tuple[str, ...], kind: str) -> str:
-            return f"<tr>{''.join(f'<{kind}>{escape(cell)}</{kind}>' for cell in cells)}</tr>"
-
-        body = "".join(line(row, "td") for row in self.rows)
-        return f"<table>{line(COLUMNS, 'th')}{body}</table>"
+        return html_table(COLUMNS, self.rows)
 
     def _row(self, name: str, measured: Report) -> tuple[str, ...]:
         error, rate = self.errors.get(name), measured.rates["file"]
-        share = measured.non_zeros / measured.parameters if measured.parameters else 0.0
         return (
             name,
             "-" if error is None else f"{100 * error:.2f} %",
             f"{measured.parameters:,}",
-            f"{100 * share:.2f} %",
+            percent(measured.non_zeros, measured.parameters),
             f"{max((layer.levels for layer in measured.layers), default=0):,}",
             f"{measured.file_bytes:,}",
             f"{rate:,.1f}x" if rate else "-",

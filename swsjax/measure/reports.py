@@ -6,7 +6,7 @@ the weights of a layer as independent. Every rate is against all parameters of t
 float32.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from html import escape
 from os import PathLike
@@ -22,7 +22,7 @@ from swsjax.file.files import bytes_of, leaves_of, named_errors, read_metadata
 from swsjax.file.leaves import check_unmasked
 from swsjax.trees import Params, is_array, is_number, name_of, named_leaves
 
-__all__ = ["Errors", "Layer", "Report", "report"]
+__all__ = ["Errors", "Layer", "Report", "aligned", "html_table", "percent", "report"]
 
 Errors = Mapping[str, Mapping[str, float]]
 """Error rates from 0 to 1, by stage (``"pretrained"``, ``"decoded"``) and split (``"test"``)."""
@@ -143,13 +143,8 @@ class Report:
 
     def _repr_html_(self) -> str:
         """Return the summary and the layers as a table; for notebooks."""
-        head = "".join(f"<th>{name}</th>" for name in _COLUMNS)
-        rows = "".join(
-            f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in _row(layer))}</tr>"
-            for layer in self.layers
-        )
         summary = "<br>".join(map(escape, self._summary()))
-        return f"<p>{summary}</p><table><tr>{head}</tr>{rows}</table>"
+        return f"<p>{summary}</p>{html_table(_COLUMNS, map(_row, self.layers))}"
 
     def _summary(self) -> list[str]:
         rate = self.rates["file"]
@@ -165,12 +160,12 @@ class Report:
     def __str__(self) -> str:
         rows = [_row(layer) for layer in self.layers]
         total: tuple[str, ...] = ("total", "", f"{self.parameters:,}", f"{self.non_zeros:,}")
-        total += (_percent(self.non_zeros, self.parameters), "")
+        total += (percent(self.non_zeros, self.parameters), "")
         total += tuple(
             f"{bits / 8:,.0f}" for bits in (self.coded_bits, self.entropy_bits, self.han_bits)
         )
         rates = {kind: f"{rate:.1f}x" if rate else "-" for kind, rate in self.rates.items()}
-        lines = [_aligned([_COLUMNS, *rows, total]), ""]
+        lines = [aligned([_COLUMNS, *rows, total], left=2), ""]
         lines += [
             f"negative zeros: {layer.negative_zeros:,} in {layer.name}, about "
             f"{layer.negative_zero_bits / 8:,.0f} bytes that 0.0 would not take"
@@ -309,23 +304,50 @@ def _row(layer: Layer) -> tuple[str, ...]:
         "x".join(map(str, layer.shape)),
         f"{layer.size:,}",
         f"{layer.non_zeros:,}",
-        _percent(layer.non_zeros, layer.size),
+        percent(layer.non_zeros, layer.size),
         f"{layer.levels}",
         *(f"{b / 8:,.0f}" for b in (layer.coded_bits, layer.entropy_bits, layer.han_bits)),
     )
 
 
-def _percent(part: int, whole: int) -> str:
+def percent(part: int, whole: int) -> str:
+    """Return a share in percent; nothing of nothing is nothing.
+
+    >>> percent(1, 3), percent(0, 0)
+    ('33.33 %', '')
+    """
     return f"{100 * part / whole:.2f} %" if whole else ""
 
 
-def _aligned(rows: list[tuple[str, ...]]) -> str:
-    """Columns as wide as their widest entry, the first two aligned left, the others right."""
+def aligned(rows: Sequence[Sequence[str]], left: int) -> str:
+    """Return a table with columns as wide as their widest entry.
+
+    Args:
+        rows: of cells, header included.
+        left: number of columns, the first, that are aligned left; the others are aligned right.
+
+    >>> print(aligned([("net", "bytes"), ("a", "9")], left=1))
+    net  bytes
+    a        9
+    """
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
         "  ".join(
-            cell.ljust(width) if i < 2 else cell.rjust(width)
+            cell.ljust(width) if i < left else cell.rjust(width)
             for i, (cell, width) in enumerate(zip(row, widths, strict=True))
         ).rstrip()
         for row in rows
     )
+
+
+def html_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a plain table, for notebooks.
+
+    >>> html_table(["net"], [["a<b"]])
+    '<table><tr><th>net</th></tr><tr><td>a&lt;b</td></tr></table>'
+    """
+
+    def line(cells: Sequence[str], kind: str) -> str:
+        return f"<tr>{''.join(f'<{kind}>{escape(cell)}</{kind}>' for cell in cells)}</tr>"
+
+    return f"<table>{line(header, 'th')}{''.join(line(row, 'td') for row in rows)}</table>"

@@ -1,7 +1,7 @@
 """Settings of ``compress``."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from numbers import Integral
 from typing import Any, Literal, get_args, get_type_hints
 
@@ -55,6 +55,18 @@ class Annealing:
         return lambda step: self.start * ratio ** jnp.minimum(step / max(steps, 1), 1.0)
 
 
+# Of the stages that compute with assigned means.
+_QUANTISED = LearningRates(
+    weights=4e-3,
+    free=1e-3,
+    means=1e-3,
+    warmup_epochs=1.0,
+    final=0.02,
+    epsilon=1e-5,
+    dampening=0.1,
+)
+
+
 @dataclass(frozen=True)
 class Config:
     """Settings of ``compress``; the defaults suit most nets, ``tau`` trades error against size.
@@ -92,27 +104,11 @@ class Config:
     """Learning rates of the soft stage."""
     hard_epochs: int = 20
     """Epochs of the hard stage, in which the net computes with each weight's assigned mean."""
-    hard_learning_rates: LearningRates = LearningRates(
-        weights=4e-3,
-        free=1e-3,
-        means=1e-3,
-        warmup_epochs=1.0,
-        final=0.02,
-        epsilon=1e-5,
-        dampening=0.1,
-    )
+    hard_learning_rates: LearningRates = _QUANTISED
     """Learning rates of the hard stage."""
     prune_epochs: int = 24
     """Epochs of the pruning stage, of which the first half prunes; 0 prunes nothing."""
-    prune_learning_rates: LearningRates = LearningRates(
-        weights=4e-3,
-        free=1e-3,
-        means=1e-3,
-        warmup_epochs=0.5,
-        final=0.02,
-        epsilon=1e-5,
-        dampening=0.1,
-    )
+    prune_learning_rates: LearningRates = replace(_QUANTISED, warmup_epochs=0.5)
     """Learning rates of the pruning stage."""
     keep: float = 0.6
     """Fraction of the non-zero weights after the hard stage that the pruning stage keeps."""

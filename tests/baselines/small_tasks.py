@@ -5,6 +5,7 @@ from functools import cache, partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from flax import nnx
 
 from swsjax.lab import Dataset, ResidualNet, Split, Variables, classification
@@ -87,3 +88,19 @@ def small(name):
 @cache
 def untrained(name):
     return small(name).init(0)
+
+
+def interrupted_and_resumed(run, folder):
+    """The end of a run of two epochs that is interrupted after the first, which is not repeated."""
+
+    def interrupted(epoch):
+        seen.append(epoch.epoch)
+        if len(seen) == 1:
+            raise KeyboardInterrupt
+
+    seen = []
+    with pytest.raises(KeyboardInterrupt):
+        run(callback=interrupted, resume=folder)
+    resumed = run(callback=interrupted, resume=folder)
+    assert seen == [1, 2]
+    return resumed

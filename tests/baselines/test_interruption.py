@@ -5,7 +5,7 @@ from functools import partial
 import jax
 import numpy as np
 import pytest
-from small_tasks import BATCH, small, untrained
+from small_tasks import BATCH, interrupted_and_resumed, small, untrained
 
 from swsjax.baselines import (
     accelerated_proximal,
@@ -35,16 +35,7 @@ METHODS = {
 @pytest.mark.parametrize("method", METHODS)
 def test_interrupted_and_resumed(method, tmp_path):
     """After one of two epochs, the second run does the other alone, and ends the same."""
-
-    def interrupted(epoch):
-        seen.append(epoch.epoch)
-        if len(seen) == 1:
-            raise KeyboardInterrupt
-
-    seen, key = [], jax.random.key(0)
+    key = jax.random.key(0)
     run = partial(METHODS[method](untrained("normalised")), small("normalised"), key=key)
-    with pytest.raises(KeyboardInterrupt):
-        run(callback=interrupted, resume=tmp_path)
-    resumed = run(callback=interrupted, resume=tmp_path)
-    assert seen == [1, 2]
+    resumed = interrupted_and_resumed(run, tmp_path)
     jax.tree.map(np.testing.assert_array_equal, resumed, run())

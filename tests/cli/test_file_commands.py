@@ -319,10 +319,7 @@ def test_compared_files_of_one_name_are_told_apart_by_their_paths(tmp_path, caps
 
 
 def test_files_of_different_nets_are_not_compared_on_data(tmp_path, capsys, monkeypatch):
-    def error_of(file, options):
-        return 0.5, f"net-{file.stem}"
-
-    monkeypatch.setattr(files, "_error_of", error_of)
+    monkeypatch.setattr(files, "_model_of", lambda file: f"net-{file.stem}")
     assert failure(capsys, "compare", "a.sws", "b.sws", "--data", "digits") == (
         "swsjax: error: files of different nets cannot be compared: a holds net-a, b holds net-b"
     )

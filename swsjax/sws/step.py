@@ -218,7 +218,8 @@ def make_step(
         mixtures = {name: _without_gradient(mixture, fixed) for name, mixture in mixtures.items()}
         log_prior, assigned = _prior(weights, mixtures, hyper, nodes)
         loss, aux = loss_fn(forward(weights, assigned, state.step), state.aux, batch)
-        info = Info(check_scalar(loss), log_prior)
+        means = None if pull is None else assigned().groups
+        info = Info(check_scalar(loss), log_prior), jax.lax.stop_gradient(means)
         if tau == 0:  # saves the gradient of a prior without weight
             return loss, (info, aux)
         weight = state.given if tau is None else tau(state.step) if callable(tau) else tau
@@ -229,9 +230,9 @@ def make_step(
     def step(before: TrainState, batch: Any) -> tuple[TrainState, Info]:
         if width is not None:
             before = _with_width(before, width(before.step))
-        state, info = gradient(before, batch)
+        state, (info, means) = gradient(before, batch)
         if pull is not None:
-            state = _pulled(state, before.params, pull(before.step), nodes)
+            state = _pulled(state, before.params.weights, means, pull(before.step))
         # Without a gradient, weight decay would still move them.
         mixtures = {
             name: mixture._replace(
@@ -245,17 +246,15 @@ def make_step(
 
 
 def _pulled(
-    state: TrainState, before: Joint, share: Array, nodes: Mapping[str, int] | int | None
+    state: TrainState, before: Weights, means: dict[str, list[Array]], share: Array
 ) -> TrainState:
     """Each compressed weight a share of the way further to the mean it was assigned."""
 
     def towards(weight: Array, was: Array, mean: Array) -> Array:
         return weight + share.astype(weight.dtype) * (mean - was)
 
-    weights, mixtures = before
-    _, assigned = _prior(weights, mixtures, HyperPriors(), nodes)
-    groups = jax.tree.map(towards, state.params.weights.groups, weights.groups, assigned().groups)
     joint: Joint = state.params
+    groups = jax.tree.map(towards, joint.weights.groups, before.groups, means)
     return state._replace(params=joint._replace(weights=joint.weights._replace(groups=groups)))
 
 

@@ -10,6 +10,7 @@ import optax
 
 from swsjax.sws.advice import Check, check_finite
 from swsjax.sws.config import Config
+from swsjax.sws.exact import has_kernel
 from swsjax.sws.grid import node_count, range_of
 from swsjax.sws.plateau import check_learning, zero_kernels
 from swsjax.sws.prior import GaussianMixture
@@ -296,7 +297,8 @@ def _first_nodes(run: Run, joint: Joint) -> dict[str, int] | None:
     With learned precisions single components may become far narrower, but they matter little if
     they hold few weights; the error that is measured after each epoch decides.
     """
-    if run.config.prior == "exact":
+    largest = max((m.log_precisions.size for m in joint.mixtures.values()), default=0)
+    if run.config.prior == "exact" or has_kernel(largest):
         return None
     gamma = run.config.hyper_priors.precision
     sigma = min(run.config.initial_std, (gamma.rate / gamma.shape) ** 0.5)

@@ -213,10 +213,12 @@ def make_step(
     if width is not None:
         fixed.append("log_precisions")
 
+    quantised = forward is not soft or pull is not None
+
     def objective(joint: Joint, state: TrainState, batch: Any) -> tuple[Array, Any]:
         weights, mixtures = joint
         mixtures = {name: _without_gradient(mixture, fixed) for name, mixture in mixtures.items()}
-        log_prior, assigned = _prior(weights, mixtures, hyper, nodes)
+        log_prior, assigned = _prior(weights, mixtures, hyper, nodes, quantised)
         loss, aux = loss_fn(forward(weights, assigned, state.step), state.aux, batch)
         means = None if pull is None else assigned().groups
         info = Info(check_scalar(loss), log_prior), jax.lax.stop_gradient(means)
@@ -263,15 +265,22 @@ def _prior(
     mixtures: Mapping[str, GaussianMixture],
     hyper: HyperPriors,
     nodes: Mapping[str, int] | int | None,
+    quantised: bool,
 ) -> tuple[Array, Callable[[], Weights]]:
-    """Log-density of weights and mixtures, and a function that returns the assigned means."""
+    """Log-density of weights and mixtures, and a function that returns the assigned means.
+
+    If the prior is exact, it does so only if ``quantised``: both then come from one pass.
+    """
     log_priors = [hyper_log_prob(mixture, hyper) for mixture in mixtures.values()]
     assign: dict[str, Callable[[], list[Array]]] = {}
     for name, leaves in weights.groups.items():
         mixture = mixtures[name]
-        if nodes is None:
+        if nodes is None and quantised:
+            log_prior, means = exact.sum_and_means(mixture, leaves)
+            log_priors.append(log_prior)
+            assign[name] = partial(list, means)
+        elif nodes is None:
             log_priors.append(exact.sum_log_prob(mixture, leaves))
-            assign[name] = partial(exact.straight_through, mixture, leaves)
         else:
             grid = grid_over(leaves, int(nodes[name] if isinstance(nodes, Mapping) else nodes))
             cells = cells_on(leaves, grid)

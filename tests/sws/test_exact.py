@@ -26,9 +26,21 @@ def test_exact_sum_is_the_density_of_every_weight(mixture_of):
 
 def test_exact_assignment_and_its_gradients(mixture_of):
     mixture = jax.tree.map(jnp.float32, mixture_of([-0.8, 0.6], [0.1, 0.2, 0.2], [7, 1, 1]))
-    (ours,), backward = jax.vjp(exact.straight_through, mixture, [WEIGHTS])
+    (total, (ours,)), backward = jax.vjp(exact.sum_and_means, mixture, [WEIGHTS])
+    np.testing.assert_array_equal(total, exact.sum_log_prob(mixture, [WEIGHTS]))
     np.testing.assert_array_equal(ours, component_means(mixture)[assign(mixture, WEIGHTS)])
-    by_mixture, (by_weights,) = backward([jnp.ones_like(WEIGHTS)])
+    by_mixture, (by_weights,) = backward((jnp.zeros(()), [jnp.ones_like(WEIGHTS)]))
     np.testing.assert_array_equal(by_weights, 1)
     counts = [(ours == mean).sum() for mean in mixture.means]
     np.testing.assert_array_equal(by_mixture.means, counts)
+
+
+def test_sum_and_means_add_their_gradients(mixture_of):
+    mixture = jax.tree.map(jnp.float32, mixture_of([-0.8, 0.6], [0.1, 0.2, 0.2], [7, 1, 1]))
+    _, backward = jax.vjp(exact.sum_and_means, mixture, [WEIGHTS])
+    zero, ones = jnp.zeros(()), jnp.ones_like(WEIGHTS)
+    both = backward((zero + 2, [3 * ones]))
+    apart = backward((zero + 2, [0 * ones])), backward((zero, [3 * ones]))
+    jax.tree.map(
+        lambda x, y, z: np.testing.assert_allclose(x, y + z, rtol=1e-6, atol=1e-5), both, *apart
+    )

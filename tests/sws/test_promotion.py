@@ -20,7 +20,7 @@ FUNCTIONS = {
     "log_prob": lambda m, w: prior.log_prob(m, w[0]).sum(),
     "responsibilities": lambda m, w: prior.responsibilities(m, w[0])[..., 0].sum(),
     "exact sum": exact.sum_log_prob,
-    "exact means": lambda m, w: exact.straight_through(m, w)[0].sum(),
+    "exact means": lambda m, w: exact.sum_and_means(m, w)[1][0].sum(),
     "tabulated sum": lambda m, w: table.sum_log_prob(m, w, GRID),
     "tabulated means": lambda m, w: table.straight_through(m, w, GRID)[0].sum(),
     "hyper-priors": lambda m, w: prior.hyper_log_prob(m, HyperPriors(pi_zero=Beta(9.0, 3.0))),

@@ -61,9 +61,10 @@ def figures_of(
     mixtures = jax.tree.map(np.asarray, mixtures)
     arrays = [np.asarray(leaf) for leaf in jax.tree.leaves(quantised)]
     units = jax.tree.leaves(carried.units) if isinstance(carried, Carried) else []
+    codebooks = [codebook(leaves) for leaves in groups.values()]
     details = Details(
-        levels=len(codebook(groups)),
-        components=sum(int(np.count_nonzero(codebook(leaves))) for leaves in groups.values()),
+        levels=len(codebook(codebooks)),
+        components=sum(int(np.count_nonzero(levels)) for levels in codebooks),
         smallest_sigma=min(
             float(np.exp(-0.5 * mixture.log_precisions.max())) for mixture in mixtures.values()
         ),

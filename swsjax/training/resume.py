@@ -22,6 +22,7 @@ from jax import Array
 
 from swsjax.checks import path_of
 from swsjax.errors import CheckpointError
+from swsjax.training.stored import abstract_arrays, arrays_of, data_of, state_of
 from swsjax.trees import is_array
 
 __all__ = [
@@ -58,7 +59,7 @@ class Resume(NamedTuple):
 
     def save(self, epoch: int, state: Any, written: Any) -> None:
         """Write the state after an epoch (a pytree of arrays) and its JSON."""
-        arrays = ocp.args.StandardSave(_arrays(state))
+        arrays = ocp.args.StandardSave(arrays_of(state))
         self.manager.save(
             epoch, args=ocp.args.Composite(state=arrays, history=ocp.args.JsonSave(written))
         )
@@ -66,14 +67,8 @@ class Resume(NamedTuple):
 
     def restore(self, like: Any) -> Any:
         """Return the state of the last epoch, on the devices of ``like``."""
-        abstract = ocp.args.StandardRestore(jax.tree.map(_abstract, _arrays(like)))
-        found = _restored(self.manager, state=abstract)
-        leaves, structure = jax.tree.flatten(like)
-        restored = [
-            _as(found[_name(number)], leaf) if leaf.size else leaf
-            for number, leaf in enumerate(leaves)
-        ]
-        return jax.tree.unflatten(structure, restored)
+        abstract = ocp.args.StandardRestore(abstract_arrays(like))
+        return state_of(_restored(self.manager, state=abstract), like)
 
 
 @contextmanager
@@ -235,7 +230,7 @@ def _content(leaf: Any) -> bytes:
         number = int(leaf) if isinstance(leaf, Integral) else float(leaf)
         return repr(int(number) if number == number // 1 else number).encode()
     if is_array(leaf):
-        array = np.asarray(_data(leaf))
+        array = np.asarray(data_of(leaf))
         return f"{array.dtype}{array.shape}".encode() + array.tobytes()
     if is_dataclass(leaf):
         values = {field.name: getattr(leaf, field.name) for field in fields(leaf)}
@@ -244,36 +239,3 @@ def _content(leaf: Any) -> bytes:
         # Rounded: another machine may compute them to another last bit.
         return " ".join(f"{float(leaf(step)):.4g}" for step in _STEPS).encode()
     return repr(leaf).encode()
-
-
-def _arrays(state: Any) -> dict[str, Any]:
-    """Leaves by number, random keys as their data; Orbax stores no empty arrays."""
-    return {
-        _name(number): _data(leaf)
-        for number, leaf in enumerate(jax.tree.leaves(state))
-        if leaf.size
-    }
-
-
-def _name(number: int) -> str:
-    return f"{number:05d}"
-
-
-def _is_key(leaf: Any) -> bool:
-    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-
-
-def _data(leaf: Any) -> Any:
-    return jax.random.key_data(leaf) if _is_key(leaf) else leaf
-
-
-def _abstract(leaf: Any) -> Any:
-    if isinstance(leaf, jax.Array):
-        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
-    return leaf
-
-
-def _as(found: Any, like: Any) -> Any:
-    return (
-        jax.random.wrap_key_data(found, impl=jax.random.key_impl(like)) if _is_key(like) else found
-    )

@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args, get_type_hints
 import jax.numpy as jnp
 import optax
 
-from swsjax.checks import check_numbers
+from swsjax.checks import check_integer, check_numbers
 from swsjax.errors import ConfigError
 from swsjax.sws.prior import HyperPriors
 from swsjax.sws.rates import LearningRates
@@ -122,6 +122,10 @@ class Config:
     reference). On a CUDA GPU and with few components a kernel is exact, and always used."""
     tolerance: float = 1e-3
     """Relative error of the tabulated prior and its gradients above which its grid is refined."""
+    sample: int | None = 2**14
+    """Weights of an array that a step counts for the gradient of the mixture, in turn with its
+    others, which saves time on processors; None counts all, as is done if a mesh divides them or
+    the prior is exact. Each weight has its own gradient in every step."""
     least_steps: int = 100
     """Fewest steps per epoch: an epoch passes through small data several times, and through MNIST
     with its 390 steps once. In fewer, weights do not get far enough to gather."""
@@ -162,6 +166,8 @@ class Config:
         for name in ("components", "batch_size", "least_steps"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.sample is not None:
+            object.__setattr__(self, "sample", check_integer("sample", self.sample))
         if self.components > _MOST_COMPONENTS:
             raise ConfigError(
                 f"components must be at most {_MOST_COMPONENTS:,}, got {self.components:,}; 16 are "

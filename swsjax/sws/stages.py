@@ -25,7 +25,7 @@ from swsjax.training.loop import Feed, Phase, run_phase
 from swsjax.training.losses import LossWithAux
 from swsjax.training.net import Net, Weights
 from swsjax.training.selection import Selection
-from swsjax.training.sharding import gather, replicate, settle, shard_weights
+from swsjax.training.sharding import divides_weights, gather, replicate, settle, shard_weights
 from swsjax.training.statistics import Estimate, estimator, mean_loss
 
 __all__ = ["Made", "Run", "Stage", "made_once", "run_stages", "started"]
@@ -226,6 +226,7 @@ def _phase(run: Run, stage: Stage, first_nodes: dict[str, int] | None, done: int
             width=stage.width,
             pull=stage.pull,
             nodes=nodes,
+            sample=None if divides_weights(run.feed.mesh) else run.config.sample,
         )
 
     def nodes_at(number: int) -> dict[str, int] | None:

@@ -25,6 +25,7 @@ from swsjax.checks import check_floating, check_scalar
 from swsjax.errors import ConfigError
 from swsjax.sws import exact, table
 from swsjax.sws.grid import cells_on, grid_over
+from swsjax.sws.histogram import Sample
 from swsjax.sws.prior import GaussianMixture, HyperPriors, hyper_log_prob
 from swsjax.training.epochs import Step, TrainState, copied, gradient_step, optimizer_of
 from swsjax.training.losses import LossWithAux
@@ -168,6 +169,7 @@ def make_step(
     width: optax.Schedule | None = None,
     pull: optax.Schedule | None = None,
     nodes: Mapping[str, int] | int | None = 2048,
+    sample: int | None = None,
 ) -> Step:
     """Make the function of one step of retraining, from state and batch to state and ``Info``.
 
@@ -185,6 +187,9 @@ def make_step(
             in a step, besides its update; None is no pull.
         nodes: nodes of the grid on which the prior is tabulated, see ``node_count``, for all
             mixtures or for each by name; None evaluates it exactly, weight by weight.
+        sample: weights of an array that a step counts for the gradient of the mixture, in turn with
+            its others; None counts all, and an exact prior does. ``Info.log_prior`` is then an
+            estimate.
 
     Raises:
         ConfigError: an argument of the wrong type.
@@ -218,7 +223,8 @@ def make_step(
     def objective(joint: Joint, state: TrainState, batch: Any) -> tuple[Array, Any]:
         weights, mixtures = joint
         mixtures = {name: _without_gradient(mixture, fixed) for name, mixture in mixtures.items()}
-        log_prior, assigned = _prior(weights, mixtures, hyper, nodes, quantised)
+        counted = None if sample is None else Sample(sample, state.step)
+        log_prior, assigned = _prior(weights, mixtures, hyper, nodes, counted, quantised)
         loss, aux = loss_fn(forward(weights, assigned, state.step), state.aux, batch)
         means = None if pull is None else assigned().groups
         info = Info(check_scalar(loss), log_prior), jax.lax.stop_gradient(means)
@@ -265,6 +271,7 @@ def _prior(
     mixtures: Mapping[str, GaussianMixture],
     hyper: HyperPriors,
     nodes: Mapping[str, int] | int | None,
+    sample: Sample | None,
     quantised: bool,
 ) -> tuple[Array, Callable[[], Weights]]:
     """Log-density of weights and mixtures, and a function that returns the assigned means.
@@ -284,7 +291,7 @@ def _prior(
         else:
             grid = grid_over(leaves, int(nodes[name] if isinstance(nodes, Mapping) else nodes))
             cells = cells_on(leaves, grid)
-            log_priors.append(table.sum_log_prob(mixture, leaves, grid, cells))
+            log_priors.append(table.sum_log_prob(mixture, leaves, grid, cells, sample))
             assign[name] = partial(table.straight_through, mixture, leaves, grid, cells)
 
     def assigned() -> Weights:

@@ -25,6 +25,7 @@ import optax
 from jax import Array
 
 from swsjax.sws.grid import REFINE, Cell, Grid, cell_on, grid_over
+from swsjax.sws.histogram import Sample, histogram
 from swsjax.sws.prior import (
     LOG_SQRT_2PI,
     GaussianMixture,
@@ -36,7 +37,6 @@ from swsjax.sws.prior import (
 
 __all__ = ["error_with", "lookup_error", "refined", "straight_through", "sum_log_prob"]
 
-_FRACTION_BITS = 20
 # `cell_on` clips its indices, so they need no second check and are never negative.
 _UNCHECKED: dict[str, Any] = {"mode": "promise_in_bounds", "wrap_negative_indices": False}
 
@@ -46,6 +46,7 @@ def sum_log_prob(
     leaves: Sequence[Array],
     grid: Grid,
     cells: Sequence[Cell] | None = None,
+    sample: Sample | None = None,
 ) -> Array:
     """Sum of log p(w) over all weights, from the table (nats), a float32 scalar.
 
@@ -57,13 +58,16 @@ def sum_log_prob(
         leaves: arrays of weights, any shapes and floating dtypes.
         grid: covers all weights, as ``grid_over(leaves, nodes)`` does.
         cells: ``cells_on(leaves, grid)``, if already computed.
+        sample: of which weights the sum, and with it the gradient of the mixture, is estimated;
+            None counts all. The gradient of each weight is the same.
 
     >>> mixture, w = GaussianMixture(*(jnp.zeros(n) for n in [1, 2, 1, ()])), jnp.array([0.5, 2.0])
     >>> print(np.asarray(sum_log_prob(mixture, [w], grid_over([w], 256))).round(3))
     -3.963
     """
     values, slopes = _lookup_table(mixture, grid)
-    return _sum_over(values, slopes, list(leaves), _known(cells, leaves, grid))
+    found = _known(cells, leaves, grid)
+    return _sum_over(values, slopes, list(leaves), found, histogram(found, values.size, sample))
 
 
 def lookup_error(
@@ -335,19 +339,20 @@ def _hermite(values: Array, slopes: Array, curvatures: Array) -> Array:
 
 
 @jax.custom_vjp
-def _sum_over(values: Array, slopes: Array, leaves: list[Array], cells: list[Cell]) -> Array:
-    return _sum_forward(values, slopes, leaves, cells)[0]
+def _sum_over(
+    values: Array, slopes: Array, leaves: list[Array], cells: list[Cell], counts: Array
+) -> Array:
+    return jnp.vdot(counts, values)
 
 
 def _sum_forward(
-    values: Array, slopes: Array, leaves: list[Array], cells: list[Cell]
+    values: Array, slopes: Array, leaves: list[Array], cells: list[Cell], counts: Array
 ) -> tuple[Array, Any]:
-    histogram = _histogram(cells, values.size)
-    return jnp.vdot(histogram, values), (slopes, leaves, cells, histogram)
+    return jnp.vdot(counts, values), (slopes, leaves, cells, counts)
 
 
-def _sum_backward(saved: Any, cotangent: Array) -> tuple[Array, None, list[Array], None]:
-    slopes, leaves, cells, histogram = saved
+def _sum_backward(saved: Any, cotangent: Array) -> tuple[Array, None, list[Array], None, None]:
+    slopes, leaves, cells, counts = saved
 
     # A slope and its difference as one complex number: one gather is cheaper than two.
     lines = jax.lax.complex(slopes[:-1], slopes[1:] - slopes[:-1])
@@ -356,29 +361,10 @@ def _sum_backward(saved: Any, cotangent: Array) -> tuple[Array, None, list[Array
         line = lines.at[cell.number].get(**_UNCHECKED)
         return (cotangent * (line.real + cell.fraction * line.imag)).astype(leaf.dtype)
 
-    return cotangent * histogram, None, list(map(to_leaf, leaves, cells)), None
+    return cotangent * counts, None, list(map(to_leaf, leaves, cells)), None, None
 
 
 _sum_over.defvjp(_sum_forward, _sum_backward)
-
-
-def _histogram(cells: list[Cell], points: int) -> Array:
-    """Each weight divided between the two table points next to it, in float32.
-
-    Fractions are summed in fixed point, with as many bits as the number of weights leaves: a
-    float32 sum would stop growing at 2^24 weights in a cell, and integer sums do not depend on the
-    order, on one device or many.
-    """
-    size = sum(cell.number.size for cell in cells)
-    unit = 2.0 ** min(31 - size.bit_length(), _FRACTION_BITS)
-    # A count and a fraction in one scatter: indices are expensive, and it runs on one core.
-    sums = jnp.zeros((points - 1, 2), jnp.int32)
-    # The largest last: a processor overlaps the other scatters with lookups that are ready by then.
-    for index, fraction in sorted(cells, key=lambda cell: cell.number.size):
-        parts = jnp.round(unit * fraction).astype(jnp.int32)
-        sums = sums.at[index].add(jnp.stack([jnp.ones_like(parts), parts], -1), **_UNCHECKED)
-    counts, to_right = sums.astype(jnp.float32).T
-    return jnp.append(counts, 0) + jnp.diff(-to_right / unit, prepend=0, append=0)
 
 
 def _known(cells: Sequence[Cell] | None, leaves: Sequence[Array], grid: Grid) -> list[Cell]:

@@ -17,7 +17,15 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from swsjax.errors import ConfigError
 
-__all__ = ["check_mesh", "gather", "replicate", "settle", "shard_batch", "shard_weights"]
+__all__ = [
+    "check_mesh",
+    "divides_weights",
+    "gather",
+    "replicate",
+    "settle",
+    "shard_batch",
+    "shard_weights",
+]
 
 _DATA, _MODEL = "data", "model"
 
@@ -72,6 +80,15 @@ def replicate(tree: Any, mesh: Mesh | None) -> Any:
     return jax.tree.map(put, tree)
 
 
+def divides_weights(mesh: Mesh | None) -> bool:
+    """Whether the mesh has an axis along which weights are divided.
+
+    >>> divides_weights(Mesh(jax.devices(), ("data",)))
+    False
+    """
+    return mesh is not None and _MODEL in mesh.axis_names
+
+
 def shard_weights(tree: Any, mesh: Mesh | None) -> Any:
     """Shard each array along its longest axis that the ``"model"`` axis divides, if any.
 
@@ -79,7 +96,7 @@ def shard_weights(tree: Any, mesh: Mesh | None) -> Any:
     >>> shard_weights(jnp.ones((3, 4)), mesh).sharding.spec == PartitionSpec(None, "model")
     True
     """
-    if mesh is None or _MODEL not in mesh.axis_names:
+    if mesh is None or not divides_weights(mesh):
         return replicate(tree, mesh)
 
     def shard(leaf: jax.Array) -> jax.Array:

@@ -18,6 +18,7 @@ MODULES = {
 MANY_PARAMETERS = {
     "compress",
     "fine_tune",
+    "make_step",
     "network_slimming",
     "pretrain",
     "train",

@@ -407,3 +407,12 @@ def test_aux_is_carried_from_step_to_step(mixture):
         state, info = step(state, BATCH)
         np.testing.assert_allclose(info.loss, scale * plain.loss, rtol=1e-6)
     assert net.rebuild(state.params.weights, state.aux)[1] == {"scale": 4}
+
+
+def test_a_step_counts_a_sample_for_the_mixture_alone(mixture):
+    """Of the 20 weights of a kernel 10, each second one, and of 5 biases all."""
+    whole, sampled = (step_of(sample=sample)(start(mixture), BATCH) for sample in (None, 10))
+    by_weights = [state.opt_state.weights for state, _ in (whole, sampled)]
+    jax.tree.map(np.testing.assert_array_equal, *by_weights)
+    moves = [state.opt_state.mixtures["weights"].means for state, _ in (whole, sampled)]
+    assert not np.allclose(*moves)

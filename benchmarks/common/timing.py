@@ -1,6 +1,7 @@
 """What is timed and profiled: epochs without a prior, in the soft and in the hard stage."""
 
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,16 +13,18 @@ import jax.numpy as jnp
 import optax
 
 from common.rows import task_of
-from swsjax import HyperPriors, LearningRates, PretrainConfig, compress
+from swsjax import Config, HyperPriors, LearningRates, PretrainConfig, compress
 from swsjax.lab import pretrain_task
 from swsjax.sws import LEARNED, hard, init, init_mixture, make_step, soft
 from swsjax.sws.grid import node_count
+from swsjax.sws.recipes import Recipe, compress_task
 from swsjax.sws.step import Forward
 from swsjax.sws.table import refined
-from swsjax.training import TrainState, epoch, take_apart
+from swsjax.training import Epoch, TrainState, epoch, take_apart
 from swsjax.training.epochs import Step, gradient_step
+from swsjax.training.loop import Feed
 
-__all__ = ["BATCH", "COMPONENTS", "SIGMA", "continued", "epochs_of", "medians"]
+__all__ = ["BATCH", "COMPONENTS", "SIGMA", "around_steps", "continued", "epochs_of", "medians"]
 
 BATCH = 128
 COMPONENTS = 17
@@ -108,3 +111,49 @@ def epochs_of(net: str, images: int, *, soft_epochs: int = 0) -> list[Run]:
         continued(lambda state, step=step: one_more(step, state)[0], state)
         for step, state in (plain(), under_prior(soft), under_prior(hard))
     ]
+
+
+def around_steps(net: str, epochs: int) -> dict[str, float]:
+    """What a stage's epochs cost outside their steps, as shares: the median, and the first epoch's.
+
+    Quantising, the entropy bound, the error, the state on disk; in the first, compiling, too.
+
+    Args:
+        net: name in ``lab.NETS``.
+        epochs: of the soft and of the hard stage, at least 3.
+    """
+    task = task_of(net)
+    pretrained = pretrain_task(task, PretrainConfig(epochs=1))
+    steps: list[float] = []
+    ends = [time.perf_counter()]
+    stages: list[str] = []
+
+    def timed(feed: Feed, step: Step, state: TrainState, number: int) -> Any:
+        started = time.perf_counter()
+        found = jax.block_until_ready(untimed(feed, step, state, number))
+        steps.append(time.perf_counter() - started)
+        return found
+
+    def ended(done: Epoch) -> None:
+        ends.append(time.perf_counter())
+        stages.append(done.stage)
+
+    config = Config(tau=1e-6, soft_epochs=epochs, hard_epochs=epochs, prune_epochs=0)
+    untimed, Feed.epoch = Feed.epoch, timed
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            compress_task(task, pretrained, Recipe(config), callback=ended, resume=folder)
+    finally:
+        Feed.epoch = untimed
+    found = {}
+    for stage in ("soft", "hard"):
+        of_stage = [number for number, name in enumerate(stages) if name == stage]
+        whole = [ends[number + 1] - ends[number] for number in of_stage]
+        shares = [1 - steps[n] / time_of for n, time_of in zip(of_stage, whole, strict=True)]
+        typical = statistics.median(whole[2:])
+        found[stage] = {
+            "share_outside_steps": statistics.median(shares[2:]),
+            "epoch_seconds": typical,
+            "first_epoch_over_later_ones": whole[0] / typical,
+        }
+    return found

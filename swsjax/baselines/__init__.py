@@ -45,7 +45,7 @@ from swsjax.baselines.lottery import lottery_ticket
 from swsjax.baselines.magnitudes import magnitude, magnitude_per_layer
 from swsjax.baselines.probes import Probe, correlations, probe
 from swsjax.baselines.reconstruction import lasso_regression, thinet
-from swsjax.baselines.removal import narrowed, shrink
+from swsjax.baselines.removal import narrowed, narrowed_module, shrink
 from swsjax.baselines.rules import bits, task_layers, top_k, width
 from swsjax.baselines.schedules import at_levels, decaying, late, sandwich, uniform
 from swsjax.baselines.sensitivity import sensitivities, shares_by_sensitivity, skewness
@@ -127,6 +127,7 @@ __all__ = [
     "masked",
     "masked_channels",
     "narrowed",
+    "narrowed_module",
     "network_slimming",
     "nuclear_norms",
     "probe",

@@ -25,6 +25,7 @@ from swsjax.baselines.least_squares import (
 from swsjax.baselines.leaves import chosen_leaves, sibling, with_leaves
 from swsjax.baselines.samples import Samples, sample_layer
 from swsjax.baselines.shares import channels_kept
+from swsjax.baselines.weights import check_finite
 from swsjax.checks import check_integer
 from swsjax.errors import ConfigError
 from swsjax.lab.task import Task, Variables
@@ -63,8 +64,8 @@ def thinet(
         tune: after each layer, such as ``fine_tune`` for 1 or 2 epochs, as Luo et al. do.
 
     Raises:
-        ConfigError: a share is out of its range, or several kernels read a group, or one whose
-            layer cannot be followed.
+        ConfigError: a share is out of its range, a kernel is not finite, or several kernels read a
+            group, or one whose layer cannot be followed.
 
     >>> from swsjax.baselines.channels import channel_groups
     >>> from swsjax.lab import LeNet300100, classification, load_digits
@@ -185,6 +186,7 @@ def _planned(
     net: Variables, layers: Sequence[tuple[Group, float]]
 ) -> list[tuple[Group, _Reader, int]]:
     """The layers that lose channels, with the number left; checked before any time is spent."""
+    check_finite(net)
     planned = [
         (group, _reader(net, group), channels_kept(group.size, keep)) for group, keep in layers
     ]

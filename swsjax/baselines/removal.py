@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 
 from swsjax.baselines.channels import without
 from swsjax.baselines.constants import Known, known_arrays
@@ -16,7 +17,7 @@ from swsjax.errors import ConfigError
 from swsjax.lab.task import Task, Variables
 from swsjax.trees import form_of
 
-__all__ = ["narrowed", "shrink"]
+__all__ = ["narrowed", "narrowed_module", "shrink"]
 
 
 def shrink(apply: Callable[..., Any], net: Any, *inputs: Any) -> Any:
@@ -102,21 +103,55 @@ def narrowed(task: Task, net: Variables) -> Task:
     >>> narrowed(task, small).init(1).params["fc2"]["kernel"].shape
     (100, 100)
     """
+    _check_part(net, jax.eval_shape(lambda: task.init(0)), "task")
     wanted = [leaf.shape for leaf in jax.tree.leaves(net)]
-    full = jax.eval_shape(lambda: task.init(0))
-    have = [leaf.shape for leaf in jax.tree.leaves(full)]
-    structures: list[Any] = [jax.tree.structure(tree) for tree in (full, net)]
-    if structures[0] != structures[1] or not all(map(_is_part, wanted, have)):
-        raise ConfigError(
-            f"expected a net whose arrays are parts of {form_of(full)}, got {form_of(net)}; pass "
-            "the shrunk net of this task"
-        )
 
     def init(seed: int) -> Variables:
         leaves, structure = jax.tree.flatten(task.init(seed))
         return jax.tree.unflatten(structure, map(_part, leaves, wanted))
 
     return task._replace(init=init)
+
+
+def narrowed_module(module: nnx.Module, net: Variables) -> nnx.Module:
+    """Return a Flax NNX module with the arrays of a shrunk net, and features of their sizes.
+
+    Features are those of dense layers, convolutions and norms (``in_features``, ``out_features``,
+    ``kernel_shape`` and ``num_features``). The module is an ordinary one, in training or evaluation
+    as the given one, which stays as it is; ``narrowed`` gives the task of such nets.
+
+    Args:
+        module: of the full net.
+        net: shrunk, such as ``task.parts(load("small.sws"))``.
+
+    Raises:
+        ConfigError: the net's arrays are not parts of those of the module.
+
+    >>> from swsjax.lab import LeNet300100
+    >>> module = LeNet300100((8, 8), 10, rngs=nnx.Rngs(0))
+    >>> net = Variables(nnx.to_pure_dict(nnx.state(module, nnx.Param)), {})
+    >>> net.params["fc2"]["kernel"] = net.params["fc2"]["kernel"].at[:200].set(0)
+    >>> small = shrink(lambda net, x: nnx.merge(nnx.graphdef(module), net.params)(x), net,
+    ...                jnp.ones((1, 8, 8)))
+    >>> narrow = narrowed_module(module, small)
+    >>> narrow.fc1.out_features, narrow.fc2.in_features, narrow(jnp.ones((2, 8, 8))).shape
+    (100, 100, (2, 10))
+    """
+    parts: Any = nnx.split(module, nnx.Param, nnx.BatchStat, ...)
+    definition, params, statistics, others = parts
+    full = Variables(nnx.to_pure_dict(params), nnx.to_pure_dict(statistics))
+    _check_part(net, full, "module")
+    narrow = nnx.merge(definition, *jax.tree.map(jnp.asarray, net), others)
+    for _, layer in nnx.iter_modules(narrow):
+        if isinstance(layer, nnx.Linear | nnx.Conv):
+            *_, inputs, layer.out_features = layer.kernel.shape
+            layer.in_features = inputs * getattr(layer, "feature_group_count", 1)
+        if isinstance(layer, nnx.Conv):
+            layer.kernel_shape = layer.kernel.shape
+        if isinstance(layer, nnx.BatchNorm | nnx.InstanceNorm | nnx.LayerNorm | nnx.RMSNorm):
+            sizes = [leaf.size for leaf in jax.tree.leaves(nnx.state(layer))]
+            layer.num_features = sizes[0] if sizes else layer.num_features
+    return narrow
 
 
 def _dead(
@@ -163,6 +198,17 @@ def _check_same(graph: Graph, apply: Callable[..., Any], small: Any, inputs: Seq
         for number, value in graph.constants.items()
     ):
         raise ConfigError(f"apply computes something else with the shrunk net; {advice}")
+
+
+def _check_part(net: Variables, full: Variables, what: str) -> None:
+    """Check that the arrays of a net are parts of those of a full one, which is of a task, say."""
+    structures: list[Any] = [jax.tree.structure(tree) for tree in (full, net)]
+    wanted, have = ([leaf.shape for leaf in jax.tree.leaves(tree)] for tree in (net, full))
+    if structures[0] != structures[1] or not all(map(_is_part, wanted, have)):
+        raise ConfigError(
+            f"expected a net whose arrays are parts of {form_of(full)}, got {form_of(net)}; pass "
+            f"the shrunk net of this {what}"
+        )
 
 
 def _is_part(shape: tuple[int, ...], whole: tuple[int, ...]) -> bool:

@@ -66,7 +66,7 @@ def channel_scores(net: Any, groups: Sequence[Group], criterion: Criterion) -> l
         (size,) scores for each group.
 
     Raises:
-        ConfigError: the channels of a group are not outputs of a kernel.
+        ConfigError: the channels of a group are not outputs of a kernel, or a score is not finite.
 
     >>> from swsjax.baselines.channels import channel_groups
     >>> from swsjax.baselines.filters import l1_norms
@@ -86,6 +86,11 @@ def channel_scores(net: Any, groups: Sequence[Group], criterion: Criterion) -> l
         for name, axis in group.kernels:
             kernel = chosen_leaves(net, [name])[name]
             of_outputs = np.asarray(criterion(name, jnp.moveaxis(kernel, axis, -1)))
+            if not np.isfinite(of_outputs).all():
+                raise ConfigError(
+                    f"scores must be finite, got NaN or infinity for {name}; load or train the net "
+                    "again"
+                )
             found.append(of_outputs[group.members[name, axis]].sum(1))
         return np.sum(found, axis=0)
 

@@ -22,7 +22,7 @@ from jax import Array
 
 from swsjax.baselines.in_training import train_task
 from swsjax.baselines.leaves import chosen_leaves, sibling, with_leaves
-from swsjax.baselines.weights import number_kept
+from swsjax.baselines.weights import check_finite, number_kept
 from swsjax.errors import ConfigError
 from swsjax.lab.task import Task, Variables
 from swsjax.training.history import Epoch
@@ -171,7 +171,8 @@ def network_slimming(
         resume: folder for the state of the run, as for ``train``.
 
     Raises:
-        ConfigError: the net has no BatchNorms, or as ``add_scale_signs`` and ``slim``.
+        ConfigError: a kernel is not finite, the net has no BatchNorms, or as ``add_scale_signs``
+            and ``slim``.
         CheckpointError: the folder holds a different run.
         RetrainingError: the loss is not finite.
 
@@ -191,6 +192,7 @@ def network_slimming(
     >>> int(jnp.count_nonzero(net.params["bn"]["scale"]))
     8
     """
+    check_finite(net)
     scales = batch_norm_scales(net) if scales is None else scales
     added = add_scale_signs(strength, scales)
     slim(net, keep, scales)  # finds what is wrong before any time is spent

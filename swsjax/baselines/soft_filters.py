@@ -115,6 +115,7 @@ def soft_filter_pruning(
     210
     """
     check_finite(net)
+    check_share("rate", rate)
     chosen = convolution_kernels(net) if names is None else names
     trained = train_task(
         task,

@@ -27,6 +27,7 @@ from jax import Array
 
 from swsjax.baselines.in_training import train_task
 from swsjax.baselines.leaves import chosen_leaves, with_leaves
+from swsjax.baselines.weights import check_finite
 from swsjax.errors import ConfigError
 from swsjax.lab.task import Task, Variables
 from swsjax.training.history import Epoch
@@ -230,7 +231,7 @@ def sparse_structure_selection(
         resume: folder for the state of the run, as for ``train``.
 
     Raises:
-        ConfigError: as ``with_block_scales``.
+        ConfigError: a kernel is not finite, or as ``with_block_scales``.
         CheckpointError: the folder holds a different run.
         RetrainingError: the loss is not finite.
 
@@ -243,6 +244,8 @@ def sparse_structure_selection(
     >>> float(jnp.abs(net.params["fc3"]["kernel"]).max())
     0.0
     """
+
+    check_finite(net)
 
     def around(optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
         parts = {"net": optimizer, "scales": proximal}

@@ -6,6 +6,7 @@ import sys
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from swsjax.cli.output import check_output, drawn, versions, write_page, write_text
 from swsjax.codec import MAX_BYTES
@@ -17,6 +18,9 @@ from swsjax.measure.comparison_page import comparison_page
 from swsjax.measure.plot import comparison_picture, file_pictures
 from swsjax.measure.reports import Report, report
 from swsjax.trees import name_of
+
+if TYPE_CHECKING:
+    from swsjax.lab.task import Task
 
 __all__ = ["run_compare", "run_decode", "run_encode", "run_evaluate", "run_inspect"]
 
@@ -37,8 +41,8 @@ def run_compare(options: argparse.Namespace) -> None:
             "files of different nets cannot be compared: "
             + ", ".join(f"{name} holds {model}" for name, model in models.items())
         )
-    errors = _errors(files, options) if options.data else {}
-    found = compare(files, errors=errors, max_bytes=_limit(options))
+    errors, original = _errors(files, options) if options.data else ({}, None)
+    found = compare(files, errors=errors, baseline=original, max_bytes=_limit(options))
     print(json.dumps(found.to_dict(), indent=2) if options.json else found)
     if options.html is None:
         return
@@ -69,7 +73,8 @@ def run_evaluate(options: argparse.Namespace) -> None:
     Raises:
         FormatError: the file does not name its net, or does not fit it.
     """
-    (test_error,) = _errors({"": options.file}, options).values()
+    errors, _ = _errors({"": options.file}, options)
+    (test_error,) = errors.values()
     if options.json:
         content = {"file": str(options.file), "data": options.data, "test_error": test_error}
         print(json.dumps(content))
@@ -90,8 +95,8 @@ def _model_of(file: Path) -> str:
     return name
 
 
-def _errors(files: Mapping[str, Path], options: argparse.Namespace) -> dict[str, float]:
-    """Test errors of files of one net, by the names of the files."""
+def _errors(files: Mapping[str, Path], options: argparse.Namespace) -> tuple[dict[str, float], Any]:
+    """Test errors of files of one net, by the names of the files; and a net with all channels."""
     from swsjax.cli.datasets import DATASETS
     from swsjax.lab.nets import NETS
     from swsjax.lab.task import classification
@@ -102,7 +107,7 @@ def _errors(files: Mapping[str, Path], options: argparse.Namespace) -> dict[str,
 
     def error(file: Path) -> float:
         try:
-            net = task.parts(load(file, like=like, max_bytes=_limit(options)))
+            net = task.parts(_loaded(file, task, like, _limit(options)))
         except FormatError:
             raise
         except ValueError as error:
@@ -112,7 +117,44 @@ def _errors(files: Mapping[str, Path], options: argparse.Namespace) -> dict[str,
             ) from error
         return task.error(net, task.dataset.test)
 
-    return {name: error(file) for name, file in files.items()}
+    return {name: error(file) for name, file in files.items()}, like
+
+
+def _loaded(file: Path, task: "Task", like: Any, limit: int) -> Any:
+    """The net in a file; one that has lost channels is as good as one that has them all.
+
+    Raises:
+        FormatError: the file is damaged or too large.
+        ValueError: it holds something else, or channels that do not fit together.
+    """
+    try:
+        return load(file, like=like, max_bytes=limit)
+    except FormatError:
+        raise
+    except ValueError:
+        small = _narrowed(load(file, max_bytes=limit), task, like)
+        if small is None:
+            raise
+    return load(file, like=small, max_bytes=limit)
+
+
+def _narrowed(found: Any, task: "Task", like: Any) -> Any | None:
+    """The form of a net with fewer channels than those of a task, if a file holds such a net."""
+    import jax
+
+    try:
+        small = jax.tree.map(lambda a, b: jax.ShapeDtypeStruct(b.shape, a.dtype), like, found)
+        if not all(jax.tree.leaves(jax.tree.map(_is_part, small, like))):
+            return None
+        image = task.dataset.test.images[:1]
+        logits = [jax.eval_shape(task.predict, task.parts(net), image) for net in (small, like)]
+    except (TypeError, ValueError):  # other names, or channels that do not fit together
+        return None
+    return small if logits[0].shape == logits[1].shape else None
+
+
+def _is_part(small: Any, large: Any) -> bool:
+    return small.ndim == large.ndim and all(map(int.__le__, small.shape, large.shape))
 
 
 def run_inspect(options: argparse.Namespace) -> None:

@@ -41,6 +41,8 @@ SETTINGS = ("small-loss", "balanced", "smallest", "demo")
 METHODS = (
     *("random", "snip", "iter-snip", "force", "grasp"),
     *("magnitude", "magnitude-per-layer", "lottery"),
+    *("l1-filters", "spectral", "nuclear", "frobenius", "thinet", "lasso"),
+    *("slimming", "soft-filters", "structures"),
 )
 """Names of the methods that prune."""
 FINISHERS = ("fine-tune", "scratch", "rewind", "share")
@@ -82,6 +84,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     _complete(parser)
     options = parser.parse_args(arguments)
+    if options.command == "prune" and options.keep is None and options.method != "structures":
+        options.misused("the following arguments are required: --keep")
     try:
         with short_warnings():
             code = _run(options)
@@ -243,15 +247,22 @@ def _add_prune(prune: argparse.ArgumentParser) -> None:
         "--keep",
         type=_share_above_zero,
         metavar="SHARE",
-        required=True,
-        help="share of the weights to keep, 5%% or 0.05; biases and norms are not pruned",
+        help="share to keep, 5%% or 0.05: of all weights in kernels, or of the channels of each "
+        "layer; for slimming, of all scales. structures takes --strength instead",
+    )
+    prune.add_argument(
+        "--strength",
+        type=_not_negative,
+        metavar="X",
+        help="of the penalty on scales, for slimming (1e-4) and structures (0.01)",
     )
     prune.add_argument(
         "--finish",
         choices=FINISHERS,
-        help="what trains the weights that are left by magnitude (default: fine-tune); share: soft "
-        "weight-sharing after that, for any method, towards the targets above",
+        help="what trains the weights that are left of a trained net (default: fine-tune); share: "
+        "soft weight-sharing after that, for any method, towards the targets above",
     )
+    prune.set_defaults(misused=prune.error)
     helps = {
         "steps": "of iter-snip and force (60), or rounds of lottery (1)",
         "batches": "of each gradient of snip, iter-snip, force and grasp (1)",
@@ -301,6 +312,13 @@ def _share_above_zero(text: str) -> float:
     value = share(text)
     if value == 0:
         raise argparse.ArgumentTypeError(f"expected a share over 0, got {text!r}")
+    return value
+
+
+def _not_negative(text: str) -> float:
+    value = number(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"expected a number of at least 0, got {text!r}")
     return value
 
 

@@ -4,31 +4,23 @@ import argparse
 from collections.abc import Callable
 from dataclasses import replace
 from inspect import signature
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import optax
-from jax import Array
 
 from swsjax.baselines import (
+    batch_norm_scales,
     fine_tune,
-    force,
-    grasp,
-    iter_snip,
     k_means,
     kernels,
-    lottery_ticket,
-    magnitude,
-    magnitude_per_layer,
-    random,
     retrain,
     rewind,
     scratch,
-    snip,
     tune_codebooks,
 )
 from swsjax.baselines.weights import number_kept
+from swsjax.cli.methods import METHODS, STRUCTURED, Start, check_fits, shrunk
 from swsjax.cli.pretrained import Origin, given
 from swsjax.cli.runs import (
     Errors,
@@ -49,56 +41,14 @@ from swsjax.sws.config import Config
 from swsjax.sws.recipes import Recipe, compress_task, errors_of
 from swsjax.sws.result import Result
 from swsjax.sws.wanted import budget_text
-from swsjax.training.history import Epoch
 from swsjax.training.pretraining import PretrainConfig
 from swsjax.training.selection import select
+from swsjax.trees import named_leaves
 
-__all__ = ["FINISHERS", "METHODS", "run_prune"]
-
-
-class _Start(NamedTuple):
-    """What a net is pruned with, and what is left of it trained."""
-
-    task: Task
-    initial: Variables
-    """The net before its pretraining."""
-    pretrained: Variables
-    config: PretrainConfig
-    """Of the pretraining."""
-    key: Array
-    folder: Path
-    """For the state of a training."""
-    callback: Callable[[Epoch], None]
-    """Shows each epoch of a training."""
-
-    @property
-    def run(self) -> dict[str, Any]:
-        """What each training takes: it is shown, and can be resumed."""
-        return {"key": self.key, "callback": self.callback, "resume": self.folder}
+__all__ = ["FINISHERS", "run_prune"]
 
 
-METHODS: dict[str, Callable[..., Variables]] = {
-    "random": lambda at, keep: random(at.initial, keep, key=at.key),
-    "snip": lambda at, keep, batches=1: snip(
-        at.task, at.initial, keep, batches=batches, key=at.key
-    ),
-    "iter-snip": lambda at, keep, steps=60, batches=1: iter_snip(
-        at.task, at.initial, keep, steps=steps, batches=batches, key=at.key
-    ),
-    "force": lambda at, keep, steps=60, batches=1: force(
-        at.task, at.initial, keep, steps=steps, batches=batches, key=at.key
-    ),
-    "grasp": lambda at, keep, batches=1: grasp(
-        at.task, at.initial, keep, batches=batches, key=at.key
-    ),
-    "magnitude": lambda at, keep: magnitude(at.pretrained, keep),
-    "magnitude-per-layer": lambda at, keep: magnitude_per_layer(at.pretrained, keep),
-    "lottery": lambda at, keep, steps=1: lottery_ticket(
-        at.task, at.initial, keep, at.config, rounds=steps, **at.run
-    ),
-}
-"""From a start and the share to keep to a pruned net; further arguments are options."""
-FINISHERS: dict[str, Callable[[_Start, Variables, int], Variables]] = {
+FINISHERS: dict[str, Callable[[Start, Variables, int], Variables]] = {
     "fine-tune": lambda at, net, epochs: fine_tune(
         at.task, net, epochs=epochs, augment=at.config.augment(), **at.run
     ),
@@ -109,7 +59,8 @@ FINISHERS: dict[str, Callable[[_Start, Variables, int], Variables]] = {
 }
 """From a start and a pruned net to a trained one, in a number of epochs."""
 # Methods whose weights are trained; those of all others are initial, and left to be trained.
-_AFTER_TRAINING = ("magnitude", "magnitude-per-layer")
+_BY_MAGNITUDE = ("magnitude", "magnitude-per-layer")
+_AFTER_TRAINING = (*_BY_MAGNITUDE, *STRUCTURED)
 _TUNED_EPOCHS = 40  # of fine-tuning, as Liu et al. (arXiv 1810.05270)
 # Of the codebooks. Adam, as the gradient of a value is a sum over its weights.
 _CODEBOOK_EPOCHS, _CODEBOOK_OPTIMIZER = 10, optax.adam(1e-3)
@@ -123,7 +74,7 @@ def run_prune(options: argparse.Namespace) -> int:
             belongs.
     """
     taken, targets = _taken(options), _targets(options)
-    kept, weights = _numbers_kept(options)
+    kept = _what_is_kept(options)
     output = output_of(options, options.model, method=options.method)
     (origin,) = origins_of(options)
     if options.finish == "rewind":
@@ -131,16 +82,21 @@ def run_prune(options: argparse.Namespace) -> int:
     task = task_of(options)
     own = given(options, task)
     epochs = _epochs(options, origin.config)
-    _say(options, kept, weights, epochs, task)
+    _say(options, kept, epochs, task)
     with reporter() as show:
         (pretrained,) = nets_of(own, task, [origin], show)
         initial, keys = task.init(options.seed), jax.random.split(jax.random.key(options.seed), 3)
         folders = [output.state / name for name in ("method", "training", "codebooks")]
         at_method, at_training, at_codebooks = (
-            _Start(task, initial, pretrained, origin.config, key, folder, show.epoch)
+            Start(task, initial, pretrained, origin.config, key, folder, show.epoch)
             for key, folder in zip(keys, folders, strict=True)
         )
-        pruned = METHODS[options.method](at_method, options.keep, **taken)
+        pruned = METHODS[options.method](at_method, **taken)
+        if options.method in STRUCTURED:
+            small, pruned = shrunk(task, pruned)
+            at_training, at_codebooks = (
+                at._replace(task=small) for at in (at_training, at_codebooks)
+            )
         finish = FINISHERS.get(_finisher(options), _retrained)
         trained = finish(at_training, pruned, epochs)
         if options.finish == "share":
@@ -152,13 +108,13 @@ def run_prune(options: argparse.Namespace) -> int:
     )
 
 
-def _retrained(at: _Start, net: Variables, epochs: int) -> Variables:
+def _retrained(at: Start, net: Variables, epochs: int) -> Variables:
     """A net trained as its pretraining would, under its zeros."""
     config = replace(at.config, epochs=epochs)
     return retrain(at.task, net, config, **at.run)
 
 
-def _with_codebooks(options: argparse.Namespace, at: _Start, trained: Variables) -> Run:
+def _with_codebooks(options: argparse.Namespace, at: Start, trained: Variables) -> Run:
     """The run of a net that is pruned and trained, with codebooks if there are levels."""
     net, earlier = trained, {"pretrained": at.pretrained}
     if options.levels is not None:
@@ -182,7 +138,7 @@ def _with_codebooks(options: argparse.Namespace, at: _Start, trained: Variables)
 
 def _shared(
     options: argparse.Namespace,
-    at: _Start,
+    at: Start,
     trained: Variables,
     output: Output,
     targets: dict[str, Any],
@@ -211,9 +167,9 @@ def _sharing(options: argparse.Namespace) -> Recipe:
     return Recipe(Config(seed=options.seed))
 
 
-def _taken(options: argparse.Namespace) -> dict[str, int]:
+def _taken(options: argparse.Namespace) -> dict[str, Any]:
     """The options of the method that are given, checked that it takes them."""
-    names = ("steps", "batches")
+    names = ("keep", "steps", "batches", "strength")
     found = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     for name in found:
         takers = [
@@ -240,24 +196,44 @@ def _targets(options: argparse.Namespace) -> dict[str, Any]:
         )
     if options.finish in FINISHERS and options.method not in _AFTER_TRAINING:
         raise ConfigError(
-            f"--finish {options.finish} is for {_listed(_AFTER_TRAINING)}; what {options.method} "
-            "keeps is trained by the settings of the pretraining: leave it out, or give share"
+            f"--finish {options.finish} is for trained nets, such as those of magnitude; what "
+            f"{options.method} keeps is trained by the settings of the pretraining: leave it out, "
+            "or give share"
+        )
+    if options.finish == "rewind" and options.method in STRUCTURED:
+        raise ConfigError(
+            f"--finish rewind is for {_listed(_BY_MAGNITUDE)}; {options.method} removes channels, "
+            "which the initial net has: give scratch, for new random weights"
         )
     return targets
 
 
-def _numbers_kept(options: argparse.Namespace) -> tuple[int, int]:
-    """How many weights of the net are kept, and how many there are.
+def _what_is_kept(options: argparse.Namespace) -> str:
+    """What the method keeps, in words, checked that the net has it and that something is kept.
 
     Raises:
-        ConfigError: none would be kept, or the net does not take the images.
+        ConfigError: nothing would be kept, the net lacks it, or does not take the images.
     """
-    forms = jax.eval_shape(kernels, form_of(options.model, options.data))
-    found = {name: kernel.size for name, kernel in forms.items()}
+    form, share = form_of(options.model, options.data), f"{100 * (options.keep or 0):g} %"
+    method = options.method
+    check_fits(method, form)
+    if method == "structures":
+        return "keeps the blocks whose scales do not reach zero"
+    if method == "soft-filters":
+        return f"keeps {share} of the filters of each convolution"
+    if method == "slimming":
+        leaves = dict(named_leaves(form.params))
+        total = sum(leaves[name].size for name in batch_norm_scales(form))
+        return f"keeps {number_kept(total, options.keep, 'the scales'):,} of {total:,} scales"
+    if method in STRUCTURED:
+        return f"keeps {share} of the channels of each layer"
+    found = {name: kernel.size for name, kernel in jax.eval_shape(kernels, form).items()}
     total = sum(found.values())
-    if options.method != "magnitude-per-layer":
-        return number_kept(total, options.keep), total
-    return sum(number_kept(size, options.keep, name) for name, size in found.items()), total
+    if method == "magnitude-per-layer":
+        kept = sum(number_kept(size, options.keep, name) for name, size in found.items())
+    else:
+        kept = number_kept(total, options.keep)
+    return f"keeps {kept:,} of {total:,} weights"
 
 
 def _check_initial(options: argparse.Namespace, origin: Origin) -> None:
@@ -287,22 +263,18 @@ def _epochs(options: argparse.Namespace, config: PretrainConfig) -> int:
     return usual if options.epochs is None else options.epochs
 
 
-def _say(options: argparse.Namespace, kept: int, weights: int, epochs: int, task: Task) -> None:
+def _say(options: argparse.Namespace, kept: str, epochs: int, task: Task) -> None:
     """Say what will be done and how long it takes, before anything is trained."""
     shares = ""
     if options.finish == "share":
         steps = usual_steps(_sharing(options), len(task.dataset.train.labels))
         shares = f", sharing about {budget_text(options.budget or steps)}"
-    print(
-        f"{options.method} keeps {kept:,} of {weights:,} weights; training takes {epochs} "
-        f"epochs{shares}",
-        flush=True,
-    )
+    print(f"{options.method} {kept}; training takes {epochs} epochs{shares}", flush=True)
 
 
-def _settings(options: argparse.Namespace, taken: dict[str, int], epochs: int) -> dict[str, Any]:
+def _settings(options: argparse.Namespace, taken: dict[str, Any], epochs: int) -> dict[str, Any]:
     """What the page shows of the options."""
-    shown = {"method": options.method, "keep": options.keep, **taken}
+    shown = {"method": options.method, **taken}
     shown |= {"finish": options.finish or _finisher(options), "epochs": epochs}
     return shown | {"levels": options.levels, "seed": options.seed}
 

@@ -15,6 +15,7 @@ from swsjax.errors import ConfigError
 from swsjax.file.files import load, save
 from swsjax.lab.nets import NETS
 from swsjax.lab.task import Task, Variables, classification
+from swsjax.measure.flops import multiply_adds
 from swsjax.measure.html import Picture
 from swsjax.measure.plot import file_pictures, save_pictures
 from swsjax.measure.reports import report
@@ -22,6 +23,7 @@ from swsjax.sws.plot import run_pictures
 from swsjax.sws.prior import HyperPriors
 from swsjax.sws.recipes import teacher_seeds
 from swsjax.sws.result import Result
+from swsjax.trees import form_of
 
 __all__ = [
     "FIGURES",
@@ -72,7 +74,7 @@ class Run(NamedTuple):
     task: Task
     """Net and data."""
     pretrained: Variables
-    """The net before compression."""
+    """The net before compression, with all of its channels."""
     result: Result[Any]
     """The compressed net; its mixtures and history are empty if it was only pruned."""
     errors: Callable[[Variables], Errors]
@@ -200,17 +202,20 @@ def write_run(output: Output, run: Run) -> int:
 def _write(output: Output, run: Run) -> Errors:
     """Write file, reports and figures, and print the table, all from the decoded file."""
     task, pretrained, result, path = run.task, run.pretrained, run.result, output.file()
-    save(path, task.whole(Variables(result.params, result.aux)), metadata=output.metadata)
-    decoded = task.parts(load(path, like=task.whole(pretrained)))
+    whole = task.whole(Variables(result.params, result.aux))
+    save(path, whole, metadata=output.metadata)
+    decoded = task.parts(load(path, like=whole))
     errors = run.errors(decoded)
-    measured = report(path, errors=errors)
+    operations = _operations(task, pretrained, decoded)
+    measured = report(path, baseline=task.whole(pretrained), errors=errors, operations=operations)
     write_json(output.folder / "report.json", measured.to_dict() | {"versions": versions()})
     print(measured)
 
     def draw() -> list[Picture]:
         shape = task.dataset.train.images.shape[1:]
+        is_small = form_of(decoded) != form_of(pretrained)
         return file_pictures(decoded.params, measured) + run_pictures(
-            pretrained.params,
+            result.retrained if is_small else pretrained.params,
             result,
             hyper_priors=run.hyper_priors,
             image_shape=(shape[0], shape[1]) if len(shape) == 2 else None,
@@ -221,6 +226,14 @@ def _write(output: Output, run: Run) -> Errors:
     write_page(output.folder / "report.html", measured, path, pictures, run.settings)
     print(f"\nwrote {path}, report.html, report.json and {len(pictures)} figures next to it")
     return errors
+
+
+def _operations(task: Task, pretrained: Variables, decoded: Variables) -> dict[str, int]:
+    """Multiply-adds for one image: of all channels, of those that are left, and without zeros."""
+    image = task.dataset.test.images[:1]
+    before, after = (multiply_adds(task.predict, net, image) for net in (pretrained, decoded))
+    small = {} if after.total == before.total else {"shrunk": after.total}
+    return {"dense": before.total, **small, "zeros skipped": after.masked(decoded)}
 
 
 def _ended(result: Result[Any], errors: Errors, examples: int) -> int:

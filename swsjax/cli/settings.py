@@ -61,7 +61,7 @@ def recipes_for(model: str, data: str) -> Mapping[str, Recipe]:
 
 @cache
 def form_of(model: str, data: str) -> Variables:
-    """Return shapes and types of the parameters of a net on a data set, before either is made.
+    """Return shapes and types of a net on a data set, before either is made.
 
     Raises:
         ConfigError: the net does not take such images.
@@ -71,7 +71,8 @@ def form_of(model: str, data: str) -> Variables:
     """
     shape, classes = FORMS[data]
     module = nnx.eval_shape(lambda: NETS[model].model(shape, classes, rngs=nnx.Rngs(0)))
-    return Variables(nnx.to_pure_dict(nnx.state(module, nnx.Param)), {})
+    parts = (nnx.state(module, kind) for kind in (nnx.Param, nnx.BatchStat))
+    return Variables(*map(nnx.to_pure_dict, parts))
 
 
 def weights_of(model: str, data: str) -> int:

@@ -54,6 +54,7 @@ def page(
     """
     sections = {
         "sizes": ("Three sizes", _sizes(report)),
+        "counts": ("Parameters and multiply-adds", _counts(report)),
         "errors": ("Errors", _errors(report)),
         "layers": ("Layer by layer", _layers(report)),
         "figures": ("Figures", figures(pictures)),
@@ -111,6 +112,15 @@ def _sizes(report: Report) -> str:
     baseline = "Baseline: every parameter of the original net in float32, uncompressed."
     rows.append((baseline, f"{report.float32_bytes:,}", "1.0×"))
     return table("Sizes", ("what it is", "bytes", "rate"), rows, wraps=True)
+
+
+def _counts(report: Report) -> str:
+    rows = [(name, f"{number:,}", share) for name, number, share in report.counts]
+    if not rows:
+        return ""
+    note = "<p>Multiply-adds are those of matrix products and convolutions, for one example.</p>"
+    shown = table("Parameters and multiply-adds", ("what is counted", "number", "share"), rows)
+    return shown + (note if report.operations else "")
 
 
 def _errors(report: Report) -> str:

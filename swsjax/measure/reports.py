@@ -20,7 +20,7 @@ from swsjax.codec.zeros import count_negative_zeros, positive_zeros
 from swsjax.errors import ConfigError
 from swsjax.file.files import bytes_of, leaves_of, named_errors, read_metadata
 from swsjax.file.leaves import check_unmasked
-from swsjax.trees import Params, is_array, is_number, name_of, named_leaves
+from swsjax.trees import Params, is_array, is_integer, is_number, name_of, named_leaves
 
 __all__ = ["Errors", "Layer", "Report", "aligned", "html_table", "percent", "report"]
 
@@ -68,6 +68,8 @@ class Report:
     """Error rates by stage and split."""
     metadata: Mapping[str, Any] = field(default_factory=dict)
     """The metadata of the file."""
+    operations: Mapping[str, int] = field(default_factory=dict)
+    """Multiply-adds for one example, by what is counted; those of the original net first."""
 
     @property
     def parameters(self) -> int:
@@ -112,6 +114,22 @@ class Report:
         }
 
     @property
+    def counts(self) -> list[tuple[str, int, str]]:
+        """Parameters and multiply-adds: name, number and share of the first number of its kind.
+
+        Parameters only if channels were removed, or with multiply-adds.
+        """
+        parameters = {"original": self.baseline_parameters, "in the file": self.parameters}
+        is_smaller = self.parameters != self.baseline_parameters
+        kinds = {"parameters": parameters if self.operations or is_smaller else {}}
+        kinds["multiply-adds"] = dict(self.operations)
+        return [
+            (f"{kind}, {name}", number, percent(number, next(iter(numbers.values()))))
+            for kind, numbers in kinds.items()
+            for name, number in numbers.items()
+        ]
+
+    @property
     def named_errors(self) -> list[tuple[str, float]]:
         """Error rates with their names for people, ``decoded (test)``."""
         return [
@@ -126,6 +144,7 @@ class Report:
             "errors": {stage: dict(by_split) for stage, by_split in self.errors.items()},
             "parameters": self.parameters,
             "baseline_parameters": self.baseline_parameters,
+            "operations": dict(self.operations),
             "float32_bytes": self.float32_bytes,
             "non_zeros": self.non_zeros,
             "density": self.non_zeros / self.parameters if self.parameters else 0.0,
@@ -172,6 +191,7 @@ class Report:
             for layer in self.layers
             if layer.negative_zeros
         ]
+        lines += [f"{name:<28}{number:16,} {share:>9}" for name, number, share in self.counts]
         lines += [f"error {name:<24}{100 * error:8.2f} %" for name, error in self.named_errors]
         lines += [
             f"file                    {self.file_bytes:12,} bytes {rates['file']:>9}",
@@ -188,6 +208,7 @@ def report(
     *,
     baseline: Params | None = None,
     errors: Errors | None = None,
+    operations: Mapping[str, int] | None = None,
     max_bytes: int = MAX_BYTES,
 ) -> Report:
     """Measure a compressed net from its file.
@@ -198,6 +219,8 @@ def report(
             channels; a pytree of arrays.
         errors: error rates (0 to 1) to show with it, by stage and split, as
             ``{"decoded": {"test": 0.02}}``.
+        operations: multiply-adds to show with it, by what is counted, those of the original net
+            first; see ``multiply_adds``.
         max_bytes: refuse a file whose arrays take more than this in total.
 
     Returns:
@@ -205,8 +228,8 @@ def report(
 
     Raises:
         FormatError: the file is damaged or not an ``.sws`` file, or larger than allowed.
-        ConfigError: the errors are not such a dictionary, the baseline holds no arrays, or
-            ``max_bytes`` is not a number of bytes.
+        ConfigError: errors or operations are not such a dictionary, the baseline holds no arrays,
+            or ``max_bytes`` is not a number of bytes.
         TypeError: an array of the baseline has a mask.
 
     >>> from swsjax.file import dumps
@@ -216,12 +239,20 @@ def report(
     >>> smaller = dumps({"w": np.eye(32, dtype=np.float32)})
     >>> report(smaller, baseline={"w": np.eye(64)}).float32_bytes
     16384
+    >>> report(smaller, operations={"dense": 4096, "zeros skipped": 32}).counts[-1]
+    ('multiply-adds, zeros skipped', 32, '0.78 %')
     """
     errors = {} if errors is None else errors
     if not _are_errors(errors):
         raise ConfigError(
             "errors must be a dictionary of error rates by stage and split, as "
             f"{{'decoded': {{'test': 0.02}}}}, got {errors!r}"
+        )
+    operations = {} if operations is None else operations
+    if not _are_counts(operations):
+        raise ConfigError(
+            "operations must be a dictionary of numbers of multiply-adds, as {'dense': 266200}, "
+            f"got {operations!r}"
         )
     data = bytes_of(source)
     with named_errors(source):
@@ -244,7 +275,8 @@ def report(
         stage: {split: _plain_number(error) for split, error in by_split.items()}
         for stage, by_split in errors.items()
     }
-    return Report(tuple(layers), len(data), parameters, measured, metadata)
+    counted = {name: int(number) for name, number in operations.items()}
+    return Report(tuple(layers), len(data), parameters, measured, metadata, counted)
 
 
 def _measured(names: list[str], arrays: list[np.ndarray]) -> list[Layer]:
@@ -281,6 +313,12 @@ def _are_errors(errors: Any) -> bool:
     return isinstance(errors, Mapping) and all(
         isinstance(by_split, Mapping) and all(map(is_number, by_split.values()))
         for by_split in errors.values()
+    )
+
+
+def _are_counts(operations: Any) -> bool:
+    return isinstance(operations, Mapping) and all(
+        is_integer(number) and number >= 0 for number in operations.values()
     )
 
 

@@ -47,6 +47,19 @@ class Normalised(nnx.Module):
         return self.fc(nnx.relu(self.bn(self.conv(images))).mean((1, 2)))
 
 
+class OneBlock(nnx.Module):
+    """A residual block of two convolutions of size 1, named as in ``ResidualNet``."""
+
+    def __init__(self, image_shape, classes, *, rngs):
+        self.g0b0conv1 = nnx.Conv(image_shape[-1], 4, (1, 1), use_bias=False, rngs=rngs)
+        self.g0b0conv2 = nnx.Conv(4, image_shape[-1], (1, 1), use_bias=False, rngs=rngs)
+        self.fc = nnx.Linear(image_shape[-1], classes, rngs=rngs)
+
+    def __call__(self, images):
+        added = self.g0b0conv2(nnx.relu(self.g0b0conv1(images)))
+        return self.fc((images + added).mean((1, 2)))
+
+
 def images(*shape):
     """Random images of three classes, told apart by one corner; 96 to train on."""
     rng = np.random.default_rng(0)
@@ -73,6 +86,7 @@ TASKS = {
     "one layer": lambda: classification(OneLayer, images(4, 4)),
     "bfloat16": lambda: in_bfloat16(classification(TwoLayers, images(4, 4))),
     "normalised": lambda: classification(Normalised, images(4, 4, 3)),
+    "one block": lambda: classification(OneBlock, images(4, 4, 3)),
     "BatchNorm": lambda: classification(
         partial(ResidualNet, widths=(2, 2, 3, 4), blocks=1), images(4, 4, 3)
     ),

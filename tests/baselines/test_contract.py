@@ -15,6 +15,7 @@ from small_tasks import BATCH, interrupted_and_resumed, small, untrained
 
 import swsjax
 from swsjax import baselines
+from swsjax.cli.methods import STRUCTURED, Start, shrunk
 from swsjax.errors import ConfigError
 from swsjax.training import PretrainConfig, hold_zeros
 from swsjax.trees import form_of
@@ -288,3 +289,102 @@ def test_a_net_without_kernels(method):
     )
     with pytest.raises(ConfigError, match=f"^{re.escape(expected)}$"):
         METHODS[method].prune(small("two layers"), net, KEEP, jax.random.key(0))
+
+
+# Of each method that prunes channels or blocks: the task whose layers it is for.
+CHANNELS = dict.fromkeys(STRUCTURED, "normalised") | {"structures": "one block"}
+AFTER_TRAINING = [name for name in CHANNELS if name not in ("slimming", "soft-filters")]
+AFTER_TRAINING.remove("structures")
+EACH = pytest.mark.parametrize(("method", "task"), CHANNELS.items())
+ON_DENSE = [*CHANNELS.items(), *product(AFTER_TRAINING, ["two layers", "bfloat16"])]
+
+
+def start(task, net, seed=0):
+    """Of a method of the command line, which shows nothing and stores no state."""
+    return Start(small(task), net, net, TRAINING, jax.random.key(seed), None, None)
+
+
+def prune_channels(method, task, net, seed=0, keep=0.5):
+    options = {"strength": 30.0} if method == "structures" else {"keep": keep}
+    return STRUCTURED[method](start(task, net, seed), **options)
+
+
+@cache
+def of_fewer_channels(method, task):
+    return prune_channels(method, task, untrained(task))
+
+
+@pytest.mark.parametrize(("method", "task"), ON_DENSE)
+def test_channels_structure_types_and_bits(method, task):
+    before, net, of = untrained(task), of_fewer_channels(method, task), small(task)
+    assert jax.tree.structure(net) == jax.tree.structure(before)
+    assert form_of(net) == form_of(before)
+    assert_equal(of.parts(swsjax.loads(swsjax.dumps(of.whole(net)))), net)
+
+
+@EACH
+def test_dead_channels_are_removed(method, task):
+    """Half of four; a block keeps one channel, which adds nothing."""
+    of, before = small(task), untrained(task)
+    narrow, net = shrunk(of, of_fewer_channels(method, task))
+    sizes = {name: kernel.shape[-1] for name, kernel in baselines.kernels(net).items()}
+    if method == "structures":
+        assert sizes == {"g0b0conv1/kernel": 1, "g0b0conv2/kernel": 3, "fc/kernel": 3}
+    else:
+        assert sizes == {"conv/kernel": 2, "fc/kernel": 3}
+    assert_equal(of.parts(swsjax.loads(swsjax.dumps(narrow.whole(net)))), net)
+    fresh = jax.eval_shape(lambda: narrow.init(1))
+    assert form_of(fresh) == form_of(net) != form_of(before)
+
+
+@EACH
+def test_zeros_of_channels_are_held_in_training(method, task):
+    net = of_fewer_channels(method, task)
+    after = baselines.kernels(steps_of(task)(net))
+    for name, kernel in baselines.kernels(net).items():
+        np.testing.assert_array_equal(after[name] == 0, kernel == 0)
+
+
+@pytest.mark.parametrize("method", AFTER_TRAINING)
+def test_the_key_decides_which_channels_are_kept(method):
+    net = untrained("normalised")
+    again, other = (prune_channels(method, "normalised", net, seed) for seed in (0, 1))
+    assert_equal(again, of_fewer_channels(method, "normalised"))
+    assert differ(again, other) <= (method in ("thinet", "lasso"))
+
+
+@pytest.mark.parametrize("method", AFTER_TRAINING)
+def test_to_keep_all_channels_or_hardly_any(method):
+    """No layer is emptied, as in the papers."""
+    net = untrained("normalised")
+    assert_equal(prune_channels(method, "normalised", net, keep=1), net)
+    kernel = prune_channels(method, "normalised", net, keep=0.01).params["conv"]["kernel"]
+    assert int(np.any(kernel != 0, axis=(0, 1, 2)).sum()) == 1
+
+
+def test_to_keep_no_scale():
+    expected = "keep=0.01 of 4 weights in the scales is none; keep at least 0.25"
+    with pytest.raises(ConfigError, match=f"^{re.escape(expected)}$"):
+        prune_channels("slimming", "normalised", untrained("normalised"), keep=0.01)
+
+
+@pytest.mark.parametrize("method", [name for name in CHANNELS if name != "structures"])
+@pytest.mark.parametrize("keep", [0, 1.01, float("nan")])
+def test_a_share_of_channels_out_of_range(method, keep):
+    name = "rate" if method == "soft-filters" else "keep"
+    expected = f"{name} must be a number in (0, 1], got {keep!r}"
+    with pytest.raises(ConfigError, match=f"^{re.escape(expected)}$"):
+        prune_channels(method, "normalised", untrained("normalised"), keep=keep)
+
+
+@EACH
+def test_channels_of_weights_that_are_not_finite(method, task):
+    layer = "conv" if task == "normalised" else "g0b0conv1"
+    params, aux = untrained(task)
+    kernel = params[layer]["kernel"].at[0, 0, 0, 0].set(np.nan)
+    net = swsjax.lab.Variables(params | {layer: {"kernel": kernel}}, aux)
+    what = "scores must be finite, got NaN or infinity for params/conv/kernel"
+    if method not in ("l1-filters", "spectral", "nuclear", "frobenius"):
+        what = f"kernels must be finite, got NaN or infinity in {layer}/kernel"
+    with pytest.raises(ConfigError, match=f"^{re.escape(f'{what}; {AGAIN}')}$"):
+        prune_channels(method, task, net)

@@ -8,13 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from channel_nets import NETS, conv
+from flax import nnx
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from swsjax.baselines.channels import channel_groups, masked_channels, remove_channels
 from swsjax.baselines.in_training import seed_of
-from swsjax.baselines.removal import narrowed, shrink
+from swsjax.baselines.removal import narrowed, narrowed_module, shrink
 from swsjax.errors import ConfigError
+from swsjax.file import dumps, loads
 from swsjax.lab import NETS as KNOWN
 from swsjax.lab import Dataset, ResidualNet, Split, classification
 from swsjax.trees import named_leaves
@@ -331,6 +333,28 @@ def test_a_net_that_is_no_part_of_a_task():
         ConfigError, match=r"^expected a net whose arrays are parts of \{.+\}, got "
     ):
         narrowed(task, other)
+
+
+def test_a_module_of_the_widths_of_a_shrunk_net():
+    """An ordinary module: a file gives its arrays, and its features are theirs."""
+    task, images = known("narrow")
+    net = task.init(0)
+    chosen = [(g, [0]) for g in channel_groups(task.predict, net, images[:1])]
+    small = remove_channels(net, chosen)
+    loaded = task.parts(loads(dumps(task.whole(small))))
+    full = nnx.eval_shape(lambda: NARROW((8, 8, 3), 3, rngs=nnx.Rngs(0)))
+    full.eval()
+    module = narrowed_module(full, loaded)
+    assert (module.conv0.out_features, module.g0b0conv1.in_features) == (3, 3)
+    assert module.g0b0conv1.kernel_shape == module.g0b0conv1.kernel.shape == (3, 3, 3, 2)
+    assert (module.bn.num_features, module.fc.in_features, module.fc.out_features) == (4, 4, 3)
+    arrays = (nnx.to_pure_dict(nnx.state(module, kind)) for kind in (nnx.Param, nnx.BatchStat))
+    jax.tree.map(np.testing.assert_array_equal, tuple(arrays), tuple(small))
+    assert nnx.eval_shape(module, images / 255.0).shape == (3, 3)
+    assert full.bn.num_features == full.bn.scale.size == 5
+    other = loaded._replace(params=loaded.params | {"fc": {"bias": jnp.ones(3)}})
+    with pytest.raises(ConfigError, match=r"pass the shrunk net of this module$"):
+        narrowed_module(full, other)
 
 
 def test_pooling_by_strides_and_transposes_is_followed():

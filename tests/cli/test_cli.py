@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import swsjax
-from swsjax.cli import commands, datasets, files, main, parser, pruning
+from swsjax.cli import commands, datasets, files, main, methods, parser, pruning
 from swsjax.errors import SwsjaxWarning
 from swsjax.lab.nets import NETS
 from swsjax.sws.recipes import RECIPES
@@ -125,7 +125,7 @@ def test_the_names_of_the_parser_are_those_of_the_rooms():
     assert tuple(datasets.DATASETS) == tuple(datasets.FORMS) == parser.DATASETS
     for settings in RECIPES.values():
         assert (*settings.by_name(), "demo") == parser.SETTINGS
-    assert tuple(pruning.METHODS) == parser.METHODS
+    assert tuple(methods.METHODS) == parser.METHODS
     assert (*pruning.FINISHERS, "share") == parser.FINISHERS
     runs = {f"run_{command}" for command in COMMANDS}
     made = (*commands.__all__, *files.__all__, *pruning.__all__)

@@ -39,7 +39,7 @@ FLAGS = {
         ["--seed", "--trials", "--max-error", "--max-loss", "--max-bytes", "--target-bytes"],
         NUMBERS,
     ),
-    **dict.fromkeys(["--keep", "--tau"], NUMBERS),
+    **dict.fromkeys(["--keep", "--tau", "--strength"], NUMBERS),
     **dict.fromkeys(["--steps", "--batches", "--epochs", "--levels"], NUMBERS),
     "--finish": [*parser.FINISHERS, "train"],
 }
@@ -56,7 +56,7 @@ OPTIONS = {
     ],
     "prune": [
         *("--data", "--out", "--seed", "--pretrained", "--keep", "--finish", "--steps"),
-        *("--batches", "--epochs", "--levels", "--max-loss", "--target-bytes"),
+        *("--batches", "--epochs", "--levels", "--max-loss", "--target-bytes", "--strength"),
     ],
     "search": [
         *("--data", "--out", "--seed", "--pretrained", "--setting", "--trials", "--max-error"),

@@ -160,6 +160,38 @@ def test_a_file_of_a_different_net(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
+    ("sizes", "is_net"),
+    [((64, 7, 5, 10), True), ((64, 7, 5, 9), False), ((63, 7, 5, 10), False)],
+    ids=["fewer channels", "fewer classes", "fewer pixels"],
+)
+def test_a_file_of_a_net_with_fewer_channels(sizes, is_net, tmp_path, capsys):
+    path = tmp_path / "net.sws"
+    tree = {
+        f"fc{i + 1}": {"kernel": np.ones(sizes[i : i + 2], "f"), "bias": np.ones(sizes[i + 1], "f")}
+        for i in range(3)
+    }
+    swsjax.save(path, tree, metadata={"model": "lenet-300-100"})
+    if is_net:
+        assert main(["evaluate", str(path), "--data", "digits"]) == 0
+        assert capsys.readouterr().out.startswith("test error ")
+    else:
+        line = failure(capsys, "evaluate", path, "--data", "digits")
+        assert line.startswith(f"swsjax: error: {path} does not fit lenet-300-100 on digits: ")
+
+
+def test_a_file_of_channels_that_do_not_fit_together(tmp_path, capsys):
+    path = tmp_path / "net.sws"
+    shapes = {"fc1": (64, 7), "fc2": (6, 5), "fc3": (5, 10)}
+    tree = {
+        name: {"kernel": np.ones(shape, "f"), "bias": np.ones(shape[1], "f")}
+        for name, shape in shapes.items()
+    }
+    swsjax.save(path, tree, metadata={"model": "lenet-300-100"})
+    line = failure(capsys, "evaluate", path, "--data", "digits")
+    assert line.startswith(f"swsjax: error: {path} does not fit lenet-300-100 on digits: ")
+
+
+@pytest.mark.parametrize(
     ("command", "module"), [("decode", "safetensors.numpy"), ("encode", "safetensors")]
 )
 def test_without_safetensors_the_error_names_the_extra(

@@ -3,14 +3,16 @@
 import json
 import re
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from failing import failure
 
 import swsjax
-from swsjax.baselines import density, kernels, mask
-from swsjax.cli import main, parser, pruning
-from swsjax.lab.task import Variables
+from swsjax.baselines import Convolution, density, kernels, mask
+from swsjax.cli import main, methods, parser, pruning
+from swsjax.lab import NETS, Dataset, Split, Variables, classification
 from swsjax.sws.recipes import Recipe, compress_task
 
 WEIGHTS = 64 * 300 + 300 * 100 + 100 * 10
@@ -78,6 +80,83 @@ def test_a_run(options, tmp_path, capsys, monkeypatch, pretrain_for, no_figures)
     assert ("pruned: the net that was pruned" in page) == ("--levels" in others)
     written = ["lenet-300-100.sws", "pretrained", "report.html", "report.json"]
     assert sorted(path.name for path in tmp_path.iterdir()) == written
+
+
+def test_pruned_channels_are_removed(tmp_path, capsys, monkeypatch, pretrain_for, no_figures):
+    """The rest is trained, written, reported and evaluated as the small net that it is."""
+    pretrain_for(2)
+    monkeypatch.setattr(pruning, "nets_of", lambda own, task, origins, show: [task.init(1)])
+    options = ["--epochs", "1", "--finish", "scratch"]
+    assert main(prune("l1-filters", tmp_path, *options, keep="50%")) in (0, parser.MISSED)
+    captured = capsys.readouterr()
+    first, *shown = captured.out.splitlines()
+    assert first == ("l1-filters keeps 50 % of the channels of each layer; training takes 1 epochs")
+    net, small = net_in(tmp_path), 64 * 150 + 150 * 50 + 50 * 10
+    assert {name: kernel.shape for name, kernel in kernels(net).items()} == {
+        "fc1/kernel": (64, 150),
+        "fc2/kernel": (150, 50),
+        "fc3/kernel": (50, 10),
+    }
+    assert f"multiply-adds, shrunk                 {small:,}   35.06 %" in shown
+    content = json.loads((tmp_path / "report.json").read_text())
+    assert content["operations"] == {"dense": WEIGHTS, "shrunk": small, "zeros skipped": small}
+    assert content["baseline_parameters"] == WEIGHTS + 410
+    assert content["parameters"] == small + 210
+    assert "multiply-adds, shrunk" in (tmp_path / "report.html").read_text()
+    file = tmp_path / "lenet-300-100.sws"
+    assert main(["evaluate", str(file), "--data", "digits", "--json"]) == 0
+    error = json.loads(capsys.readouterr().out)["test_error"]
+    assert error == content["errors"]["decoded"]["test"]
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        ("slimming lenet-300-100 --keep 50%", "slimming needs the scales of BatchNorms, and the "),
+        ("slimming resnet-8 --keep 1e-4", "keep 0.0001 of 240 weights in the scales is none; "),
+        ("soft-filters lenet-300-100 --keep 50%", "the net has no convolutions, which have kernel"),
+        ("structures lenet-300-100", "no layer fits 'g*b*conv2'; expected a pattern of the layers"),
+        ("structures resnet-8 --keep 50%", "--keep is for random, snip, iter-snip, force, grasp, "),
+        (
+            "thinet resnet-8 --keep 50% --strength 1",
+            "--strength is for slimming and structures, and has no effect with thinet; leave it",
+        ),
+        (
+            "lasso resnet-8 --keep 50% --finish rewind",
+            "--finish rewind is for magnitude and magnitude-per-layer; lasso removes channels, "
+            "which the initial net has: give scratch, for new random weights",
+        ),
+    ],
+)
+def test_nets_and_options_that_methods_of_channels_do_not_take(
+    options, line, tmp_path, capsys, no_work
+):
+    command = ["prune", *options.split(), "--data", "digits", "--out", str(tmp_path / "new")]
+    assert failure(capsys, *command).startswith(f"swsjax: error: {line}")
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_penalty_that_is_negative(capsys):
+    command = "prune structures resnet-8 --data digits --out new --strength=-1"
+    with pytest.raises(SystemExit) as stopped:
+        main(command.split())
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err == (
+        "swsjax: error: argument --strength: expected a number of at least 0, got '-1'; see "
+        "`swsjax prune --help`\n"
+    )
+
+
+def test_what_the_convolutions_of_a_lenet_see():
+    """Its layers are matrix products, so nothing of the trace says so."""
+    split = Split(np.zeros((10, 28, 28), np.uint8), np.arange(10, dtype=np.uint8))
+    task = classification(NETS["lenet-5-caffe"].model, Dataset("zeros", split, split, split))
+    form = jax.eval_shape(lambda: task.init(0))
+    net = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), form)
+    assert methods._convolutions(task, net) == {
+        "params/conv1/kernel": Convolution((28, 28), padding="VALID"),
+        "params/conv2/kernel": Convolution((12, 12), padding="VALID"),
+    }
 
 
 def test_what_is_left_shares_values_and_zeros_stay(
@@ -161,8 +240,8 @@ def test_rewinding_a_given_net(tmp_path, capsys, pretrain_for, no_figures):
 
 
 ONLY_AFTER = (
-    "is for magnitude and magnitude-per-layer; what {} keeps is trained by the settings of the "
-    "pretraining: leave it out, or give share"
+    "is for trained nets, such as those of magnitude; what {} keeps is trained by the settings of "
+    "the pretraining: leave it out, or give share"
 )
 
 

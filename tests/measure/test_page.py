@@ -66,6 +66,7 @@ def measured(tree):
             "decoded": {"validation": 0.0125, "test": 0.0333},
         },
         baseline=[np.zeros(130_000)],
+        operations={"dense": 250_000, "zeros skipped": 12_000},
     )
 
 
@@ -107,6 +108,10 @@ def test_the_page_agrees_with_the_report(text, measured):
         "3",
     ]
     assert cells["total"][1] == "120,300"
+    assert cells["parameters, original"] == ["130,000", "100.00 %"]
+    assert cells["parameters, in the file"] == ["120,300", "92.54 %"]
+    assert cells["multiply-adds, dense"] == ["250,000", "100.00 %"]
+    assert cells["multiply-adds, zeros skipped"] == ["12,000", "4.80 %"]
     assert cells["error"] == ["test", "validation"]
     assert cells["pretrained"] == ["3.10 %", "-"]
     assert cells["retrained"] == ["3.20 %", "-"]
@@ -154,7 +159,7 @@ def test_the_page_is_accessible_to_screen_readers_and_keyboards(text, pictures):
     identities = {tag["id"] for _, tag in outline.tags if "id" in tag}
     assert {tag["href"][1:] for tag in outline.all("a")} <= identities
     boxes = [tag for tag in outline.all("div") if tag.get("class") == "scroll"]
-    assert len(boxes) == len(outline.all("table")) == 4
+    assert len(boxes) == len(outline.all("table")) == 5
     assert all(box["tabindex"] == "0" and box["aria-label"] for box in boxes)
 
 
@@ -259,7 +264,7 @@ def test_tab_reaches_every_link_and_table(opened):
             break
     assert seen[0][:2] == ["A", "#content"]  # skips the links
     labels = [label for tag, label, _ in seen if tag == "DIV"]
-    assert labels == ["Sizes", "Errors", "Layers"]
+    assert labels == ["Sizes", "Parameters and multiply-adds", "Errors", "Layers"]
     assert sum(tag == "SUMMARY" for tag, *_ in seen) == 1
     assert browser.evaluate("document.querySelector('details').open") is False
     browser.evaluate("document.querySelector('summary').focus()")
@@ -267,7 +272,7 @@ def test_tab_reaches_every_link_and_table(opened):
     browser.press("Tab", 9)
     folded = browser.evaluate("document.activeElement.getAttribute('aria-label')")
     assert folded == "Settings and versions"  # once it is unfolded
-    assert sum(tag == "A" for tag, *_ in seen) == 7
+    assert sum(tag == "A" for tag, *_ in seen) == 8
     assert all(outline == "solid" for tag, _, outline in seen if tag != "BODY")
     browser.evaluate("document.querySelector('[aria-label=Layers]').focus()")
     for _ in range(3):

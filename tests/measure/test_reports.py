@@ -13,7 +13,7 @@ import pytest
 
 import swsjax
 from swsjax.codec import entropy_bound, han_size, leaf_bits
-from swsjax.errors import FormatError
+from swsjax.errors import ConfigError, FormatError
 from swsjax.lab.data import load_digits
 from swsjax.lab.nets import NETS, take_channels
 from swsjax.lab.task import classification
@@ -89,6 +89,32 @@ def test_the_text_has_each_size_with_its_rate(tree):
         ),
         "float32, uncompressed          8,000 bytes      1.0x",
     ]
+
+
+def test_parameters_and_multiply_adds_are_shown_with_their_shares(tree):
+    data, counted = swsjax.dumps(tree), {"dense": np.int64(1000), "zeros skipped": 125}
+    assert swsjax.report(data).counts == []
+    small = swsjax.report(data, baseline=[np.zeros(2460)], operations=counted)
+    assert [line.split("  ")[0] for line in str(small).splitlines()[5:9]] == [
+        "parameters, original",
+        "parameters, in the file",
+        "multiply-adds, dense",
+        "multiply-adds, zeros skipped",
+    ]
+    assert "parameters, in the file                1,230   50.00 %" in str(small)
+    assert "multiply-adds, zeros skipped             125   12.50 %" in str(small)
+    assert json.loads(json.dumps(small.to_dict()))["operations"] == counted
+    assert swsjax.report(data, baseline=[np.zeros(2460)]).counts == small.counts[:2]
+
+
+@pytest.mark.parametrize("operations", [266_200, {"dense": -1}, {"dense": 0.5}])
+def test_numbers_of_multiply_adds_that_are_none(tree, operations):
+    message = (
+        "operations must be a dictionary of numbers of multiply-adds, as {'dense': 266200}, got "
+        f"{operations!r}"
+    )
+    with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
+        swsjax.report(swsjax.dumps(tree), operations=operations)
 
 
 def test_errors_are_as_they_were_measured(tree):

@@ -35,6 +35,9 @@ def tables() -> dict[Path, dict[str, Callable[[], str]]]:
         ROOT / "docs" / "speed.md": {
             "gains": gains_table,
             "costs": costs_table,
+        },
+        ROOT / "docs" / "engine.md": {
+            "components": components_table,
             "sizes": scaling_table,
             "engine": prior_table,
         },
@@ -299,7 +302,28 @@ def costs_table() -> str:
         for stage in ("soft", "hard"):
             what = " ".join(filter(None, [f"a {stage} step of {TITLES[name]}", when]))
             rows.append([what, "one without a prior", factor(row[f"{stage}_over_plain"], 2)])
+    for net, row in speed["epochs"].items():
+        for stage in ("soft", "hard"):
+            what = f"a whole {stage} epoch of {TITLES[net]}, its state on disk"
+            times = 1 / (1 - row[stage]["share_outside_steps"])
+            rows.append([what, "its steps alone", factor(times, 2)])
     return in_markdown(["what", "against", "times as long"], rows)
+
+
+def components_table() -> str:
+    """The prior over weights and components, against a copy and the obvious implementation."""
+    rows = [
+        [
+            count(row["weights"]),
+            count(row["components"]),
+            "kernel" if row["kernel"] else "table",
+            f"{100 * row['share_of_copy']:.0f}",
+            factor(row["speedup_over_logsumexp"]) if "speedup_over_logsumexp" in row else "",
+        ]
+        for row in read("speed-cpu.json")["components"]
+    ]
+    header = ["weights", "components", "by", "speed of a copy (%)", "times as fast as logsumexp"]
+    return in_markdown(header, rows)
 
 
 def scaling_table() -> str:

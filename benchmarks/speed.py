@@ -19,22 +19,35 @@ import jax
 import jax.numpy as jnp
 import optax
 from common.results import RESULTS, made_by, write
-from common.timing import BATCH, COMPONENTS, SIGMA, continued, epochs_of, medians
+from common.timing import (
+    BATCH,
+    COMPONENTS,
+    SIGMA,
+    around_steps,
+    continued,
+    epochs_of,
+    medians,
+)
 from jax import Array
 
-from swsjax.sws import GaussianMixture, component_log_probs, init_mixture
+from swsjax.sws import GaussianMixture, component_log_probs, exact, init_mixture
+from swsjax.sws.exact import has_kernel
 from swsjax.sws.grid import grid_over, node_count
 from swsjax.sws.table import sum_log_prob
 
 REPEATS = 15
 WEIGHTS = 2_700_000  # a WRN-16-4
 MANY_COMPONENTS = 257
+LARGEST_ARRAY = 2 * 10**9  # entries of logsumexp's array of weights by components
 SIZES = (10**5, 10**6, 10**7, 10**8, 10**9)  # the largest takes 16 GB
 STEPS = (  # title, net, steps per epoch, epochs of a soft stage before, repeats
     ("lenet-300-100", "lenet-300-100", 100, 0, 60),  # short steps scatter more
     ("lenet-300-100 after 30 epochs", "lenet-300-100", 100, 30, 60),
     ("lenet-5-caffe", "lenet-5-caffe", 20, 0, REPEATS),
 )
+STEPS_OF_GPU = (("wrn-16-4", "wrn-16-4", 20, 0, REPEATS),)  # minutes on a processor
+EPOCHS = 5
+"""Of each stage, to see what they cost outside their steps."""
 
 
 def main() -> None:
@@ -48,7 +61,9 @@ def main() -> None:
             **apart(made_by, "speed.py"),
             "steps": apart(step_rows),
             "against_torch": apart(torch_rows),
+            "epochs": apart(epoch_rows),
             "prior": apart(prior_rows),
+            "components": apart(component_rows),
             "bandwidth": apart(bandwidth_row),
             "scaling": apart(scaling_rows),
         }
@@ -59,7 +74,7 @@ def main() -> None:
 def step_rows() -> dict[str, Any]:
     """Steps in the soft and the hard stage against steps without a prior."""
     rows = {}
-    for title, net, steps, soft_epochs, repeats in STEPS:
+    for title, net, steps, soft_epochs, repeats in (*STEPS, *(STEPS_OF_GPU if on_gpu() else ())):
         runs = epochs_of(net, steps * BATCH, soft_epochs=soft_epochs)
         plain, soft, hard = medians(*runs, repeats=repeats)
         rows[title] = {
@@ -68,6 +83,12 @@ def step_rows() -> dict[str, Any]:
             "hard_over_plain": hard / plain,
         }
     return rows
+
+
+def epoch_rows() -> dict[str, Any]:
+    """What an epoch costs outside its steps: quantising, bound, error, state, compiling."""
+    nets = ("lenet-300-100", *(net for _, net, *_ in STEPS_OF_GPU if on_gpu()))
+    return {net: around_steps(net, EPOCHS) for net in nets}
 
 
 def torch_rows() -> dict[str, Any] | None:
@@ -132,11 +153,43 @@ def prior_rows() -> dict[str, Any]:
     }
 
 
+def component_rows() -> list[dict[str, float]]:
+    """The prior as a step takes it, over weights and components, against a copy and logsumexp."""
+    rows = []
+    for size in (10**5, WEIGHTS, *((10**8,) if on_gpu() else ())):
+        for components in (COMPONENTS, 65, MANY_COMPONENTS):
+            mixture, weights = case(size, components)
+            ours = with_gradients(exactly if has_kernel(components) else tabulated)
+            runs = [lambda x=weights: copy(x), partial(ours, mixture, weights)]
+            if size * components <= LARGEST_ARRAY:
+                runs.append(partial(with_gradients(naive), mixture, weights))
+            copied, seconds, *naively = medians(*runs, repeats=7)
+            row = {"weights": size, "components": components, "kernel": has_kernel(components)}
+            row |= {"seconds": seconds, "share_of_copy": copied / seconds}
+            if naively:
+                row["speedup_over_logsumexp"] = naively[0] / seconds
+            rows.append(row)
+    return rows
+
+
+def exactly(mixture: GaussianMixture, weights: Array) -> Array:
+    return exact.sum_log_prob(mixture, [weights])
+
+
+@jax.jit
+def copy(weights: Array) -> Array:
+    return weights + 1
+
+
+def on_gpu() -> bool:
+    return jax.default_backend() == "gpu"
+
+
 def bandwidth_row() -> dict[str, float]:
     """Bytes per second of the prior (weights read, gradients written) against a device copy."""
-    size = 10**8 if jax.default_backend() == "gpu" else 10**7
+    size = 10**8 if on_gpu() else 10**7
     mixture, weights = case(size, COMPONENTS)
-    ours, copy = with_gradients(tabulated), jax.jit(lambda x: x + 1)
+    ours = with_gradients(exactly if has_kernel(COMPONENTS) else tabulated)
     prior, copied = medians(lambda: ours(mixture, weights), lambda: copy(weights), repeats=7)
     return {
         "weights": size,

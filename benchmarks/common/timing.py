@@ -16,6 +16,7 @@ from common.rows import task_of
 from swsjax import Config, HyperPriors, LearningRates, PretrainConfig, compress
 from swsjax.lab import pretrain_task
 from swsjax.sws import LEARNED, hard, init, init_mixture, make_step, soft
+from swsjax.sws.exact import has_kernel
 from swsjax.sws.grid import node_count
 from swsjax.sws.recipes import Recipe, compress_task
 from swsjax.sws.step import Forward
@@ -100,7 +101,15 @@ def epochs_of(net: str, images: int, *, soft_epochs: int = 0) -> list[Run]:
     def under_prior(forward: Forward) -> tuple[Step, TrainState]:
         optimizer = LearningRates().optimizer(100, images // BATCH)
         hyper = HyperPriors()
-        step = make_step(loss, optimizer, forward=forward, tau=TAU, hyper=hyper, nodes=nodes)
+        step = make_step(
+            loss,
+            optimizer,
+            forward=forward,
+            tau=TAU,
+            hyper=hyper,
+            nodes=None if has_kernel(COMPONENTS) else nodes,
+            sample=Config().sample,
+        )
         weights, carried, prior = own()
         net = parts._replace(weights=weights, carried=carried)
         return step, init(net, {"weights": prior}, optimizer, jax.random.key(0))

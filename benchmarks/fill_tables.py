@@ -47,6 +47,7 @@ def tables() -> dict[Path, dict[str, Callable[[], str]]]:
         ROOT / "docs" / "results.md": {
             made: settings_table,
             "targets": targets_table,
+            "transformer": transformer_table,
             "published": published_table,
             "front of lenet-300-100": partial(front_table, "lenet-300-100"),
             "front of lenet-5-caffe": partial(front_table, "lenet-5-caffe"),
@@ -159,6 +160,22 @@ def targets_table() -> str:
             ]
         )
     return in_markdown(["target", *MEASURED, *ranges], rows)
+
+
+def transformer_table() -> str:
+    """What the default makes of a transformer."""
+    content = read("targets-character-transformer.json")
+    rows = []
+    for row in content["seeds"]:
+        report, errors = row["report"], row["errors"]
+        for name, size in (
+            ("pretrained", report["float32_bytes"]),
+            ("decoded", report["file_bytes"]),
+        ):
+            found = [percent(errors[name][split]) for split in ("validation", "test")]
+            rate = factor(report["float32_bytes"] / size, 1)
+            rows.append([name, *found, count(size), rate])
+    return in_markdown(["network", *MEASURED, "rate"], rows)
 
 
 def published_table() -> str:

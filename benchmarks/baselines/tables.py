@@ -1,4 +1,4 @@
-"""The tables of ``docs/baselines.md``, from the results of the scripts in this folder.
+"""The tables of the pages on other methods, from the results of the scripts in this folder.
 
 PYTHONPATH=benchmarks python benchmarks/baselines/tables.py    # rewrites them between their markers
 """
@@ -7,26 +7,40 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from channel_tables import channel_page
 from common.results import RESULTS, read
 from fill_tables import count, factor, in_markdown, percent
+from method_tables import methods_page
 from shared import file_of
+from subspace_tables import subspace_page
 
 NET = "lenet-300-100"
-PAGE = Path(__file__).parents[2] / "docs" / "baselines.md"
+DOCS = Path(__file__).parents[2] / "docs"
 
 
 def main() -> None:
-    text = PAGE.read_text()
-    for marker, make in tables().items():
-        start, end = f"<!-- {marker} -->\n", f"<!-- end of {marker} -->\n"
-        before, rest = text.split(start)
-        _, after = rest.split(end)
-        text = before + start + make() + end + after
-    PAGE.write_text(text)
+    for page, made in pages().items():
+        text = page.read_text()
+        for marker, make in made.items():
+            start, end = f"<!-- {marker} -->\n", f"<!-- end of {marker} -->\n"
+            before, rest = text.split(start)
+            _, after = rest.split(end)
+            text = before + start + make() + end + after
+        page.write_text(text)
+
+
+def pages() -> dict[Path, dict[str, Callable[[], str]]]:
+    """What makes the tables of each page."""
+    return {
+        DOCS / "baselines.md": tables(),
+        DOCS / "methods.md": methods_page(NET),
+        DOCS / "channels.md": channel_page("lenet-5-caffe"),
+        DOCS / "subspaces.md": subspace_page(),
+    }
 
 
 def tables() -> dict[str, Callable[[], str]]:
-    """What makes the table at each marker of the page."""
+    """What makes the table at each marker of the first page."""
     return {
         "density": partial(density_table, NET),
         "steps": partial(steps_table, NET),
@@ -109,6 +123,12 @@ def sizes_table(net: str) -> str:
         ]
         for row in sorted(content["summary"], key=lambda row: (row["method"], -row["keep"]))
     ]
+    for row in read(file_of("sharing", net))["summary"]:
+        kept = f"{row['method'].partition(' + ')[0]}, {100 * row['keep']:g} %, then "
+        name = f"{'' if row['keep'] == 1 else kept}sharing, tau {row['tau']:g}"
+        figures = [written(row["test_error"]), count(row["file_bytes"]["mean"])]
+        cost = [factor(row["file_rate"]["mean"]), count(row["gradient_steps"]["mean"])]
+        lines.append([name, "", "", *figures, *cost])
     path = RESULTS / f"targets-{net}.json"
     if path.exists():
         first = content["seeds"][0]
@@ -116,7 +136,7 @@ def sizes_table(net: str) -> str:
         for name, row in read(path)["summary"].items():
             size = row["file_bytes"]["mean"]
             cells = [written(row["test_error"]), count(size), factor(whole / size), ""]
-            lines.append([f"soft weight-sharing, {name}", "", "", *cells])
+            lines.append([f"sharing by default, {name}", "", "", *cells])
     header = [
         "",
         "as pruned, error (%)",

@@ -1,0 +1,114 @@
+"""The figures of ``docs/channels.md``, from the results of the scripts in this folder.
+
+    PYTHONPATH=benchmarks python benchmarks/baselines/channel_figures.py lenet-5-caffe
+
+Writes ``docs/figures/channels-NAME-NET.png`` (and PDF): errors by score, and the channels that each
+method keeps, if any method chooses the layers. Marks and bars are means over the seeds, thin lines
+their range.
+"""
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+
+import numpy as np
+from channel_tasks import inputs
+from common.results import FIGURES, read
+from figures import draw_means, in_percent, spread, under
+from matplotlib.axes import Axes
+from shared import Row, file_of
+
+from swsjax.lab import NETS
+from swsjax.measure.html import Picture
+from swsjax.measure.plot import save_pictures
+from swsjax.measure.plot.figures import alone
+from swsjax.measure.plot.style import BLUE, GREEN, GREY, ORANGE, PURPLE, column_picture
+
+AUTOMATIC = {"slimming", "SSS"}
+
+
+def main() -> None:
+    net, _ = inputs(__doc__)
+    save_pictures(FIGURES, pictures(net))
+
+
+def pictures(net: str) -> Iterator[Picture]:
+    """All figures of a net that has results."""
+    title = NETS[net].title
+    scores = read(file_of("channels", net))["summary"]
+    yield column_picture(
+        f"channels-scores-{net}",
+        f"Errors of {title} by the score of the channels, before and after fine-tuning.",
+        partial(draw_scores, rows=scores, title=title),
+        alone,
+        3.0,
+    )
+    finished = read(file_of("channel-finishers", net))["seeds"]
+    if AUTOMATIC & {row["method"] for row in finished}:
+        yield column_picture(
+            f"channels-widths-{net}",
+            f"The channels of each layer of {title} that each method keeps.",
+            partial(draw_widths, rows=finished, title=title),
+            alone,
+            3.0,
+        )
+
+
+def draw_scores(axes: Axes, rows: Sequence[Row], title: str) -> None:
+    """Error by score, one colour per ratio: hollow before fine-tuning, full after it."""
+    pruned = [row for row in rows if row["keep"] < 1]
+    names = list(dict.fromkeys(row["method"] for row in pruned))
+    keeps = sorted({row["keep"] for row in pruned}, reverse=True)
+    for number, (keep, color) in enumerate(zip(keeps, (BLUE, ORANGE), strict=True)):
+        found = {row["method"]: row for row in pruned if row["keep"] == keep}
+        places = np.arange(len(names)) + 0.16 * (number - 0.5)
+        for figure, fill, when in (
+            ("pruned_validation_error", "none", "not tuned"),
+            ("validation_error", color, "fine-tuned"),
+        ):
+            draw_means(
+                axes,
+                places,
+                [found[name][figure] for name in names],
+                color=color,
+                marker="o",
+                linestyle="",
+                markersize=4,
+                markerfacecolor=fill,
+                label=f"{100 * keep:g} %, {when}",
+            )
+    axes.set(title=title, ylabel="validation error (%)")
+    axes.set_xticks(range(len(names)), [name.replace(" ", "\n") for name in names])
+    in_percent(axes, "y")
+    under(axes, columns=2)
+
+
+def draw_widths(axes: Axes, rows: Sequence[Row], title: str) -> None:
+    """The share of the channels of each layer that is kept, methods side by side."""
+    (whole, *_) = (row["channels"] for row in rows if row["method"] == "dense")
+    pruned = [row for row in rows if row["finish"] == "pruned only"]
+    names = list(dict.fromkeys(row["method"] for row in pruned))
+    width = 0.8 / len(names)
+    colors = (BLUE, GREEN, PURPLE, GREY, ORANGE, "black")
+    for number, (name, color) in enumerate(zip(names, colors, strict=False)):
+        shares = [
+            spread(
+                100 * row["channels"].get(layer, 0) / size
+                for row in pruned
+                if row["method"] == name
+            )
+            for layer, size in whole.items()
+        ]
+        means = np.array([share["mean"] for share in shares])
+        ranges = [
+            means - [share["min"] for share in shares],
+            [share["max"] for share in shares] - means,
+        ]
+        places = np.arange(len(whole)) + width * (number - (len(names) - 1) / 2)
+        axes.bar(places, means, width, yerr=ranges, color=color, label=name, error_kw={"lw": 0.7})
+    axes.set(title=title, ylabel="channels kept (%)")
+    axes.set_xticks(range(len(whole)), list(whole))
+    under(axes, columns=3)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,100 @@
+"""Channels first, then soft weight-sharing, against soft weight-sharing alone, for the same loss.
+
+    PYTHONPATH=benchmarks SWSJAX_DATA=... \
+        python benchmarks/baselines/channels_sharing.py lenet-5-caffe
+
+From the pretrained nets of ``targets.py``, on all images. Half of the channels of each layer, those
+with the smallest L1 norms, are removed, and the rest is fine-tuned; what that costs in validation
+error is taken off what soft weight-sharing may lose, so both rows may lose the same in all. Hours
+per seed; states are under ``runs/``, and an interrupted run resumes. Also for ``resnet-8``. Writes
+``results/baselines/channels-sharing-NET.json``.
+"""
+
+from dataclasses import asdict
+from functools import cache, partial
+
+from channel_tasks import KEEP, channels, groups_of, image_of, inputs, smaller, tuned
+from common.results import RUNS
+from common.rows import pretrained_net, task_of
+from shared import Row, add, errors, file_of, settings_of
+
+import swsjax
+from swsjax.baselines import channel_scores, l1_norms, prune_channels
+from swsjax.lab import NETS, Task, Variables
+from swsjax.measure import multiply_adds
+from swsjax.sws.recipes import Recipe, compress_task
+
+MAX_LOSS = {"lenet-5-caffe": 0.002, "resnet-8": 0.01}
+"""Of the validation error, against the pretrained net."""
+ALONE = "soft weight-sharing"
+AFTER = "channels, then soft weight-sharing"
+
+
+def main() -> None:
+    net, seeds = inputs(__doc__)
+    settings = settings_of(
+        net,
+        config=swsjax.Config().to_dict(),
+        pretraining=asdict(NETS[net].pretraining),
+        keep=KEEP[net][0],
+        max_loss=MAX_LOSS[net],
+    )
+    for seed in seeds:
+        for method in (ALONE, AFTER):
+            row = {"method": method, "seed": seed}
+            command = f"baselines/channels_sharing.py {net}"
+            measure = partial(run, net, method, seed)
+            add(file_of("channels-sharing", net), command, settings, row, measure)
+
+
+def run(net: str, method: str, seed: int) -> Row:
+    """Compress; if channels alone cost more than may be lost, the row says so."""
+    task, (whole, _) = task_of(net), pretrained_net(net, seed)
+    start = whole if method == ALONE else narrow(net, seed)
+    before, now = (task.error(one, task.dataset.validation) for one in (whole, start))
+    allowed = MAX_LOSS[net] + before - now
+    found = {"start_validation_error": now, "may_be_lost": allowed}
+    if allowed < 0:
+        return found | measures(task, start) | {"reached": False}
+    outcome = compress_task(
+        task,
+        start,
+        Recipe(swsjax.Config(seed=seed)),
+        augment=NETS[net].pretraining.augment(),
+        max_loss=allowed,
+        resume=RUNS / f"{net}-sharing-{'alone' if method == ALONE else 'narrow'}-seed{seed}",
+    ).outcomes[-1]
+    small = Variables(outcome.params, outcome.aux)
+    return found | measures(task, small) | {"reached": outcome.reached, "text": outcome.text}
+
+
+@cache
+def narrow(net: str, seed: int) -> Variables:
+    """The pretrained net with a share of its channels, fine-tuned."""
+    task, (whole, _) = task_of(net), pretrained_net(net, seed)
+    groups = groups_of(task, whole)
+    scores = channel_scores(whole, groups, lambda name, kernel: l1_norms(kernel))
+    pruned = prune_channels(whole, groups, scores, [KEEP[net][0]] * len(groups))
+    return tuned(task, smaller(task, pruned), net, seed)
+
+
+def measures(task: Task, net: Variables) -> Row:
+    """Of the decoded file: errors, bytes, and multiply-adds of its arrays and without zeros."""
+    whole = task.whole(net)
+    data = swsjax.dumps(whole)
+    decoded = task.parts(swsjax.loads(data, like=whole))
+    without_dead = smaller(task, decoded)
+    operations, left = (
+        multiply_adds(task.predict, one, image_of(task)) for one in (decoded, without_dead)
+    )
+    return errors(task, decoded) | {
+        "file_bytes": len(data),
+        "multiply_adds": operations.total,
+        "multiply_adds_of_live_channels": left.total,
+        "multiply_adds_of_non_zeros": left.masked(without_dead),
+        "channels": channels(task, without_dead),
+    }
+
+
+if __name__ == "__main__":
+    main()

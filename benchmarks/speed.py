@@ -160,10 +160,12 @@ def component_rows() -> list[dict[str, float]]:
         for components in (COMPONENTS, 65, MANY_COMPONENTS):
             mixture, weights = case(size, components)
             ours = with_gradients(exactly if has_kernel(components) else tabulated)
-            runs = [lambda x=weights: copy(x), partial(ours, mixture, weights)]
+            copied, seconds = medians(
+                lambda x=weights: copy(x), partial(ours, mixture, weights), repeats=7
+            )
+            naively = []  # apart, as in prior_rows
             if size * components <= LARGEST_ARRAY:
-                runs.append(partial(with_gradients(naive), mixture, weights))
-            copied, seconds, *naively = medians(*runs, repeats=7)
+                naively = medians(partial(with_gradients(naive), mixture, weights), repeats=3)
             row = {"weights": size, "components": components, "kernel": has_kernel(components)}
             row |= {"seconds": seconds, "share_of_copy": copied / seconds}
             if naively:

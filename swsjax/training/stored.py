@@ -93,9 +93,8 @@ def _name(number: int) -> str:
 
 
 def _is_small(leaf: Any) -> bool:
-    """Whether it is, and this process has all of it."""
-    whole = leaf.is_fully_replicated if isinstance(leaf, jax.Array) else True
-    return whole and 0 < leaf.size <= _SMALL
+    """Whether it is; of several processes, each may have a part of it only."""
+    return jax.process_count() == 1 and 0 < leaf.size <= _SMALL
 
 
 def _is_key(leaf: Any) -> bool:

@@ -38,7 +38,8 @@ def probe(task: Task, net: Variables, split: Split, *, batch_size: int = 128, ke
 
     Running statistics are linear in themselves, :math:`s \mapsto m s + (1 - m) b` with momentum m
     and b of the batch. So training mode on zeros and on ones gives m and b, whatever the momentum
-    is; the distance is the mean of :math:`|b - s|` over the channels. The net is not changed.
+    is; the distance is the mean of :math:`|b - s|` over the channels, those that were cut to zero
+    included: ``shrink`` a net of less width first. The net is not changed.
 
     Args:
         task: of the net.

@@ -142,7 +142,7 @@ def narrowed_module(module: nnx.Module, net: Variables) -> nnx.Module:
     full = Variables(nnx.to_pure_dict(params), nnx.to_pure_dict(statistics))
     _check_part(net, full, "module")
     narrow = nnx.merge(definition, *jax.tree.map(jnp.asarray, net), others)
-    for _, layer in nnx.iter_modules(narrow):
+    for _, layer in nnx.iter_graph(narrow):
         if isinstance(layer, nnx.Linear | nnx.Conv):
             *_, inputs, layer.out_features = layer.kernel.shape
             layer.in_features = inputs * getattr(layer, "feature_group_count", 1)

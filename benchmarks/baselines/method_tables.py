@@ -9,6 +9,9 @@ from fill_tables import count, in_markdown, percent
 
 __all__ = ["methods_page"]
 
+UNKNOWN = ["", "", ""]
+"""Where no row of the table is the answer."""
+
 
 def methods_page(net: str) -> dict[str, Callable[[], str]]:
     """What makes the table at each marker."""
@@ -17,12 +20,12 @@ def methods_page(net: str) -> dict[str, Callable[[], str]]:
 
 def choices_table(net: str) -> str:
     """What to take in which case, with what it gave on a net."""
-    at = partial(cell, table_of(net))
+    at = partial(figures_of, table_of(net))
     rows = [
         (
             "a trained network, labels, and several times as long as its training took",
-            "[`compress`](quickstart.md) with a target",
-            f"{at('soft weight-sharing, default', -1)} ([more](results.md))",
+            "[`compress`](quickstart.md) with a target: [results](results.md)",
+            at("soft weight-sharing, default", -1),
         ),
         (
             "the same, and little time",
@@ -37,7 +40,7 @@ def choices_table(net: str) -> str:
         (
             "inputs without labels",
             "`compress` with the network as its own teacher: [how](faq.md#i-have-no-labels)",
-            "",
+            UNKNOWN,
         ),
         (
             "no time to train",
@@ -47,23 +50,24 @@ def choices_table(net: str) -> str:
         (
             "too much to compute",
             "[channels removed](channels.md), then `compress`",
-            "",
+            UNKNOWN,
         ),
         (
             "devices of several sizes",
             "several targets in one run; [one artefact](subspaces.md) if they must share a file",
-            "",
+            UNKNOWN,
         ),
     ]
-    return in_markdown(["you have", "take", "LeNet-300-100 then has"], [list(row) for row in rows])
+    header = ["you have", "take", "error (%)", "bytes", "passes"]
+    return in_markdown(header, [[case, method, *figures] for case, method, figures in rows])
 
 
-def cell(table: dict[str, Any], method: str, size: int) -> str:
+def figures_of(table: dict[str, Any], method: str, size: int) -> list[str]:
     """Error, bytes and cost of a method's net of one of the sizes."""
     (row,) = (row for row in table["rows"] if row["method"] == method)
     found = row["at"][str(table["sizes"][size])]
     error = percent(found["test_error"]["mean"])
-    return f"{error} % at {count(found['file_bytes'])} bytes, {found['passes']:.0f} passes"
+    return [error, count(found["file_bytes"]), f"{found['passes']:.0f}"]
 
 
 def methods_table(net: str) -> str:
@@ -74,16 +78,14 @@ def methods_table(net: str) -> str:
         passes = max(found["passes"] for found in row["at"].values())
         cells = [written(row["at"].get(str(size))) for size in table["sizes"]]
         rows.append([row["method"], f"{passes:.0f}", *cells])
-    sizes = [f"about {count(size)} bytes: error (%), bytes" for size in table["sizes"]]
+    sizes = [f"{size / 1000:.0f} kB: error (%), bytes" for size in table["sizes"]]
     return in_markdown(["method", "passes", *sizes], rows)
 
 
 def written(found: dict[str, Any] | None) -> str:
     if found is None:
         return ""
-    error = found["test_error"]
-    span = f"{percent(error['mean'])} ({percent(error['min'])} to {percent(error['max'])})"
-    return f"{span}, {count(found['file_bytes'])}"
+    return f"{percent(found['test_error']['mean'])}, {count(found['file_bytes'])}"
 
 
 def table_of(net: str) -> dict[str, Any]:

@@ -59,8 +59,12 @@ def tables() -> dict[Path, dict[str, Callable[[], str]]]:
 
 def with_tables(path: Path) -> str:
     """A page with its tables made again."""
-    text = path.read_text()
-    for marker, make in tables()[path].items():
+    return filled(path.read_text(), tables()[path])
+
+
+def filled(text: str, tables: dict[str, Callable[[], str]]) -> str:
+    """A text with what is made at each marker between its start and its end."""
+    for marker, make in tables.items():
         start = f"<!-- {marker} -->\n"
         end = f"<!-- end of {marker.partition(': ')[0]} -->\n"
         before, rest = text.split(start)
@@ -384,6 +388,12 @@ def count(number: float) -> str:
 
 def span(summary: dict[str, float], written: Callable[[float], str]) -> str:
     return f"{written(summary['min'])} to {written(summary['max'])}"
+
+
+def mean_and_range(summary: dict[str, float], digits: int = 2) -> str:
+    """A mean in percent, with its range over the seeds if there is one."""
+    mean, least, most = (percent(summary[name], digits) for name in ("mean", "min", "max"))
+    return mean if least == most else f"{mean} ({least} to {most})"
 
 
 def in_markdown(header: list[str], rows: list[list[str]]) -> str:

@@ -64,7 +64,6 @@ def main() -> None:
             "epochs": apart(epoch_rows),
             "prior": apart(prior_rows),
             "components": apart(component_rows),
-            "bandwidth": apart(bandwidth_row),
             "scaling": apart(scaling_rows),
         }
     write(RESULTS / f"speed-{content['machine']['backend']}.json", content)
@@ -185,20 +184,6 @@ def copy(weights: Array) -> Array:
 
 def on_gpu() -> bool:
     return jax.default_backend() == "gpu"
-
-
-def bandwidth_row() -> dict[str, float]:
-    """Bytes per second of the prior (weights read, gradients written) against a device copy."""
-    size = 10**8 if on_gpu() else 10**7
-    mixture, weights = case(size, COMPONENTS)
-    ours = with_gradients(exactly if has_kernel(COMPONENTS) else tabulated)
-    prior, copied = medians(lambda: ours(mixture, weights), lambda: copy(weights), repeats=7)
-    return {
-        "weights": size,
-        "prior_bytes_per_second": 8 * size / prior,
-        "copy_bytes_per_second": 8 * size / copied,
-        "share_of_copy": copied / prior,
-    }
 
 
 def scaling_rows() -> list[dict[str, float]]:

@@ -18,7 +18,6 @@ from functools import cache, partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from channel_tasks import (
     KEEP,
     TRAINING,
@@ -156,10 +155,7 @@ def by_structures(net: str, seed: int) -> Variables:
     """The scales of blocks have the learning rate of the weights."""
     task, config = task_on_part(net), TRAINING[net]
     start = task.init(seed)
-    steps = config.steps(task.data())
-    rate = optax.piecewise_constant_schedule(
-        config.learning_rate, {steps // 2: 0.1, 3 * steps // 4: 0.1}
-    )
+    rate = config.schedule(config.steps(task.data()))
     return sparse_structure_selection(
         task,
         start,

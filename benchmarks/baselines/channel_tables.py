@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import partial
 
 from common.results import read
-from fill_tables import count, factor, in_markdown, percent
+from fill_tables import count, factor, in_markdown, mean_and_range, percent
 from shared import Row, file_of
 
 __all__ = ["channel_page"]
@@ -28,9 +28,9 @@ def scores_table(net: str) -> str:
             row["method"],
             f"{100 * row['keep']:g}",
             percent(row["pruned_validation_error"]["mean"]) if row["keep"] < 1 else "",
-            spread(row["validation_error"]),
-            spread(row["test_error"]),
-            spread(row["k_means_test_error"]),
+            mean_and_range(row["validation_error"]),
+            mean_and_range(row["test_error"]),
+            mean_and_range(row["k_means_test_error"]),
             count(row["file_bytes"]["mean"]),
         ]
         for row in read(file_of("channels", net))["summary"]
@@ -65,10 +65,12 @@ def finishers_table(net: str) -> str:
     ways = list(dict.fromkeys(finish for _, finish in cells if finish))
     for method in dict.fromkeys(method for method, _ in cells):
         if method == "dense":
-            lines.append([method, spread(cells[method, ""]["test_error"]), *[""] * len(ways)])
+            lines.append(
+                [method, mean_and_range(cells[method, ""]["test_error"]), *[""] * len(ways)]
+            )
             continue
         of_method = [cells[method, way] for way in ways if (method, way) in cells]
-        errors = [spread(row["test_error"]) for row in of_method]
+        errors = [mean_and_range(row["test_error"]) for row in of_method]
         epochs = f"{of_method[-1]['epochs']['mean']:g}" if len(of_method) == len(ways) else ""
         lines.append([method, *errors, *[""] * (len(ways) - len(errors)), epochs])
     header = ["test error (%)", *ways, "epochs of Scratch-B"]
@@ -111,8 +113,8 @@ def libraries_table(net: str) -> str:
             percent(row["channels_shared_with_ours"]["mean"], 0)
             if "channels_shared_with_ours" in row
             else "",
-            spread(row["pruned_validation_error"]),
-            spread(row["test_error"]),
+            mean_and_range(row["pruned_validation_error"]),
+            mean_and_range(row["test_error"]),
             factor(1e3 * row["processor_seconds"]["mean"]),
         ]
         for row in read(file_of("channels-libraries", net))["summary"]
@@ -125,10 +127,3 @@ def libraries_table(net: str) -> str:
 def finished(net: str) -> dict[tuple[str, str], Row]:
     rows = read(file_of("channel-finishers", net))["summary"]
     return {(row["method"], row["finish"]): row for row in rows}
-
-
-def spread(span: dict[str, float]) -> str:
-    """A mean in percent, with its range over the seeds if there is one."""
-    if span["min"] == span["max"]:
-        return percent(span["mean"])
-    return f"{percent(span['mean'])} ({percent(span['min'])} to {percent(span['max'])})"

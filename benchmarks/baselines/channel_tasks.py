@@ -4,7 +4,6 @@ Pruned nets have smaller arrays, and all figures are those of the arrays that ar
 nets are kept under ``runs/``.
 """
 
-import argparse
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -15,7 +14,7 @@ import jax
 import optax
 from common.results import RUNS
 from common.rows import task_of
-from shared import SEEDS, Row, errors, settings_of, short
+from shared import Row, arguments, errors, settings_of, short
 
 import swsjax
 from swsjax.baselines import Group, channel_groups, fine_tune, k_means, retrain, shrink
@@ -75,11 +74,7 @@ DECAY, MOMENTUM = 1e-4, 0.9
 
 def inputs(description: str | None) -> tuple[str, Sequence[int]]:
     """The net and the seeds of the command line."""
-    parser = argparse.ArgumentParser(description=(description or "").partition("\n")[0])
-    parser.add_argument("net", choices=IMAGES)
-    parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS, metavar="SEED")
-    found = parser.parse_args()
-    return found.net, found.seeds
+    return arguments(description, IMAGES)
 
 
 def channel_settings(net: str, **others: Any) -> Row:

@@ -6,7 +6,7 @@ settings, everything.
 """
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -55,12 +55,15 @@ class StepConfig(PretrainConfig):
 
     def optimizer(self, steps: int) -> optax.GradientTransformation:
         """The optimiser of a training of this many steps."""
-        drops = {steps // 2: 0.1, 3 * steps // 4: 0.1}
-        schedule = optax.piecewise_constant_schedule(self.learning_rate, drops)
         return optax.chain(
             optax.add_decayed_weights(self.weight_decay),
-            optax.sgd(schedule, momentum=self.momentum),
+            optax.sgd(self.schedule(steps), momentum=self.momentum),
         )
+
+    def schedule(self, steps: int) -> optax.Schedule:
+        """The learning rates of a training of this many steps."""
+        drops = {steps // 2: 0.1, 3 * steps // 4: 0.1}
+        return optax.piecewise_constant_schedule(self.learning_rate, drops)
 
 
 @dataclass(frozen=True)
@@ -82,10 +85,10 @@ TRAINING = {
 """Short, as what is compared is trained equally long."""
 
 
-def arguments(description: str | None) -> tuple[str, Sequence[int]]:
-    """The net and the seeds of the command line."""
+def arguments(description: str | None, nets: Iterable[str] = TRAINING) -> tuple[str, Sequence[int]]:
+    """The net, one of those given, and the seeds of the command line."""
     parser = argparse.ArgumentParser(description=(description or "").partition("\n")[0])
-    parser.add_argument("net", choices=TRAINING)
+    parser.add_argument("net", choices=nets)
     parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS, metavar="SEED")
     found = parser.parse_args()
     return found.net, found.seeds

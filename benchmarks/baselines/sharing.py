@@ -9,7 +9,6 @@ soft stage and two in the hard one, by labels alone. Pruned weights stay pruned.
 ``results/baselines/sharing-NET.json``.
 """
 
-from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -36,9 +35,7 @@ ROWS = [
 
 def main() -> None:
     net, seeds = arguments(__doc__)
-    config = asdict(settings(net, AFTER, 0))
-    plain = {name: config[name] for name in ("soft_epochs", "hard_epochs", "prune_epochs")}
-    given = settings_of(net, steps=STEPS, training=short(net), sharing=plain)
+    given = settings_of(net, steps=STEPS, training=short(net), sharing=epochs_of(net))
     for seed in seeds:
         for method, keep, tau in ROWS:
             row = {"method": method, "keep": keep, "tau": tau, "seed": seed}
@@ -46,12 +43,10 @@ def main() -> None:
             add(file_of("sharing", net), f"baselines/sharing.py {net}", given, row, measure)
 
 
-def settings(net: str, tau: float, seed: int) -> swsjax.Config:
-    """Half of the epochs of ``sizes.py``."""
+def epochs_of(net: str) -> dict[str, int]:
+    """Of each stage: half of those of ``sizes.py`` in all."""
     unit = short(net).epochs // 5
-    return swsjax.Config(
-        tau=tau, soft_epochs=3 * unit, hard_epochs=2 * unit, prune_epochs=0, seed=seed
-    )
+    return {"soft_epochs": 3 * unit, "hard_epochs": 2 * unit, "prune_epochs": 0}
 
 
 def run(net: str, method: str, keep: float, tau: float, seed: int) -> dict[str, Any]:
@@ -59,7 +54,7 @@ def run(net: str, method: str, keep: float, tau: float, seed: int) -> dict[str, 
     result = compress_task(
         task,
         start_of(net, method, keep, seed),
-        Recipe(settings(net, tau, seed), teacher_weight=0.0),
+        Recipe(swsjax.Config(tau=tau, seed=seed, **epochs_of(net)), teacher_weight=0.0),
         augment=training.augment(),
     )
     found = Variables(result.params, result.aux)

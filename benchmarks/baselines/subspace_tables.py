@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 from common.results import RESULTS, read
-from fill_tables import count, in_markdown, percent
+from fill_tables import count, in_markdown, mean_and_range
 from shared import Row, file_of, span
 
 from swsjax.lab import NETS
@@ -62,7 +62,7 @@ def errors_table(net: str, kind: str) -> str:
     lines = []
     for system in dict.fromkeys(row["system"] for row in rows):
         of_system = [row for row in rows if row["system"] == system]
-        found = {row["level"]: spread(row["test_error"]) for row in of_system}
+        found = {row["level"]: mean_and_range(row["test_error"], 1) for row in of_system}
         artefact = count(of_system[0]["artefact_bytes"]["mean"])
         lines.append([system, *(found.get(level, "") for level in levels), artefact])
     sizes = [[row["file_bytes"] for row in rows if row["level"] == level] for level in levels]
@@ -82,7 +82,9 @@ def reversed_table() -> str:
             for level in (levels[0], levels[len(levels) // 2], levels[-1]):
                 errors = [found[level][f"{end}test_error"] for end in ("", "reversed_")]
                 name = f"{TITLES[net]}, {kind}{system.removeprefix('line')}"
-                lines.append([name, level_text(kind, level), *map(spread, errors)])
+                lines.append(
+                    [name, level_text(kind, level), *[mean_and_range(error, 1) for error in errors]]
+                )
     return in_markdown(["", "level", "learned line (%)", "reversed line (%)"], lines)
 
 
@@ -104,7 +106,7 @@ def probe_table() -> str:
                     f"{system}, {kind}",
                     level_text(kind, level),
                     f"{distances['mean']:.3f} ({distances['min']:.3f} to {distances['max']:.3f})",
-                    spread(span([row["test_error"] for row in at_level])),
+                    mean_and_range(span([row["test_error"] for row in at_level]), 1),
                 ]
             )
     return in_markdown(["", "level", "distance of means", "test error (%)"], lines)
@@ -183,7 +185,7 @@ def best_of(files: Sequence[Measured], most: int) -> str:
     if not fitting:
         return ""
     best = min(fitting, key=lambda file: file.validation_error)
-    return f"{spread(best.test_error)}, in {count(best.file_bytes)}"
+    return f"{mean_and_range(best.test_error, 1)}, in {count(best.file_bytes)}"
 
 
 def files_of_subspaces() -> list[Measured]:
@@ -264,9 +266,3 @@ def signed(found: Row | None) -> str:
     if found is None:
         return "unchanged"
     return f"{found['mean']:.2f} ({found['min']:.2f} to {found['max']:.2f})"
-
-
-def spread(found: Row) -> str:
-    """A mean in percent, with its range over the seeds if there is one."""
-    mean, low, high = (percent(found[name], 1) for name in ("mean", "min", "max"))
-    return mean if low == high else f"{mean} ({low} to {high})"

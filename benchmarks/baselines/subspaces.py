@@ -8,7 +8,6 @@ for one target, slimmable nets, universal slimming and, as LEC, network slimming
 of it at half the resolution. Writes ``results/baselines/subspaces-NET.json``.
 """
 
-import argparse
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -20,7 +19,7 @@ import jax
 import numpy as np
 from common.results import RUNS
 from common.rows import task_of
-from shared import SEEDS, Row, add, errors, file_of, settings_of
+from shared import Row, add, arguments, errors, file_of, settings_of
 
 import swsjax
 from swsjax.baselines import (
@@ -108,17 +107,14 @@ class System(NamedTuple):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("net", choices=TRAINING)
-    parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS, metavar="SEED")
-    found = parser.parse_args()
-    for seed in found.seeds:
-        for number, system in enumerate(systems(found.net)):
+    net, seeds = arguments(__doc__, TRAINING)
+    for seed in seeds:
+        for number, system in enumerate(systems(net)):
             for level in system.levels:
                 row = {"kind": system.kind, "system": system.name, "level": level, "seed": seed}
-                measure = partial(run, found.net, number, level, seed)
-                command = f"baselines/subspaces.py {found.net}"
-                add(file_of("subspaces", found.net), command, settings(found.net), row, measure)
+                measure = partial(run, net, number, level, seed)
+                command = f"baselines/subspaces.py {net}"
+                add(file_of("subspaces", net), command, settings(net), row, measure)
 
 
 def settings(net: str) -> Row:

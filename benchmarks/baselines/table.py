@@ -12,7 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from common.results import RESULTS, made_by, read, write
 from shared import Row, file_of, short
@@ -62,16 +62,19 @@ def sizes(net: str) -> list[int]:
 
 def rows(net: str) -> list[Row]:
     """Of each method its net next to each size, if one is near."""
-    found: dict[str, dict[str, Any]] = {}
+    by_method: dict[str, list[Entry]] = {}
     for entry in (entry for gather in GATHERED for entry in gather(net)):
+        by_method.setdefault(entry.method, []).append(entry)
+    found = []
+    for method, entries in by_method.items():
+        at = {}
         for size in sizes(net):
-            row = found.setdefault(entry.method, {"method": entry.method, "at": {}})
-            best = row["at"].get(str(size))
-            if _ratio(entry.file_bytes, size) <= WITHIN and (
-                best is None or _ratio(entry.file_bytes, size) < _ratio(best["file_bytes"], size)
-            ):
-                row["at"][str(size)] = entry._asdict() | {"method": entry.method}
-    return [row for row in found.values() if row["at"]]
+            nearest = min(entries, key=lambda entry: _ratio(entry.file_bytes, size))
+            if _ratio(nearest.file_bytes, size) <= WITHIN:
+                at[str(size)] = nearest._asdict()
+        if at:
+            found.append({"method": method, "at": at})
+    return found
 
 
 def _ratio(one: float, other: float) -> float:
@@ -121,23 +124,17 @@ def of_families(net: str) -> Iterable[Entry]:
 def of_targets(net: str) -> Iterable[Entry]:
     """Soft weight-sharing by the default, many times as long."""
     content = read(RESULTS / f"targets-{net}.json")
-    epochs = {"anneal": "soft", "cycle": "soft", "prune": "prune"}
     config, pretraining = content["config"], PretrainConfig(**content["pretraining"])
-
-    def length(kind: str) -> float:
-        if epochs[kind] == "prune":
-            return float(config["prune_epochs"])
-        whole = config["soft_epochs"] + config["hard_epochs"]
-        return whole / 2 if kind == "cycle" else float(whole)
-
+    whole = config["soft_epochs"] + config["hard_epochs"]
+    epochs = {"anneal": whole, "cycle": whole / 2, "prune": config["prune_epochs"]}
     walks = [seed["levels"]["sizes"] for seed in content["seeds"]]
-    mean = sum(length(level["kind"]) for walk in walks for level in walk) / len(walks)
-    for name, summary in content["summary"].items():
-        if name.endswith("bytes"):
+    mean = sum(epochs[level["kind"]] for walk in walks for level in walk) / len(walks)
+    for target, summary in content["summary"].items():
+        if target.endswith("bytes"):
             size, seeds = summary["file_bytes"]["mean"], len(content["seeds"])
             passes = pretraining.epochs + mean
-            label = "soft weight-sharing, default"
-            yield Entry(label, passes, seeds, summary["test_error"], size)
+            name = "soft weight-sharing, default"
+            yield Entry(name, passes, seeds, summary["test_error"], size)
 
 
 def _passes(steps: float) -> float:

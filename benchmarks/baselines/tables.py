@@ -9,7 +9,7 @@ from pathlib import Path
 
 from channel_tables import channel_page
 from common.results import RESULTS, read
-from fill_tables import count, factor, in_markdown, percent
+from fill_tables import count, factor, filled, in_markdown, mean_and_range
 from method_tables import methods_page
 from shared import file_of
 from subspace_tables import subspace_page
@@ -20,13 +20,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 
 def main() -> None:
     for page, made in pages().items():
-        text = page.read_text()
-        for marker, make in made.items():
-            start, end = f"<!-- {marker} -->\n", f"<!-- end of {marker} -->\n"
-            before, rest = text.split(start)
-            _, after = rest.split(end)
-            text = before + start + make() + end + after
-        page.write_text(text)
+        page.write_text(filled(page.read_text(), made))
 
 
 def pages() -> dict[Path, dict[str, Callable[[], str]]]:
@@ -54,7 +48,7 @@ def density_table(net: str) -> str:
     """Test error of each method at each density."""
     rows = read(file_of("density", net))["summary"]
     keeps = sorted({row["keep"] for row in rows}, reverse=True)
-    cells = {(row["method"], row["keep"]): written(row["test_error"]) for row in rows}
+    cells = {(row["method"], row["keep"]): mean_and_range(row["test_error"]) for row in rows}
     methods = dict.fromkeys(row["method"] for row in rows)
     header = ["test error (%) at", *(f"{100 * keep:g} %" for keep in keeps)]
     return in_markdown(
@@ -80,7 +74,9 @@ def steps_table(net: str) -> str:
             if (row["method"], row["steps"]) == (method, steps) and "test_error" in row
         )
         seconds = factor(trained["mask_processor_seconds"]["mean"], 2)
-        lines.append([f"{method}, {steps}", *saliencies, written(trained["test_error"]), seconds])
+        lines.append(
+            [f"{method}, {steps}", *saliencies, mean_and_range(trained["test_error"]), seconds]
+        )
     header = [
         "method, steps",
         *(f"saliency at {100 * keep:g} %" for keep in keeps),
@@ -96,13 +92,13 @@ def finishers_table(net: str) -> str:
     keeps = [keep for keep in dict.fromkeys(row["keep"] for row in rows) if keep < 1]
     cells = {(row["finish"], row["keep"]): row for row in rows}
     lines = [
-        [name, "", written(cells[name, 1.0]["test_error"]), *[""] * (len(keeps) - 1)]
+        [name, "", mean_and_range(cells[name, 1.0]["test_error"]), *[""] * (len(keeps) - 1)]
         for name in dict.fromkeys(row["finish"] for row in rows if row["keep"] == 1)
     ]
     for name in dict.fromkeys(row["finish"] for row in rows if row["keep"] < 1):
         of_name = [cells[name, keep] for keep in keeps if (name, keep) in cells]
         epochs = f"{of_name[0]['epochs_after_pruning']['mean']:g}"
-        errors = [written(row["test_error"]) for row in of_name]
+        errors = [mean_and_range(row["test_error"]) for row in of_name]
         lines.append([name, epochs, *errors, *[""] * (len(keeps) - len(errors))])
     header = ["", "epochs", *(f"test error at {100 * keep:g} % (%)" for keep in keeps)]
     return in_markdown(header, lines)
@@ -114,9 +110,9 @@ def sizes_table(net: str) -> str:
     lines = [
         [
             f"{row['method']}, {100 * row['keep']:g} %",
-            written(row["raw_test_error"]),
+            mean_and_range(row["raw_test_error"]),
             count(row["raw_file_bytes"]["mean"]),
-            written(row["test_error"]),
+            mean_and_range(row["test_error"]),
             count(row["file_bytes"]["mean"]),
             factor(row["file_rate"]["mean"]),
             count(row["gradient_steps"]["mean"]),
@@ -126,7 +122,7 @@ def sizes_table(net: str) -> str:
     for row in read(file_of("sharing", net))["summary"]:
         kept = f"{row['method'].partition(' + ')[0]}, {100 * row['keep']:g} %, then "
         name = f"{'' if row['keep'] == 1 else kept}sharing, tau {row['tau']:g}"
-        figures = [written(row["test_error"]), count(row["file_bytes"]["mean"])]
+        figures = [mean_and_range(row["test_error"]), count(row["file_bytes"]["mean"])]
         cost = [factor(row["file_rate"]["mean"]), count(row["gradient_steps"]["mean"])]
         lines.append([name, "", "", *figures, *cost])
     path = RESULTS / f"targets-{net}.json"
@@ -135,7 +131,7 @@ def sizes_table(net: str) -> str:
         whole = first["file_bytes"] * first["file_rate"]
         for name, row in read(path)["summary"].items():
             size = row["file_bytes"]["mean"]
-            cells = [written(row["test_error"]), count(size), factor(whole / size), ""]
+            cells = [mean_and_range(row["test_error"]), count(size), factor(whole / size), ""]
             lines.append([f"sharing by default, {name}", "", "", *cells])
     header = [
         "",
@@ -160,13 +156,6 @@ def speed_table() -> str:
     ]
     times = [factor(found[name], 2) for name in ("seconds", "torch_seconds", "speedup")]
     return in_markdown(header, [[str(found["cores_used"]), *times]])
-
-
-def written(span: dict[str, float]) -> str:
-    """A mean in percent, with its range over the seeds if there is one."""
-    if span["min"] == span["max"]:
-        return percent(span["mean"])
-    return f"{percent(span['mean'])} ({percent(span['min'])} to {percent(span['max'])})"
 
 
 if __name__ == "__main__":

@@ -142,19 +142,18 @@ def _narrowed(found: Any, task: "Task", like: Any) -> Any | None:
     """The form of a net with fewer channels than those of a task, if a file holds such a net."""
     import jax
 
-    try:
-        small = jax.tree.map(lambda a, b: jax.ShapeDtypeStruct(b.shape, a.dtype), like, found)
-        if not all(jax.tree.leaves(jax.tree.map(_is_part, small, like))):
-            return None
-        image = task.dataset.test.images[:1]
-        logits = [jax.eval_shape(task.predict, task.parts(net), image) for net in (small, like)]
-    except (TypeError, ValueError):  # other names, or channels that do not fit together
+    from swsjax.baselines import narrowed
+
+    structures: list[Any] = [jax.tree.structure(tree) for tree in (found, like)]
+    if structures[0] != structures[1]:
         return None
-    return small if logits[0].shape == logits[1].shape else None
-
-
-def _is_part(small: Any, large: Any) -> bool:
-    return small.ndim == large.ndim and all(map(int.__le__, small.shape, large.shape))
+    try:
+        small = jax.eval_shape(lambda: narrowed(task, task.parts(found)).init(0))
+        image = task.dataset.test.images[:1]
+        logits = [jax.eval_shape(task.predict, net, image) for net in (small, task.parts(like))]
+    except (TypeError, ValueError):  # arrays that are no parts, or do not fit together
+        return None
+    return task.whole(small) if logits[0].shape == logits[1].shape else None
 
 
 def run_inspect(options: argparse.Namespace) -> None:

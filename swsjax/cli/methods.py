@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 from jax import Array
 
 from swsjax.baselines import (
@@ -128,7 +127,9 @@ STRUCTURED: dict[str, Method] = {
         at.initial,
         last_layers(at.initial, _LAST_LAYERS),
         at.config,
-        proximal=accelerated_proximal(_rates(at), strength),
+        proximal=accelerated_proximal(
+            at.config.schedule(at.config.steps(at.task.data())), strength
+        ),
         **at.run,
     ),
 }
@@ -213,12 +214,6 @@ def _convolutions(task: Task, net: Variables) -> dict[str, Convolution]:
             found[f"params/{name}"] = Convolution((height, width), padding="VALID")
             height, width = ((side - kernel.shape[0] + 1) // 2 for side in (height, width))
     return found
-
-
-def _rates(at: Start) -> optax.Schedule:
-    """Learning rates of the weights, those of ``SgdConfig``: all nets with blocks have it."""
-    steps = at.config.steps(at.task.data())
-    return optax.cosine_onecycle_schedule(steps, at.config.learning_rate)
 
 
 def _image(task: Task) -> Any:

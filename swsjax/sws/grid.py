@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +12,9 @@ __all__ = ["REFINE", "Cell", "Grid", "cell_on", "cells_on", "grid_over", "node_c
 
 REFINE = 32
 """Points of the lookup table per interval between nodes."""
+# `cell_on` clips its indices, so they need no second check and are never negative.
+UNCHECKED: dict[str, Any] = {"mode": "promise_in_bounds", "wrap_negative_indices": False}
+"""How to look up and add up by the numbers of cells."""
 
 # Between two components the slope changes sign over about a fifth of the narrower one's standard
 # deviation; this many nodes per standard deviation keep errors at 1e-5.

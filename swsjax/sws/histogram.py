@@ -6,19 +6,17 @@ gradient of each weight does not depend on it.
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from swsjax.sws.grid import Cell
+from swsjax.sws.grid import UNCHECKED, Cell
 
 __all__ = ["Sample", "histogram"]
 
 _FRACTION_BITS = 20
-# `cell_on` clips its indices, so they need no second check and are never negative.
-_UNCHECKED: dict[str, Any] = {"mode": "promise_in_bounds", "wrap_negative_indices": False}
 
 
 class Sample(NamedTuple):
@@ -58,7 +56,7 @@ def histogram(cells: Sequence[Cell], points: int, sample: Sample | None = None) 
         for (number, fraction), times in _counted(cell, sample):
             parts = jnp.round(unit * fraction).astype(jnp.int32)
             both = jnp.stack([jnp.ones_like(parts), parts], -1)
-            sums = sums.at[number].add(times * both, **_UNCHECKED)
+            sums = sums.at[number].add(times * both, **UNCHECKED)
     counts, to_right = sums.astype(jnp.float32).T
     return jnp.append(counts, 0) + jnp.diff(-to_right / unit, prepend=0, append=0)
 

@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from swsjax.sws.grid import REFINE, Cell, Grid, cell_on, grid_over
+from swsjax.sws.grid import REFINE, UNCHECKED, Cell, Grid, cell_on, grid_over
 from swsjax.sws.histogram import Sample, histogram
 from swsjax.sws.prior import (
     LOG_SQRT_2PI,
@@ -36,9 +36,6 @@ from swsjax.sws.prior import (
 )
 
 __all__ = ["error_with", "lookup_error", "refined", "straight_through", "sum_log_prob"]
-
-# `cell_on` clips its indices, so they need no second check and are never negative.
-_UNCHECKED: dict[str, Any] = {"mode": "promise_in_bounds", "wrap_negative_indices": False}
 
 
 def sum_log_prob(
@@ -202,7 +199,7 @@ def _cell_means_forward(
     components = jnp.where(owners.before, owners.left[:, None], owners.right[:, None])
     of_cell = means[components.ravel()]
     assigned = [
-        of_cell.at[cell.number].get(**_UNCHECKED).astype(leaf.dtype)
+        of_cell.at[cell.number].get(**UNCHECKED).astype(leaf.dtype)
         for leaf, cell in zip(leaves, cells, strict=True)
     ]
     return assigned, (jnp.zeros_like(means), owners, cells, assigned)
@@ -358,7 +355,7 @@ def _sum_backward(saved: Any, cotangent: Array) -> tuple[Array, None, list[Array
     lines = jax.lax.complex(slopes[:-1], slopes[1:] - slopes[:-1])
 
     def to_leaf(leaf: Array, cell: Cell) -> Array:
-        line = lines.at[cell.number].get(**_UNCHECKED)
+        line = lines.at[cell.number].get(**UNCHECKED)
         return (cotangent * (line.real + cell.fraction * line.imag)).astype(leaf.dtype)
 
     return cotangent * counts, None, list(map(to_leaf, leaves, cells)), None, None

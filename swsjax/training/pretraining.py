@@ -54,8 +54,11 @@ class PretrainConfig:
 
     def optimizer(self, steps: int) -> optax.GradientTransformation:
         """The optimiser of a training of this many steps."""
-        schedule = optax.cosine_decay_schedule(self.learning_rate, steps)
-        return optax.adamw(schedule, weight_decay=self.weight_decay)
+        return optax.adamw(self.schedule(steps), weight_decay=self.weight_decay)
+
+    def schedule(self, steps: int) -> optax.Schedule:
+        """The learning rates of a training of this many steps."""
+        return optax.cosine_decay_schedule(self.learning_rate, steps)
 
     def steps(self, data: Any) -> int:
         """The number of steps of a training on these data, which make up a batch at least."""
@@ -104,11 +107,14 @@ class SgdConfig(PretrainConfig):
 
     def optimizer(self, steps: int) -> optax.GradientTransformation:
         """The optimiser of a training of this many steps."""
-        schedule = optax.cosine_onecycle_schedule(steps, self.learning_rate)
         return optax.chain(
             optax.add_decayed_weights(self.weight_decay, mask=_kernels),
-            optax.sgd(schedule, momentum=self.momentum, nesterov=True),
+            optax.sgd(self.schedule(steps), momentum=self.momentum, nesterov=True),
         )
+
+    def schedule(self, steps: int) -> optax.Schedule:
+        """The learning rates of a training of this many steps."""
+        return optax.cosine_onecycle_schedule(steps, self.learning_rate)
 
     def loss(self, apply: Apply) -> Loss:
         """Cross-entropy of the smoothed labels, for ``lab.pretrain_task``."""

@@ -18,7 +18,7 @@ from swsjax.lab.nets import NETS
 from swsjax.lab.task import Task, Variables
 from swsjax.sws.budget import retraining_seconds
 from swsjax.sws.config import Config
-from swsjax.sws.moves import epochs_of, first_tau, usual_epochs
+from swsjax.sws.moves import epochs_of, first_tau, shortened, usual_epochs
 from swsjax.sws.recipes import RECIPES, Recipe
 from swsjax.sws.wanted import budget_text
 from swsjax.training.loop import feed_of
@@ -158,8 +158,10 @@ def usual_steps(recipe: Recipe, examples: int) -> int:
     """
     config = recipe.config
     steps = max(1, examples // config.batch_size)  # of fewer than a batch, compress says so
-    epochs = usual_epochs(config) if config.tau is None else epochs_of(config)
-    return epochs * steps * -(-config.least_steps // steps)
+    steps *= -(-config.least_steps // steps)
+    if config.tau is not None:
+        return epochs_of(config) * steps
+    return usual_epochs(shortened(config, steps)) * steps
 
 
 def duration(options: argparse.Namespace, recipe: Recipe, task: Task, net: Variables) -> str:

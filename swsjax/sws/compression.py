@@ -21,7 +21,7 @@ from swsjax.sws.budget import steps_within
 from swsjax.sws.config import Config
 from swsjax.sws.grid import range_of
 from swsjax.sws.job import Job, Quantised, shared_identity
-from swsjax.sws.moves import Move, settings_of, usual_epochs, within_budget
+from swsjax.sws.moves import Move, settings_of, shortened, usual_epochs, within_budget
 from swsjax.sws.plans import Stages, three_stages
 from swsjax.sws.prior import GaussianMixture, init_mixture
 from swsjax.sws.result import Result
@@ -98,7 +98,7 @@ def compress(
         budget: what the run may take in all, a number of steps or a ``datetime.timedelta``: every
             stage becomes longer or shorter. A time is a number of steps by what one takes here,
             measured first, so the run ends near it. By default stages are as in ``config``, which
-            usually makes about 150 epochs.
+            usually makes about 170 epochs, but shorter if that is more than 100,000 steps.
         aux: what the loss carries from step to step and is not trained, such as batch statistics
             and random keys; a pytree of arrays.
         rules: which leaves are compressed, and in which group; ``select(params, rules)`` shows
@@ -220,7 +220,9 @@ def _walked(job: Job, config: Config, wanted: Wanted, folder: Path | None) -> Re
     loss = before.mean().item()
     targets = Targets(loss, loss + most, wanted.sizes if known else (ANY_SIZE,))
     most_epochs = inf
-    if wanted.budget is not None:
+    if wanted.budget is None:
+        config = shortened(config, job.feed.steps)
+    else:
         most_epochs = steps_within(wanted.budget, job, folder) / job.feed.steps
         config = within_budget(config, most_epochs)
     usual = usual_epochs(config)

@@ -9,7 +9,15 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from swsjax.sws.config import Config
-from swsjax.sws.moves import Move, epochs_of, first_tau, settings_of, usual_epochs, within_budget
+from swsjax.sws.moves import (
+    Move,
+    epochs_of,
+    first_tau,
+    settings_of,
+    shortened,
+    usual_epochs,
+    within_budget,
+)
 from swsjax.sws.targets import ANY_SIZE, Level, Targets, chosen, is_within, next_move
 
 CONFIG = Config()
@@ -281,6 +289,17 @@ def test_a_budget_scales_every_stage(epochs):
     for name in ("soft_epochs", "hard_epochs", "prune_epochs"):
         assert getattr(config, name) == max(1, round(share * getattr(CONFIG, name)))
     assert usual_epochs(config) <= max(2.0 * epochs, 11)
+
+
+@given(st.integers(1, 20_000))
+def test_long_epochs_do_not_make_a_long_walk(epoch_steps):
+    config = shortened(CONFIG, epoch_steps)
+    before, after = (epoch_steps * usual_epochs(each) for each in (CONFIG, config))
+    if before <= 100_000:
+        assert config == CONFIG
+    else:
+        fewest = 11 * epoch_steps  # an epoch of each stage of each move
+        assert after <= max(1.2 * 100_000, 2 * fewest)
 
 
 def test_a_stage_without_epochs_stays_so():

@@ -83,6 +83,22 @@ def test_levels_get_smaller_and_the_history_is_of_them_all(within):
         assert within.history[end - 1].error == level.loss
 
 
+class Stop(Exception):
+    pass
+
+
+def stop(epoch):
+    raise Stop(epoch.epochs)
+
+
+def test_without_a_budget_long_epochs_are_fewer(monkeypatch):
+    monkeypatch.setattr("swsjax.sws.moves._MOST_STEPS", 1_200)
+    with pytest.raises(Stop, match=r"^12$"):  # of 100 steps
+        run(callback=stop)
+    with pytest.raises(Stop, match=rf"^{usual_epochs(CONFIG)}$"):
+        run(callback=stop, budget=100 * usual_epochs(CONFIG))
+
+
 def test_a_target_in_bytes_is_kept(within):
     sizes = [level.file_bytes for level in within.levels]
     target = (max(sizes) + min(sizes)) // 2

@@ -104,6 +104,22 @@ def test_an_example_runs(name, tmp_path, capsys, monkeypatch):
     assert capsys.readouterr().out.endswith(f"{measured}\n")
 
 
+def test_five_methods_run(capsys):
+    module = load("five_methods")
+    module.TRAINING = replace(module.TRAINING, epochs=2)
+    module.CONFIG = swsjax.Config(
+        tau=1e-6, soft_epochs=1, hard_epochs=0, prune_epochs=0, least_steps=1, tolerance=1.0
+    )
+    module.fine_tune.keywords["epochs"] = 1
+    nets, table = module.main()
+    assert set(table.errors) == set(table.reports) == set(nets)
+    assert len(nets) == 6
+    shares = {name: report.non_zeros / report.parameters for name, report in table.reports.items()}
+    assert max(shares["magnitude"], shares["FORCE"]) < 0.12  # biases are not pruned
+    assert table.reports["half of the units"].parameters < 0.5 * table.reports["FORCE"].parameters
+    assert capsys.readouterr().out == f"{table}\n"
+
+
 @pytest.mark.slow
 def test_many_devices_runs(tmp_path):
     devices = "--xla_force_host_platform_device_count=8"
@@ -123,4 +139,4 @@ def test_many_devices_runs(tmp_path):
 
 def test_every_example_is_tested():
     names = {path.stem for path in EXAMPLES.glob("*.py")}
-    assert names == {*CLASSIFIERS, "regression", "many_devices"}
+    assert names == {*CLASSIFIERS, "regression", "five_methods", "many_devices"}

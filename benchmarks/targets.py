@@ -4,10 +4,10 @@
     SWSJAX_DATA=... python benchmarks/targets.py lenet-5-caffe
     SWSJAX_DATA=... python benchmarks/targets.py resnet-8
 
-ResNet-8 has images of half the size, and a budget. From pretrained nets, distilled from the net itself, with the augmentation of its pretraining. One
-run per seed passes all sizes, a second one goes on from its levels to the loss that may be lost.
-The nets on the way are under ``runs/``, and an interrupted run resumes. Writes
-``results/targets-NET.json``.
+ResNet-8 has images of half the size, and a budget. From pretrained nets, distilled from the net
+itself, with the augmentation of its pretraining. One run per seed passes all sizes, a second one
+goes on from its levels to the loss that may be lost. The nets on the way are under ``runs/``, and
+an interrupted run resumes. Writes ``results/targets-NET.json``.
 """
 
 import argparse

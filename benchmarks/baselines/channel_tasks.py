@@ -54,7 +54,7 @@ class Images(NamedTuple):
 
 IMAGES = {
     "lenet-5-caffe": Images(10_000, 5_000, 10_000),
-    "resnet-8": Images(5_000, 2_000, 5_000),
+    "resnet-8": Images(10_000, 5_000, 10_000),
 }
 KEEP = {"lenet-5-caffe": (0.5, 0.2), "resnet-8": (0.75, 0.5)}
 """Shares of the channels of each layer: two ratios, the second of which is for the finishers."""

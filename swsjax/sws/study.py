@@ -1,7 +1,7 @@
 """A search for settings: the front of error against file size, with Optuna (extra ``search``).
 
 The paper tuned its hyper-parameters and plotted error against compression rate (Ullrich, Meeds,
-Welling, ICLR 2017, section 6.2 and Figure 2). A search is an Optuna study with two objectives, in a
+Welling, ICLR 2017, section 6.2). A search is an Optuna study with two objectives, in a
 file or a database; any number of processes and machines may work on it, and leave at any time.
 """
 

@@ -3,22 +3,36 @@
 from collections.abc import Callable
 from functools import partial
 
+import numpy as np
 from common.results import read
 from fill_tables import count, factor, in_markdown, mean_and_range, percent
 from shared import Row, file_of
 
 __all__ = ["channel_page"]
 
+_NORMS = ("L1", "spectral", "nuclear")
+_SHARES = (0.7, 0.5, 0.3, 0.1)
+"""Of the channels of a layer, in the table of sensitivities."""
 
-def channel_page(net: str) -> dict[str, Callable[[], str]]:
-    """What makes the table at each marker of the page."""
-    return {
-        "scores": partial(scores_table, net),
-        "kept": partial(kept_table, net),
-        "finishers": partial(finishers_table, net),
-        "widths": partial(widths_table, net),
-        "libraries": partial(libraries_table, net),
+
+def channel_page(net: str, residual: str) -> dict[str, Callable[[], str]]:
+    """What makes the table at each marker of the page.
+
+    Args:
+        net: of most of the page.
+        residual: of its last part.
+    """
+    of_both = {
+        "scores": scores_table,
+        "kept": kept_table,
+        "sensitivity": sensitivity_table,
+        "finishers": finishers_table,
+        "widths": widths_table,
     }
+    made: dict[str, Callable[[], str]] = {"libraries": partial(libraries_table, net)}
+    for name, table in of_both.items():
+        made |= {name: partial(table, net), f"residual-{name}": partial(table, residual)}
+    return made
 
 
 def scores_table(net: str) -> str:
@@ -57,6 +71,31 @@ def kept_table(net: str) -> str:
     ]
     header = ["channels kept (%)", *found[1.0]["channels"], "parameters", "multiply-adds"]
     return in_markdown([*header, "times fewer"], lines)
+
+
+def sensitivity_table(net: str) -> str:
+    """Skewness of the norms of each layer, and errors with it alone pruned; means over seeds."""
+    content = read(file_of("sensitivity", net))
+    columns = {keep: content["shares"].index(keep) for keep in _SHARES}
+    by_layer: dict[str, list[Row]] = {}
+    for row in content["seeds"]:
+        by_layer.setdefault(row["layer"], []).append(row)
+    lines = []
+    for layer, rows in by_layer.items():
+        skewness = [np.mean([row["skewness"][norm] for row in rows]) for norm in _NORMS]
+        errors = [np.mean([row["errors"][at] for row in rows]) for at in columns.values()]
+        shares = sorted({f"{100 * row['share']:g}" for row in rows}, key=float)
+        lines.append(
+            [
+                layer,
+                *(f"{round(value, 1) + 0.0:.1f}" for value in skewness),  # no -0.0
+                *map(percent, errors),
+                shares[0] if len(shares) == 1 else f"{shares[0]} to {shares[-1]}",
+            ]
+        )
+    header = ["layer", *(f"skewness, {norm}" for norm in _NORMS)]
+    header += [f"error at {100 * keep:g} % (%)" for keep in _SHARES]
+    return in_markdown([*header, "share within a point (%)"], lines)
 
 
 def finishers_table(net: str) -> str:

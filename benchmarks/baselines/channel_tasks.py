@@ -62,7 +62,7 @@ TRAINING: dict[str, PretrainConfig] = {
     "lenet-5-caffe": replace(short("lenet-5-caffe"), learning_rate=0.02),
     "resnet-8": replace(short("resnet-8"), batch_size=64),
 }
-"""At the rate of 0.1 of other nets, LeNet-5-Caffe diverges. Batches of 64 are those of Liu et al."""
+"""At the rate of 0.1, LeNet-5-Caffe diverges. Batches of 64 are those of Liu et al."""
 LEVELS = 32
 """Of k-means, in each array."""
 TUNING_EPOCHS = {"lenet-5-caffe": 2, "resnet-8": 4}

@@ -18,7 +18,7 @@ from shared import Row, add, file_of
 
 from swsjax.baselines import sensitivities, shares_by_sensitivity, skewness
 
-SHARES = tuple(round(0.1 * tenths, 1) for tenths in range(9, 0, -1))
+SHARES = [round(0.1 * tenths, 1) for tenths in range(9, 0, -1)]
 """Of the channels of a layer that are kept."""
 TOLERANCE = 0.01
 """Rise of the error up to which a layer may be pruned alone."""

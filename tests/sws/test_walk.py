@@ -83,19 +83,19 @@ def test_levels_get_smaller_and_the_history_is_of_them_all(within):
         assert within.history[end - 1].error == level.loss
 
 
-class Stop(Exception):
+class StoppedError(Exception):
     pass
 
 
 def stop(epoch):
-    raise Stop(epoch.epochs)
+    raise StoppedError(epoch.epochs)
 
 
 def test_without_a_budget_long_epochs_are_fewer(monkeypatch):
     monkeypatch.setattr("swsjax.sws.moves._MOST_STEPS", 1_200)
-    with pytest.raises(Stop, match=r"^12$"):  # of 100 steps
+    with pytest.raises(StoppedError, match=r"^12$"):  # of 100 steps
         run(callback=stop)
-    with pytest.raises(Stop, match=rf"^{usual_epochs(CONFIG)}$"):
+    with pytest.raises(StoppedError, match=rf"^{usual_epochs(CONFIG)}$"):
         run(callback=stop, budget=100 * usual_epochs(CONFIG))
 
 

@@ -49,6 +49,7 @@ def tables() -> dict[Path, dict[str, Callable[[], str]]]:
             made: settings_table,
             "targets": targets_table,
             "transformer": transformer_table,
+            "residual": residual_table,
             "published": published_table,
             "front of lenet-300-100": partial(front_table, "lenet-300-100"),
             "front of lenet-5-caffe": partial(front_table, "lenet-5-caffe"),
@@ -196,6 +197,21 @@ def transformer_table() -> str:
             found = [percent(errors[name][split]) for split in ("validation", "test")]
             rate = factor(report["float32_bytes"] / size, 1)
             rows.append([name, *found, count(size), rate])
+    return in_markdown(["network", *MEASURED, "rate"], rows)
+
+
+def residual_table() -> str:
+    """What the default makes of ResNet-8."""
+    whole = 4 * read(Path("baselines/channels-resnet-8.json"))["seeds"][0]["parameters"]
+    rows = []
+    for row in read("targets-resnet-8.json")["seeds"]:
+        (end,) = row["targets"].values()
+        for name, errors, size in (
+            ("pretrained", row["pretrained"], whole),
+            ("decoded", end["errors"], end["file_bytes"]),
+        ):
+            found = [percent(errors[split]) for split in ("validation", "test")]
+            rows.append([name, *found, count(size), factor(whole / size, 1)])
     return in_markdown(["network", *MEASURED, "rate"], rows)
 
 

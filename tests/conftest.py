@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import settings
 
 from swsjax.sws.prior import GaussianMixture
 
@@ -15,6 +16,10 @@ if not hasattr(jax, "enable_x64"):  # where the oldest supported JAX has it
     from jax.experimental import enable_x64
 
     jax.enable_x64 = enable_x64
+
+# How long an example takes is that of the machine, and of what else it does.
+settings.register_profile("tests", deadline=None)
+settings.load_profile("tests")
 
 
 def pytest_configure(config):

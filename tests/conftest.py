@@ -2,7 +2,6 @@
 
 import os
 import tempfile
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +26,6 @@ def pytest_configure(config):
     # All of it also in the environment, for the processes that tests start.
     ranks = os.environ.setdefault("JAX_NUMPY_RANK_PROMOTION", "raise")
     jax.config.update("jax_numpy_rank_promotion", ranks)
-    os.environ.setdefault("MATPLOTLIBRC", str(Path(__file__).with_name("matplotlibrc")))
     if config.option.markexpr != "not slow":
         return
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # else this is a worker, or somebody's own

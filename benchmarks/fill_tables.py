@@ -77,7 +77,7 @@ def filled(text: str, tables: dict[str, Callable[[], str]]) -> str:
 
 def readme_table() -> str:
     """Error and size: LeNet-300-100 by the default, LeNet-5-Caffe by its settings."""
-    rows = [*default_rows("lenet-300-100"), *map(setting_row, settings_of("lenet-5-caffe"))]
+    rows = [*default_rows("lenet-300-100"), *map(readme_row, settings_of("lenet-5-caffe"))]
     header = ["network and setting", "test error before → after (%)", "file (bytes)"]
     return in_markdown([*header, "times smaller than float32"], rows)
 
@@ -98,7 +98,7 @@ def default_rows(net: str) -> list[list[str]]:
     return rows
 
 
-def setting_row(content: dict[str, Any]) -> list[str]:
+def readme_row(content: dict[str, Any]) -> list[str]:
     """Error and size of a setting."""
     summary = content["summary"]
     before, after = summary["pretrained_test_error"], summary["test_error"]
@@ -194,9 +194,7 @@ def transformer_table() -> str:
             ("pretrained", report["float32_bytes"]),
             ("decoded", report["file_bytes"]),
         ):
-            found = [percent(errors[name][split]) for split in ("validation", "test")]
-            rate = factor(report["float32_bytes"] / size, 1)
-            rows.append([name, *found, count(size), rate])
+            rows.append(stage_row(name, errors[name], size, report["float32_bytes"]))
     return in_markdown(["network", *MEASURED, "rate"], rows)
 
 
@@ -210,9 +208,14 @@ def residual_table() -> str:
             ("pretrained", row["pretrained"], whole),
             ("decoded", end["errors"], end["file_bytes"]),
         ):
-            found = [percent(errors[split]) for split in ("validation", "test")]
-            rows.append([name, *found, count(size), factor(whole / size, 1)])
+            rows.append(stage_row(name, errors, size, whole))
     return in_markdown(["network", *MEASURED, "rate"], rows)
+
+
+def stage_row(name: str, errors: dict[str, float], size: int, whole: int) -> list[str]:
+    """Errors, bytes and rate of a network before or after."""
+    found = [percent(errors[split]) for split in ("validation", "test")]
+    return [name, *found, count(size), factor(whole / size, 1)]
 
 
 def published_table() -> str:

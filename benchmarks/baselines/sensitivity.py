@@ -8,7 +8,7 @@ fine-tuning, from which Li et al. (arXiv 1608.08710) do. Also for ``resnet-8``. 
 ``results/baselines/sensitivity-NET.json``.
 """
 
-from functools import partial
+from functools import cache, partial
 
 import jax
 import numpy as np
@@ -16,7 +16,7 @@ from channel_tasks import channel_settings, dense, groups_of, inputs, task_on_pa
 from channels import scored
 from shared import Row, add, file_of
 
-from swsjax.baselines import sensitivities, shares_by_sensitivity, skewness
+from swsjax.baselines import Group, sensitivities, shares_by_sensitivity, skewness
 
 SHARES = [round(0.1 * tenths, 1) for tenths in range(9, 0, -1)]
 """Of the channels of a layer that are kept."""
@@ -29,23 +29,25 @@ def main() -> None:
     net, seeds = inputs(__doc__)
     settings = channel_settings(net, shares=SHARES, tolerance=TOLERANCE)
     for seed in seeds:
-        names = [group.kernels[0][0].split("/")[-2] for group in groups_of_seed(net, seed)]
-        for number, name in enumerate(names):
-            measure = partial(run, net, number, seed)
+        groups = groups_of(task_on_part(net), dense(net, seed))
+        for number, group in enumerate(groups):
+            measure = partial(run, net, group, number, seed)
             command = f"baselines/sensitivity.py {net}"
-            row = {"layer": name, "seed": seed}
+            row = {"layer": group.kernels[0][0].split("/")[-2], "seed": seed}
             add(file_of("sensitivity", net), command, settings, row, measure)
 
 
-def groups_of_seed(net: str, seed: int) -> list:
-    return groups_of(task_on_part(net), dense(net, seed))
+@cache
+def norms_of(net: str, seed: int) -> dict[str, list[np.ndarray]]:
+    """The norms of all layers."""
+    task, start = task_on_part(net), dense(net, seed)
+    return {name: scored(task, start, name, jax.random.key(seed)) for name in NORMS}
 
 
-def run(net: str, number: int, seed: int) -> Row:
+def run(net: str, group: Group, number: int, seed: int) -> Row:
     """Norms, skewness and sensitivity of a layer."""
     task, start = task_on_part(net), dense(net, seed)
-    norms = {name: scored(task, start, name, jax.random.key(seed))[number] for name in NORMS}
-    group = groups_of(task, start)[number]
+    norms = {name: of_layers[number] for name, of_layers in norms_of(net, seed).items()}
     (errors,) = sensitivities(task, start, [group], [norms["L1"]], SHARES)
     before = task.error(start, task.dataset.validation)
     (share,) = shares_by_sensitivity(errors[None], SHARES, error=before, tolerance=TOLERANCE)

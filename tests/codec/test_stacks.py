@@ -117,7 +117,7 @@ def test_groups_keep_the_order_of_their_first_leaves():
 
 @pytest.mark.parametrize("kind", ["normal", "book"])
 def test_ten_thousand_leaves_take_seconds(kind):
-    """Processor time, six times that on a quiet machine: not that of an encoder per leaf."""
+    """Processor time, three times that on a quiet machine."""
     rng = np.random.default_rng(0)
     tree = {
         f"block_{b:04}": {f"layer_{i}": {"kernel": KINDS[kind](rng, 4)} for i in range(10)}
@@ -127,8 +127,8 @@ def test_ten_thousand_leaves_take_seconds(kind):
     data = dumps(tree)
     written = time.process_time()
     measured = report(data)
-    assert written - start < 4
-    assert time.process_time() - written < 12
+    assert written - start < 2
+    assert time.process_time() - written < 6
     assert measured.parameters == 40_000
     assert len(data) < {"normal": 136_000, "book": 12_500}[kind]
     loaded = loads(data)

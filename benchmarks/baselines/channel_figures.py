@@ -2,9 +2,9 @@
 
     PYTHONPATH=benchmarks python benchmarks/baselines/channel_figures.py lenet-5-caffe
 
-Writes ``docs/figures/channels-NAME-NET.png`` (and PDF): errors by score, and the channels that each
-method keeps, if any method chooses the layers. Marks and bars are means over the seeds, thin lines
-their range.
+Writes ``docs/figures/channels-NAME-NET.png`` (and PDF): errors by score, histograms of the norms of
+each layer, and the channels that each method keeps, if any method chooses the layers. Marks and
+bars of means are over the seeds, thin lines their range.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,6 +15,7 @@ from channel_tasks import inputs
 from common.results import FIGURES, read
 from figures import draw_means, in_percent, spread, under
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from shared import Row, file_of
 
 from swsjax.lab import NETS
@@ -23,6 +24,8 @@ from swsjax.measure.plot import save_pictures
 from swsjax.measure.plot.figures import alone
 from swsjax.measure.plot.style import BLUE, GREEN, GREY, ORANGE, PURPLE, column_picture
 
+NORMS = ("L1", "spectral")
+"""Whose histograms are drawn."""
 AUTOMATIC = {"slimming", "SSS"}
 
 
@@ -41,6 +44,14 @@ def pictures(net: str) -> Iterator[Picture]:
         partial(draw_scores, rows=scores, title=title),
         alone,
         3.0,
+    )
+    layers = [row for row in read(file_of("sensitivity", net))["seeds"] if row["seed"] == 0]
+    yield column_picture(
+        f"channels-norms-{net}",
+        f"Histograms of the norms of the channels of each hidden layer of {title}.",
+        partial(draw_norms, rows=layers),
+        partial(grid, rows=len(layers)),
+        0.4 + 0.8 * len(layers),
     )
     finished = read(file_of("channel-finishers", net))["seeds"]
     if AUTOMATIC & {row["method"] for row in finished}:
@@ -80,6 +91,30 @@ def draw_scores(axes: Axes, rows: Sequence[Row], title: str) -> None:
     axes.set_xticks(range(len(names)), [name.replace(" ", "\n") for name in names])
     in_percent(axes, "y")
     under(axes, columns=2)
+
+
+def grid(figure: Figure, rows: int) -> np.ndarray:
+    """Axes, one row per layer and one column per norm."""
+    axes: np.ndarray = figure.subplots(rows, len(NORMS), squeeze=False)
+    return axes
+
+
+def draw_norms(axes: np.ndarray, rows: Sequence[Row]) -> None:
+    """Number of channels by norm, relative to the largest of the layer, with the skewness."""
+    for of_layer, row in zip(axes, rows, strict=True):
+        of_layer[0].set_ylabel(row["layer"])
+        for place, norm in zip(of_layer, NORMS, strict=True):
+            norms = np.array(row["norms"][norm])
+            place.hist(norms / norms.max(), bins=np.linspace(0, 1, 21), color=BLUE)
+            place.text(
+                0.03, 0.95, f"{row['skewness'][norm]:.1f}", transform=place.transAxes, va="top"
+            )
+            place.yaxis.get_major_locator().set_params(integer=True, nbins=3)
+            place.tick_params(labelbottom=row is rows[-1])
+    for place, norm in zip(axes[0], NORMS, strict=True):
+        place.set_title(norm)
+    for place in axes[-1]:
+        place.set_xlabel("norm / largest norm")
 
 
 def draw_widths(axes: Axes, rows: Sequence[Row], title: str) -> None:

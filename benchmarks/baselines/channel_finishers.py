@@ -7,7 +7,8 @@ L1 norms, ThiNet, LASSO regression and soft filter pruning (SFP), keep the same 
 Automatic ones, by network slimming and sparse structure selection (SSS), choose the layers, and
 need a net with BatchNorm and residual blocks, ``resnet-8``; ``lenet-5-caffe`` has the other four.
 What is left is fine-tuned, or trained from a random initialisation for as many epochs (Scratch-E)
-or multiply-adds (Scratch-B) as the dense net. Writes
+or multiply-adds (Scratch-B) as the dense net; of the channels by L1 norms also from the initial
+weights of the dense net, a winning ticket. Writes
 ``results/baselines/channel-finishers-NET.json``.
 """
 
@@ -45,6 +46,7 @@ from swsjax.baselines import (
     narrowed,
     network_slimming,
     prune_channels,
+    retrain,
     scratch,
     scratch_b_epochs,
     soft_filter_pruning,
@@ -64,6 +66,8 @@ SLIMMING = 1e-2
 SELECTION = 0.05
 """Strength of the penalty on the scales of blocks; 0.01 in the paper, with many more steps."""
 
+TICKET = "L1, winning ticket"
+
 Prune = Callable[[str, int], Variables]
 """From a net's name and a seed to weights of which some channels are dead."""
 
@@ -82,6 +86,8 @@ def main() -> None:
             for finish in FINISHERS:
                 row = {"method": method, "finish": finish, "seed": seed}
                 add(file, command, settings, row, partial(run, net, method, finish, seed))
+        row = {"method": TICKET, "finish": "Scratch-E", "seed": seed}
+        add(file, command, settings, row, partial(of_ticket, net, seed))
 
 
 def of_dense(net: str, seed: int) -> Row:
@@ -95,6 +101,14 @@ def run(net: str, method: str, finish: str, seed: int) -> Row:
     return {"epochs": epochs} | errors(task, found) | costs(task, found)
 
 
+def of_ticket(net: str, seed: int) -> Row:
+    """The initial weights of the channels that are kept after training, trained again."""
+    task, config = task_on_part(net), TRAINING[net]
+    ticket = smaller(task, with_large_filters(net, task.init(seed), seed))
+    found = retrain(narrowed(task, ticket), ticket, config, key=key_of(seed))
+    return {"epochs": config.epochs} | errors(task, found) | costs(task, found)
+
+
 @cache
 def pruned(net: str, method: str, seed: int) -> Variables:
     """The net that is finished, without its dead channels."""
@@ -102,10 +116,15 @@ def pruned(net: str, method: str, seed: int) -> Variables:
 
 
 def by_l1(net: str, seed: int) -> Variables:
-    task, start = task_on_part(net), dense(net, seed)
-    groups = groups_of(task, start)
-    scores = channel_scores(start, groups, lambda name, kernel: l1_norms(kernel))
-    return prune_channels(start, groups, scores, [KEEP[net][-1]] * len(groups))
+    return with_large_filters(net, dense(net, seed), seed)
+
+
+def with_large_filters(net: str, weights: Variables, seed: int) -> Variables:
+    """Weights of a net without the channels whose filters are small in the trained one."""
+    task, trained = task_on_part(net), dense(net, seed)
+    groups = groups_of(task, trained)
+    scores = channel_scores(trained, groups, lambda name, kernel: l1_norms(kernel))
+    return prune_channels(weights, groups, scores, [KEEP[net][-1]] * len(groups))
 
 
 def by_reconstruction(method: Callable[..., Variables], net: str, seed: int) -> Variables:

@@ -108,10 +108,9 @@ def finishers_table(net: str) -> str:
                 [method, mean_and_range(cells[method, ""]["test_error"]), *[""] * len(ways)]
             )
             continue
-        of_method = [cells[method, way] for way in ways if (method, way) in cells]
-        errors = [mean_and_range(row["test_error"]) for row in of_method]
-        epochs = f"{of_method[-1]['epochs']['mean']:g}" if len(of_method) == len(ways) else ""
-        lines.append([method, *errors, *[""] * (len(ways) - len(errors)), epochs])
+        found = [cells.get((method, way)) for way in ways]
+        errors = [mean_and_range(row["test_error"]) if row else "" for row in found]
+        lines.append([method, *errors, f"{found[-1]['epochs']['mean']:g}" if found[-1] else ""])
     header = ["test error (%)", *ways, "epochs of Scratch-B"]
     return in_markdown(header, lines)
 

@@ -3,41 +3,53 @@
     PYTHONPATH=benchmarks SWSJAX_DATA=... \
         python benchmarks/baselines/channels_sharing.py lenet-5-caffe
 
-From the pretrained nets of ``targets.py``, on all images. Half of the channels of each layer, those
-with the smallest L1 norms, are removed, and the rest is fine-tuned; what that costs in validation
-error is taken off what soft weight-sharing may lose, so both rows may lose the same in all. Hours
-per seed; states are under ``runs/``, and an interrupted run resumes. Also for ``resnet-8``. Writes
+From the dense nets of ``channels.py``, on its part of the images. The larger share of the channels
+of each layer that it keeps, by L1 norms, is fine-tuned; what that costs in validation error is
+taken off what soft weight-sharing may lose, so both rows may lose the same in all. States are under
+``runs/``, and an interrupted run resumes. Also for ``resnet-8``. Writes
 ``results/baselines/channels-sharing-NET.json``.
 """
 
-from dataclasses import asdict
 from functools import cache, partial
 
-from channel_tasks import KEEP, channels, groups_of, image_of, inputs, smaller, tuned
+from channel_tasks import (
+    KEEP,
+    TRAINING,
+    channel_settings,
+    channels,
+    dense,
+    groups_of,
+    image_of,
+    inputs,
+    smaller,
+    task_on_part,
+    tuned,
+)
 from common.results import RUNS
-from common.rows import pretrained_net, task_of
-from shared import Row, add, errors, file_of, settings_of
+from shared import Row, add, errors, file_of
 
 import swsjax
 from swsjax.baselines import channel_scores, l1_norms, prune_channels
-from swsjax.lab import NETS, Task, Variables
+from swsjax.lab import Task, Variables
 from swsjax.measure import multiply_adds
 from swsjax.sws.recipes import Recipe, compress_task
 
-MAX_LOSS = {"lenet-5-caffe": 0.002, "resnet-8": 0.01}
-"""Of the validation error, against the pretrained net."""
+MAX_LOSS = {"lenet-5-caffe": 0.005, "resnet-8": 0.02}
+"""Of the validation error, against the dense net."""
+BUDGET = 12_000
+"""Steps of retraining, for each row."""
 ALONE = "soft weight-sharing"
 AFTER = "channels, then soft weight-sharing"
 
 
 def main() -> None:
     net, seeds = inputs(__doc__)
-    settings = settings_of(
+    settings = channel_settings(
         net,
         config=swsjax.Config().to_dict(),
-        pretraining=asdict(NETS[net].pretraining),
         keep=KEEP[net][0],
         max_loss=MAX_LOSS[net],
+        budget=BUDGET,
     )
     for seed in seeds:
         for method in (ALONE, AFTER):
@@ -49,7 +61,7 @@ def main() -> None:
 
 def run(net: str, method: str, seed: int) -> Row:
     """Compress; if channels alone cost more than may be lost, the row says so."""
-    task, (whole, _) = task_of(net), pretrained_net(net, seed)
+    task, whole = task_on_part(net), dense(net, seed)
     start = whole if method == ALONE else narrow(net, seed)
     before, now = (task.error(one, task.dataset.validation) for one in (whole, start))
     allowed = MAX_LOSS[net] + before - now
@@ -60,8 +72,9 @@ def run(net: str, method: str, seed: int) -> Row:
         task,
         start,
         Recipe(swsjax.Config(seed=seed)),
-        augment=NETS[net].pretraining.augment(),
+        augment=TRAINING[net].augment(),
         max_loss=allowed,
+        budget=BUDGET,
         resume=RUNS / f"{net}-sharing-{'alone' if method == ALONE else 'narrow'}-seed{seed}",
     ).outcomes[-1]
     small = Variables(outcome.params, outcome.aux)
@@ -70,8 +83,8 @@ def run(net: str, method: str, seed: int) -> Row:
 
 @cache
 def narrow(net: str, seed: int) -> Variables:
-    """The pretrained net with a share of its channels, fine-tuned."""
-    task, (whole, _) = task_of(net), pretrained_net(net, seed)
+    """The dense net with a share of its channels, fine-tuned."""
+    task, whole = task_on_part(net), dense(net, seed)
     groups = groups_of(task, whole)
     scores = channel_scores(whole, groups, lambda name, kernel: l1_norms(kernel))
     pruned = prune_channels(whole, groups, scores, [KEEP[net][0]] * len(groups))

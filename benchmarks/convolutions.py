@@ -23,7 +23,7 @@ from swsjax.lab import NETS, Dataset, Split, Task, classification
 from swsjax.sws import HyperPriors, LearningRates, hard, init, init_mixture, make_step, soft
 from swsjax.sws.grid import node_count, range_of
 from swsjax.training import TrainState, epoch, take_apart
-from swsjax.training.epochs import compiled_loop, copied, gradient_step
+from swsjax.training.epochs import compiled_loop, copied, gradient_step, shuffled
 
 ROWS = (  # net, image shape, batch, steps per epoch, repeats
     ("lenet-5-caffe", (28, 28), 128, 10, 7),
@@ -105,7 +105,8 @@ def by_epochs(task: Task, batch: int) -> list[Run]:
     weights, carried = copied((parts.weights, parts.carried))
     start = jnp.zeros((), jnp.int32), jax.random.key(0), carried
     state = TrainState(weights, adam.init(weights), *start)
-    one_loop = partial(compiled_loop, gradient_step(objective, adam), data=data, batch_size=batch)
+    _, order = shuffled(jax.random.key(0), len(data["labels"]), batch)
+    one_loop = partial(compiled_loop, gradient_step(objective, adam), data=data, order=order)
     return [
         under_prior(soft),
         under_prior(hard),

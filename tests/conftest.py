@@ -20,6 +20,12 @@ if not hasattr(jax, "enable_x64"):  # where the oldest supported JAX has it
 settings.register_profile("tests", deadline=None)
 settings.load_profile("tests")
 
+QUICKLY = (
+    "--xla_cpu_use_fusion_emitters=false",
+    "--xla_cpu_parallel_codegen_split_count=1",
+    "--xla_cpu_enable_concurrency_optimized_scheduler=false",
+)
+
 
 def pytest_configure(config):
     """Forbid rank promotion; compile quickly rather than well, and once."""
@@ -34,9 +40,9 @@ def pytest_configure(config):
         os.environ["JAX_COMPILATION_CACHE_DIR"] = folder.name
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
     os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
-    # Half the time that XLA takes to compile, here; read when the first array is made.
+    # Less than half the time that XLA takes to compile, here; read when the first array is made.
     given = os.environ.get("XLA_FLAGS", "")
-    os.environ["XLA_FLAGS"] = f"--xla_cpu_use_fusion_emitters=false {given}"
+    os.environ["XLA_FLAGS"] = " ".join([*QUICKLY, given])
     jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
     jax.config.update("jax_disable_most_optimizations", True)

@@ -110,7 +110,7 @@ def finishers_table(net: str) -> str:
             continue
         found = [cells.get((method, way)) for way in ways]
         errors = [mean_and_range(row["test_error"]) if row else "" for row in found]
-        lines.append([method, *errors, f"{found[-1]['epochs']['mean']:g}" if found[-1] else ""])
+        lines.append([method, *errors, f"{found[-1]['epochs']['mean']:.3g}" if found[-1] else ""])
     header = ["test error (%)", *ways, "epochs of Scratch-B"]
     return in_markdown(header, lines)
 

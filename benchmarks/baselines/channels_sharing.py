@@ -36,7 +36,7 @@ from swsjax.sws.recipes import Recipe, compress_task
 
 MAX_LOSS = {"lenet-5-caffe": 0.005, "resnet-8": 0.02}
 """Of the validation error, against the dense net."""
-BUDGET = 12_000
+BUDGET = 5_000
 """Steps of retraining, for each row."""
 ALONE = "soft weight-sharing"
 AFTER = "channels, then soft weight-sharing"

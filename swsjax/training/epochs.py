@@ -30,6 +30,7 @@ __all__ = [
     "gradient_step",
     "indexed_step",
     "optimizer_of",
+    "shuffled",
 ]
 
 
@@ -204,49 +205,62 @@ def epoch(
     >>> state.params
     Array(15., dtype=float32)
     """
-    given: dict[str, Any] = {"batch_size": batch_size, "mesh": mesh}
-    if _on_processors(state) and _has_convolution(step, state, data, given):
-        return _host_loop(step, state, data, **given)
-    return compiled_loop(step, state, data, **given)
+    # A program of its own, which all runs over as many examples share.
+    key, order = shuffled(state.key, len(jax.tree.leaves(data)[0]), batch_size)
+    state = state._replace(key=key)
+    if _on_processors(state) and _has_convolution(step, state, data, order, mesh):
+        return _host_loop(step, state, data, order, mesh)
+    return compiled_loop(step, state, data, order, mesh=mesh)
 
 
-@partial(jax.jit, static_argnames=("step", "batch_size", "mesh"), donate_argnames="state")
+@partial(jax.jit, static_argnames=("size", "batch_size"))
+def shuffled(key: Array, size: int, batch_size: int) -> tuple[Array, Array]:
+    """Return the next key, and the indices of the examples of each batch, (steps, batch_size).
+
+    Args:
+        key: that decides the order.
+        size: number of examples.
+        batch_size: examples per step; those that fill no batch are left out.
+
+    >>> shuffled(jax.random.key(0), 7, 2)[1].shape
+    (3, 2)
+    """
+    steps = size // batch_size
+    key, shuffle = jax.random.split(key)
+    order = jax.random.permutation(shuffle, size)[: steps * batch_size]
+    return key, order.reshape(steps, batch_size)
+
+
+@partial(jax.jit, static_argnames=("step", "mesh"), donate_argnames="state")
 def compiled_loop(
     step: Step,
     state: TrainState,
     data: Any,
+    order: Array,
     *,
-    batch_size: int,
     mesh: Mesh | None = None,
 ) -> tuple[TrainState, Any]:
-    """Run ``epoch`` as one compiled loop.
+    """Run steps on the batches of these indices, (steps, batch_size), as one compiled loop.
 
     >>> step = lambda state, batch: (state._replace(params=state.params + batch.sum()), batch[0])
     >>> state = TrainState(jnp.zeros(()), (), 0, jax.random.key(0))
-    >>> print(compiled_loop(step, state, jnp.arange(6.0), batch_size=2)[0].params)
-    15.0
+    >>> print(compiled_loop(step, state, jnp.arange(6.0), jnp.array([[4, 2], [1, 0]]))[0].params)
+    7.0
     """
-    key, order = _shuffled(state.key, data, batch_size)
 
     def body(state: TrainState, indices: Array) -> tuple[TrainState, Any]:
         indices = shard_batch(indices, mesh)
         return step(state, jax.tree.map(lambda array: array[indices], data))
 
-    state, infos = jax.lax.scan(body, state._replace(key=key), order)
+    state, infos = jax.lax.scan(body, state, order)
     return state, jax.tree.map(partial(jnp.mean, axis=0), infos)
 
 
 def _host_loop(
-    step: Step,
-    state: TrainState,
-    data: Any,
-    *,
-    batch_size: int,
-    mesh: Mesh | None,
+    step: Step, state: TrainState, data: Any, order: Array, mesh: Mesh | None
 ) -> tuple[TrainState, Any]:
-    """Run ``epoch`` as a loop on the host over one compiled step."""
-    key, order = _shuffled(state.key, data, batch_size)
-    state, infos = state._replace(key=key), []
+    """The same as a loop on the host over one compiled step."""
+    infos = []
     for indices in order:
         state, info = indexed_step(step, state, data, indices, mesh=mesh)
         infos.append(info)
@@ -274,23 +288,15 @@ def indexed_step(
     return step(state, jax.tree.map(lambda array: array[indices], data))
 
 
-@partial(jax.jit, static_argnames=("batch_size",))
-def _shuffled(key: Array, data: Any, batch_size: int) -> tuple[Array, Array]:
-    """The next key, and the indices of each batch, (steps, batch_size)."""
-    size = len(jax.tree.leaves(data)[0])
-    steps = size // batch_size
-    key, shuffle = jax.random.split(key)
-    order = jax.random.permutation(shuffle, size)[: steps * batch_size]
-    return key, order.reshape(steps, batch_size)
-
-
 _CONVOLUTIONS: WeakKeyDictionary[Step, bool] = WeakKeyDictionary()
 """Whether a step has a convolution, for steps that were traced."""
 
 
-def _has_convolution(step: Step, state: TrainState, data: Any, given: dict[str, Any]) -> bool:
+def _has_convolution(
+    step: Step, state: TrainState, data: Any, order: Array, mesh: Mesh | None
+) -> bool:
     if step not in _CONVOLUTIONS:
-        traced = compiled_loop.trace(step, state, data, **given)  # a call then uses this trace
+        traced = compiled_loop.trace(step, state, data, order, mesh=mesh)  # a call then uses it
         _CONVOLUTIONS[step] = "conv_general_dilated[" in str(traced.jaxpr)
     return _CONVOLUTIONS[step]
 

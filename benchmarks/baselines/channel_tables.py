@@ -29,7 +29,10 @@ def channel_page(net: str, residual: str) -> dict[str, Callable[[], str]]:
         "finishers": finishers_table,
         "widths": widths_table,
     }
-    made: dict[str, Callable[[], str]] = {"libraries": partial(libraries_table, net)}
+    made: dict[str, Callable[[], str]] = {
+        "libraries": partial(libraries_table, net),
+        "sharing": partial(sharing_table, net),
+    }
     for name, table in of_both.items():
         made |= {name: partial(table, net), f"residual-{name}": partial(table, residual)}
     return made
@@ -159,6 +162,26 @@ def libraries_table(net: str) -> str:
     ]
     header = ["", "parameters", "multiply-adds", "channels as ours (%)"]
     header += ["validation error, not tuned (%)", "test error, tuned (%)", "time to prune (ms)"]
+    return in_markdown(header, lines)
+
+
+def sharing_table(net: str) -> str:
+    """Soft weight-sharing alone, and after channels were removed."""
+    lines = [
+        [
+            row["method"],
+            percent(row["start_validation_error"]["mean"]),
+            mean_and_range(row["validation_error"]),
+            mean_and_range(row["test_error"]),
+            count(row["file_bytes"]["mean"]),
+            f"{count(row['file_bytes']['min'])} to {count(row['file_bytes']['max'])}",
+            count(row["multiply_adds_of_live_channels"]["mean"]),
+            count(row["multiply_adds_of_non_zeros"]["mean"]),
+        ]
+        for row in read(file_of("channels-sharing", net))["summary"]
+    ]
+    header = ["", "validation error before (%)", "validation error (%)", "test error (%)"]
+    header += ["file (bytes)", "range", "multiply-adds", "multiply-adds, zeros skipped"]
     return in_markdown(header, lines)
 
 

@@ -130,7 +130,8 @@ def compress_task(
     >>> from swsjax.training import PretrainConfig
     >>> task = classification(LeNet300100, load_digits())
     >>> net = pretrain_task(task, PretrainConfig(epochs=5, batch_size=32))
-    >>> config = Config(tau=1e-6, components=8, soft_epochs=2, hard_epochs=1, prune_epochs=0)
+    >>> epochs = {"soft_epochs": 2, "hard_epochs": 1, "prune_epochs": 0, "least_steps": 1}
+    >>> config = Config(tau=1e-6, components=8, **epochs)
     >>> result = compress_task(task, net, Recipe(config))
     >>> result.history[-1].details.levels < 10, result.history[-1].error < 0.2
     (True, True)

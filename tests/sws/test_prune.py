@@ -153,6 +153,7 @@ SETTINGS = {
     "keep": 0.5,
     "batch_size": 50,
 }
+QUICK = SETTINGS | {"least_steps": 1}
 
 
 def loss_fn(params, batch):
@@ -187,7 +188,7 @@ def test_weights_with_small_gradients_are_pruned_first():
     inputs = INPUTS * np.where(small.T, 0.01, 1.0)
     # No weights explain the constant 1, so there are gradients.
     data = {"x": np.float32(inputs), "y": np.float32(inputs @ true + 1)}
-    settings = SETTINGS | {"pi_zero": 0.5, "prune_learning_rates": LearningRates(weights=0.0)}
+    settings = QUICK | {"pi_zero": 0.5, "prune_learning_rates": LearningRates(weights=0.0)}
     result = compress({"w": np.float32(true)}, loss_fn, data, replace(LEARNED, **settings))
     np.testing.assert_array_equal(result.params["w"] == 0, np.broadcast_to(small, (10, 4)))
 
@@ -199,7 +200,7 @@ def test_pruning_stage_has_its_own_loss():
         return loss_fn(params, {"x": batch["x"], "y": batch["x"] @ jnp.full((10, 4), 3.0)})
 
     rates = LearningRates(weights=0.1, means=0.1)
-    config = replace(LEARNED, **SETTINGS | {"keep": 1.0, "prune_learning_rates": rates})
+    config = replace(LEARNED, **QUICK | {"keep": 1.0, "prune_learning_rates": rates})
     ordinary = compress(PARAMS, loss_fn, DATA, config)
     result = compress(PARAMS, loss_fn, DATA, config, prune_loss_fn=other)
     losses = [[epoch.loss for epoch in run.history] for run in (ordinary, result)]

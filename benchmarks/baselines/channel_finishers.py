@@ -32,6 +32,7 @@ from channel_tasks import (
     smaller,
     task_on_part,
     tuned,
+    without_small_filters,
 )
 from shared import Row, add, errors, file_of
 
@@ -45,7 +46,6 @@ from swsjax.baselines import (
     masked_channels,
     narrowed,
     network_slimming,
-    prune_channels,
     retrain,
     scratch,
     scratch_b_epochs,
@@ -104,7 +104,8 @@ def run(net: str, method: str, finish: str, seed: int) -> Row:
 def of_ticket(net: str, seed: int) -> Row:
     """The initial weights of the channels that are kept after training, trained again."""
     task, config = task_on_part(net), TRAINING[net]
-    ticket = smaller(task, with_large_filters(net, task.init(seed), seed))
+    start = without_small_filters(net, task.init(seed), KEEP[net][-1], seed)
+    ticket = smaller(task, start)
     found = retrain(narrowed(task, ticket), ticket, config, key=key_of(seed))
     return {"epochs": config.epochs} | errors(task, found) | costs(task, found)
 
@@ -116,15 +117,7 @@ def pruned(net: str, method: str, seed: int) -> Variables:
 
 
 def by_l1(net: str, seed: int) -> Variables:
-    return with_large_filters(net, dense(net, seed), seed)
-
-
-def with_large_filters(net: str, weights: Variables, seed: int) -> Variables:
-    """Weights of a net without the channels whose filters are small in the trained one."""
-    task, trained = task_on_part(net), dense(net, seed)
-    groups = groups_of(task, trained)
-    scores = channel_scores(trained, groups, lambda name, kernel: l1_norms(kernel))
-    return prune_channels(weights, groups, scores, [KEEP[net][-1]] * len(groups))
+    return without_small_filters(net, dense(net, seed), KEEP[net][-1], seed)
 
 
 def by_reconstruction(method: Callable[..., Variables], net: str, seed: int) -> Variables:

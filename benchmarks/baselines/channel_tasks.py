@@ -17,7 +17,17 @@ from common.rows import task_of
 from shared import Row, arguments, errors, settings_of, short
 
 import swsjax
-from swsjax.baselines import Group, channel_groups, fine_tune, k_means, retrain, shrink
+from swsjax.baselines import (
+    Group,
+    channel_groups,
+    channel_scores,
+    fine_tune,
+    k_means,
+    l1_norms,
+    prune_channels,
+    retrain,
+    shrink,
+)
 from swsjax.file import load_checkpoint, save_checkpoint
 from swsjax.lab import Split, Task, Variables
 from swsjax.measure import multiply_adds
@@ -41,6 +51,7 @@ __all__ = [
     "task_on_part",
     "tuned",
     "with_codebooks",
+    "without_small_filters",
 ]
 
 
@@ -134,6 +145,14 @@ def groups_of(task: Task, net: Variables) -> list[Group]:
 def channels(task: Task, net: Variables) -> dict[str, int]:
     """The number of channels of each hidden layer, by the layer that makes them."""
     return {group.kernels[0][0].split("/")[-2]: group.size for group in groups_of(task, net)}
+
+
+def without_small_filters(net: str, weights: Variables, share: float, seed: int) -> Variables:
+    """Weights of a net with a share of the channels of each layer, by L1 norms of the dense net."""
+    task, trained = task_on_part(net), dense(net, seed)
+    groups = groups_of(task, trained)
+    scores = channel_scores(trained, groups, lambda name, kernel: l1_norms(kernel))
+    return prune_channels(weights, groups, scores, [share] * len(groups))
 
 
 def smaller(task: Task, net: Variables) -> Variables:

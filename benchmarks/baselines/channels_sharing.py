@@ -18,18 +18,17 @@ from channel_tasks import (
     channel_settings,
     channels,
     dense,
-    groups_of,
     image_of,
     inputs,
     smaller,
     task_on_part,
     tuned,
+    without_small_filters,
 )
 from common.results import RUNS
 from shared import Row, add, errors, file_of
 
 import swsjax
-from swsjax.baselines import channel_scores, l1_norms, prune_channels
 from swsjax.lab import Task, Variables
 from swsjax.measure import multiply_adds
 from swsjax.sws.recipes import Recipe, compress_task
@@ -84,10 +83,8 @@ def run(net: str, method: str, seed: int) -> Row:
 @cache
 def narrow(net: str, seed: int) -> Variables:
     """The dense net with a share of its channels, fine-tuned."""
-    task, whole = task_on_part(net), dense(net, seed)
-    groups = groups_of(task, whole)
-    scores = channel_scores(whole, groups, lambda name, kernel: l1_norms(kernel))
-    pruned = prune_channels(whole, groups, scores, [KEEP[net][0]] * len(groups))
+    task = task_on_part(net)
+    pruned = without_small_filters(net, dense(net, seed), KEEP[net][0], seed)
     return tuned(task, smaller(task, pruned), net, seed)
 
 

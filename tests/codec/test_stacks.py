@@ -122,20 +122,19 @@ def test_groups_keep_the_order_of_their_first_leaves():
 def test_work_is_in_proportion_to_the_leaves(kind, written, measured):
     """In calls of functions, which a machine's speed does not change."""
     rng = np.random.default_rng(0)
-    blocks = [
-        {f"layer_{i}": {"kernel": KINDS[kind](rng, 4)} for i in range(10)} for _ in range(200)
-    ]
-    tree = {f"block_{b:04}": block for b, block in enumerate(blocks)}
+    tree = {
+        f"block_{b:04}": {f"layer_{i}": {"kernel": KINDS[kind](rng, 4)} for i in range(10)}
+        for b in range(1000)
+    }
     data, calls = calls_of(dumps, tree)
-    assert calls < written * 2000
+    assert calls < written * 10_000
     figures, calls = calls_of(report, data)
-    assert calls < measured * 2000
-    assert figures.parameters == 8000
-    assert len(data) < {"normal": 28_000, "book": 3_000}[kind]
+    assert calls < measured * 10_000
+    assert figures.parameters == 40_000
+    assert len(data) < {"normal": 136_000, "book": 12_500}[kind]
     loaded = loads(data)
-    assert (
-        loaded["block_0112"]["layer_3"]["kernel"].tobytes()
-        == blocks[112]["layer_3"]["kernel"].tobytes()
+    assert loaded["block_0412"]["layer_3"]["kernel"].tobytes() == (
+        tree["block_0412"]["layer_3"]["kernel"].tobytes()
     )
 
 

@@ -21,7 +21,6 @@ import jax.numpy as jnp
 import numpy as np
 from channel_tasks import (
     KEEP,
-    TRAINING,
     TUNING_EPOCHS,
     channel_settings,
     costs,
@@ -30,11 +29,10 @@ from channel_tasks import (
     inputs,
     key_of,
     smaller,
-    task_on_part,
     tuned,
     without_small_filters,
 )
-from shared import Row, add, errors, file_of
+from shared import TRAINING, Row, add, errors, file_of, task_on_part
 
 from swsjax.baselines import (
     accelerated_proximal,
@@ -61,8 +59,8 @@ MOST = 4
 PER_CLASS = 50
 """Images of ThiNet and regression, with ten positions in each. With 10, regression has fewer rows
 than weights in a dense layer, and its net diverges in fine-tuning."""
-SLIMMING = 1e-2
-"""Strength of the penalty on BatchNorm scales; 1e-4 or less in the paper, with many more steps."""
+SLIMMING = 1e-4
+"""Strength of the penalty on BatchNorm scales, as in the paper."""
 SELECTION = 0.05
 """Strength of the penalty on the scales of blocks; 0.01 in the paper, with many more steps."""
 

@@ -1,4 +1,4 @@
-"""What the scripts on channels share: nets on a part of the images, pretrained, pruned, shrunk.
+"""What the scripts on channels share: nets that are pretrained, pruned and shrunk.
 
 Pruned nets have smaller arrays, and all figures are those of the arrays that are left. Pretrained
 nets are kept under ``runs/``.
@@ -6,15 +6,13 @@ nets are kept under ``runs/``.
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import optax
 from common.results import RUNS
-from common.rows import task_of
-from shared import Row, arguments, errors, settings_of, short
+from shared import IMAGES, TRAINING, Row, arguments, errors, settings_of, task_on_part
 
 import swsjax
 from swsjax.baselines import (
@@ -29,14 +27,12 @@ from swsjax.baselines import (
     shrink,
 )
 from swsjax.file import load_checkpoint, save_checkpoint
-from swsjax.lab import Split, Task, Variables
+from swsjax.lab import Task, Variables
 from swsjax.measure import multiply_adds
-from swsjax.training import PretrainConfig
 
 __all__ = [
     "KEEP",
     "LEVELS",
-    "TRAINING",
     "TUNING_EPOCHS",
     "channel_settings",
     "channels",
@@ -48,32 +44,14 @@ __all__ = [
     "kept",
     "key_of",
     "smaller",
-    "task_on_part",
     "tuned",
     "with_codebooks",
     "without_small_filters",
 ]
 
 
-class Images(NamedTuple):
-    """How many images of each split are used, the first ones."""
-
-    train: int
-    validation: int
-    test: int
-
-
-IMAGES = {
-    "lenet-5-caffe": Images(10_000, 5_000, 10_000),
-    "resnet-8": Images(10_000, 5_000, 10_000),
-}
 KEEP = {"lenet-5-caffe": (0.5, 0.2), "resnet-8": (0.75, 0.5)}
 """Shares of the channels of each layer: two ratios, the second of which is for the finishers."""
-TRAINING: dict[str, PretrainConfig] = {
-    "lenet-5-caffe": replace(short("lenet-5-caffe"), learning_rate=0.02),
-    "resnet-8": replace(short("resnet-8"), batch_size=64),
-}
-"""At the rate of 0.1, LeNet-5-Caffe diverges. Batches of 64 are those of Liu et al."""
 LEVELS = 32
 """Of k-means, in each array."""
 TUNING_EPOCHS = {"lenet-5-caffe": 2, "resnet-8": 4}
@@ -91,20 +69,7 @@ def inputs(description: str | None) -> tuple[str, Sequence[int]]:
 def channel_settings(net: str, **others: Any) -> Row:
     """Settings of a results file as plain values."""
     tuning = {"epochs": TUNING_EPOCHS[net], "rate": RATE, "decay": DECAY, "momentum": MOMENTUM}
-    given = {"images": IMAGES[net]._asdict(), "training": TRAINING[net], "fine_tuning": tuning}
-    return settings_of(net, **given, **others)
-
-
-@cache
-def task_on_part(net: str) -> Task:
-    """A net of ``lab.NETS`` on the first images of each split."""
-    task = task_of(net)
-    train, validation, test = (
-        Split(*(array[:number] for array in getattr(task.dataset, name)))
-        for name, number in IMAGES[net]._asdict().items()
-    )
-    part = task.dataset._replace(train=train, validation=validation, test=test)
-    return task._replace(dataset=part)
+    return settings_of(net, training=TRAINING[net], fine_tuning=tuning, **others)
 
 
 @cache

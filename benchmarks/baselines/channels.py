@@ -25,12 +25,11 @@ from channel_tasks import (
     image_of,
     inputs,
     smaller,
-    task_on_part,
     tuned,
     with_codebooks,
 )
 from jax import Array
-from shared import Row, add, errors, file_of
+from shared import Row, add, errors, file_of, task_on_part
 
 from swsjax.baselines import (
     Convolution,

@@ -19,17 +19,8 @@ from typing import Any
 
 import jax
 import numpy as np
-from channel_tasks import (
-    KEEP,
-    channel_settings,
-    costs,
-    dense,
-    groups_of,
-    inputs,
-    task_on_part,
-    tuned,
-)
-from shared import Row, add, errors, file_of
+from channel_tasks import KEEP, channel_settings, costs, dense, groups_of, inputs, tuned
+from shared import Row, add, errors, file_of, task_on_part
 
 from swsjax.baselines import channel_scores, channels_kept, l1_norms, remove_channels
 from swsjax.lab import Task, Variables

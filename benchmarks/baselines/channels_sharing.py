@@ -14,19 +14,17 @@ from functools import cache, partial
 
 from channel_tasks import (
     KEEP,
-    TRAINING,
     channel_settings,
     channels,
     dense,
     image_of,
     inputs,
     smaller,
-    task_on_part,
     tuned,
     without_small_filters,
 )
 from common.results import RUNS
-from shared import Row, add, errors, file_of
+from shared import TRAINING, Row, add, errors, file_of, task_on_part
 
 import swsjax
 from swsjax.lab import Task, Variables

@@ -5,7 +5,7 @@
 Seven methods of De Jorge et al. (arXiv 2006.09081), early pruning, and the dense net. Each is
 trained for the same number of epochs in all, 5 of a LeNet, with the optimiser of the paper; but a
 net that is pruned after all of them is trained as long again. Also for ``lenet-5-caffe`` and, on
-CIFAR-10, ``resnet-8``. Writes ``results/baselines/density-NET.json``.
+CIFAR-10, ``resnet-8``, each with some of the images. Writes ``results/baselines/density-NET.json``.
 """
 
 import time
@@ -16,9 +16,18 @@ from itertools import product
 from typing import Any
 
 import jax
-from common.rows import task_of
 from jax import Array
-from shared import add, arguments, errors, file_of, layers, pretrained, settings_of, short
+from shared import (
+    add,
+    arguments,
+    errors,
+    file_of,
+    layers,
+    pretrained,
+    settings_of,
+    short,
+    task_on_part,
+)
 
 from swsjax.baselines import density, force, grasp, iter_snip, random, retrain, snip
 from swsjax.lab import Task, Variables
@@ -62,7 +71,7 @@ def main() -> None:
 
 
 def run(net: str, method: str, keep: float, seed: int) -> dict[str, Any]:
-    task, training, key = task_of(net), short(net), jax.random.key(seed)
+    task, training, key = task_on_part(net), short(net), jax.random.key(seed)
     if method == DENSE:
         return errors(task, pretrained(net, seed, training))
     start, early = task.init(seed), EARLY.get(method, 0)

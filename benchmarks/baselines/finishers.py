@@ -3,10 +3,10 @@
     PYTHONPATH=benchmarks SWSJAX_DATA=... python benchmarks/baselines/finishers.py lenet-300-100
 
 Liu et al., *Rethinking the Value of Network Pruning* (arXiv 1810.05270), Tables 6, 8, 15, 16 and
-Figure 7: SGD with their momentum, decay and schedule, at a rate of 0.1, and of 0.01 for the second
-pair of tickets. Their 160 epochs are 4 of a LeNet here, and their 40, 80 and 160 of fine-tuning 1,
-2 and 4. Also for ``lenet-5-caffe`` and ``resnet-8``. Writes
-``results/baselines/finishers-NET.json``.
+Figure 7: SGD with their momentum, decay and schedule, at a rate of 0.1, or 0.02 for
+``lenet-5-caffe``, and of a tenth of it for the second pair of tickets. Their 160 epochs are 4 of a
+LeNet here and 16 of ``resnet-8``, and their 40, 80 and 160 of fine-tuning are a quarter, half and
+all of that. Writes ``results/baselines/finishers-NET.json``.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,6 @@ from functools import partial
 from typing import Any
 
 import jax
-from common.rows import task_of
 from shared import (
     StepConfig,
     add,
@@ -26,6 +25,7 @@ from shared import (
     pretrained,
     settings_of,
     short,
+    task_on_part,
 )
 
 from swsjax.baselines import (
@@ -49,30 +49,38 @@ EPOCHS = {"lenet-300-100": 4, "lenet-5-caffe": 4, "resnet-8": 16}
 TRAINING = {net: replace(short(net), epochs=EPOCHS[net], weight_decay=1e-4) for net in EPOCHS}
 
 
+Finish = Callable[[str, float, int], tuple[Variables, int]]
+"""From a net's name, the share of its weights and a seed to a net and its epochs after pruning."""
+
+
 def main() -> None:
     net, seeds = arguments(__doc__)
     settings = settings_of(net, training=TRAINING[net], most=MOST)
     for seed in seeds:
         for keep in (1.0, *KEEP):
-            for finish, run in (DENSE if keep == 1 else FINISHERS).items():
+            for finish, run in (dense_nets(net) if keep == 1 else finishers(net)).items():
                 row = {"finish": finish, "keep": keep, "seed": seed}
                 measure = partial(measured, run, net, keep, seed)
                 command = f"baselines/finishers.py {net}"
                 add(file_of("finishers", net), command, settings, row, measure)
 
 
-def measured(run: Callable[..., tuple[Variables, int]], net: str, keep: float, seed: int) -> Any:
+def measured(run: Finish, net: str, keep: float, seed: int) -> dict[str, Any]:
     finished, epochs = run(net, keep, seed)
     found = {"density": density(finished), "epochs_after_pruning": epochs}
-    return found | errors(task_of(net), finished) | {"layers": layers(finished)}
+    return found | errors(task_on_part(net), finished) | {"layers": layers(finished)}
 
 
-def dense(net: str, keep: float, seed: int, rate: float = 0.1) -> tuple[Variables, int]:
+def dense(rate: float, net: str, keep: float, seed: int) -> tuple[Variables, int]:
     return pretrained(net, seed, at(net, rate)), 0
 
 
-def pruned(net: str, keep: float, seed: int, rate: float = 0.1) -> Variables:
-    return magnitude(dense(net, 1.0, seed, rate)[0], keep)
+def pruned(net: str, keep: float, seed: int) -> Variables:
+    return pruned_at(TRAINING[net].learning_rate, net, keep, seed)
+
+
+def pruned_at(rate: float, net: str, keep: float, seed: int) -> Variables:
+    return magnitude(dense(rate, net, 1.0, seed)[0], keep)
 
 
 def not_finished(net: str, keep: float, seed: int) -> tuple[Variables, int]:
@@ -85,7 +93,7 @@ def tuned(share: float, net: str, keep: float, seed: int) -> tuple[Variables, in
     epochs = round(share * config.epochs)
     start, batch = pruned(net, keep, seed), config.batch_size
     found = fine_tune(
-        task_of(net),
+        task_on_part(net),
         start,
         epochs=epochs,
         key=key_of(seed),
@@ -97,12 +105,12 @@ def tuned(share: float, net: str, keep: float, seed: int) -> tuple[Variables, in
 
 def scratch_e(net: str, keep: float, seed: int) -> tuple[Variables, int]:
     config = TRAINING[net]
-    found = scratch(task_of(net), pruned(net, keep, seed), config, key=key_of(seed))
+    found = scratch(task_on_part(net), pruned(net, keep, seed), config, key=key_of(seed))
     return found, config.epochs
 
 
 def scratch_b(net: str, keep: float, seed: int) -> tuple[Variables, int]:
-    task, config, start = task_of(net), TRAINING[net], pruned(net, keep, seed)
+    task, config, start = task_on_part(net), TRAINING[net], pruned(net, keep, seed)
     cost = operations(task, start)
     epochs = scratch_b_epochs(config.epochs, cost.total, cost.masked(start))
     config = replace(config, epochs=min(epochs, MOST * config.epochs))
@@ -126,8 +134,8 @@ def losing(rate: float, net: str, keep: float, seed: int) -> tuple[Variables, in
 
 
 def ticket(net: str, keep: float, seed: int, rate: float, init: int) -> tuple[Variables, int]:
-    task, config = task_of(net), at(net, rate)
-    start = rewind(pruned(net, keep, seed, rate), task.init(init))
+    task, config = task_on_part(net), at(net, rate)
+    start = rewind(pruned_at(rate, net, keep, seed), task.init(init))
     return retrain(task, start, config, key=key_of(seed)), config.epochs
 
 
@@ -140,18 +148,31 @@ def key_of(seed: int) -> jax.Array:
     return jax.random.fold_in(jax.random.key(seed), 1)
 
 
-DENSE = {"dense, 0.1": dense, "dense, 0.01": partial(dense, rate=0.01)}
-FINISHERS = {
+def rates(net: str) -> tuple[float, float]:
+    """The learning rate of the net, and a tenth of it."""
+    rate = TRAINING[net].learning_rate
+    return rate, rate / 10
+
+
+def dense_nets(net: str) -> dict[str, Finish]:
+    return {f"dense, {rate:g}": partial(dense, rate) for rate in rates(net)}
+
+
+def finishers(net: str) -> dict[str, Finish]:
+    tickets: dict[str, Finish] = {}
+    for rate in rates(net):
+        tickets[f"winning ticket, {rate:g}"] = partial(winning, rate)
+        tickets[f"random ticket, {rate:g}"] = partial(losing, rate)
+    return FINISHERS | tickets
+
+
+FINISHERS: dict[str, Finish] = {
     "pruned only": not_finished,
     "fine-tune 1x": partial(tuned, 0.25),
     "fine-tune 2x": partial(tuned, 0.5),
     "fine-tune 4x": partial(tuned, 1.0),
     "Scratch-E": scratch_e,
     "Scratch-B": scratch_b,
-    "winning ticket, 0.1": partial(winning, 0.1),
-    "random ticket, 0.1": partial(losing, 0.1),
-    "winning ticket, 0.01": partial(winning, 0.01),
-    "random ticket, 0.01": partial(losing, 0.01),
 }
 
 if __name__ == "__main__":

@@ -14,8 +14,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from common.rows import task_of
-from shared import add, arguments, errors, file_of, layers, settings_of, short
+from shared import add, arguments, errors, file_of, layers, settings_of, short, task_on_part
 
 from swsjax.baselines import force_masks, iter_snip_masks, masked, retrain, saliency
 
@@ -43,7 +42,7 @@ def main() -> None:
 
 
 def run(net: str, method: str, keep: float, steps: int, seed: int) -> dict[str, Any]:
-    task, key = task_of(net), jax.random.key(seed)
+    task, key = task_on_part(net), jax.random.key(seed)
     init, masks_of = task.init(seed), METHODS[method]
     masks_of(task, init, keep, steps=2, key=key)  # compiles
     started = time.process_time()

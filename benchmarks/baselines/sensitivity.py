@@ -12,9 +12,9 @@ from functools import cache, partial
 
 import jax
 import numpy as np
-from channel_tasks import channel_settings, dense, groups_of, inputs, task_on_part
+from channel_tasks import channel_settings, dense, groups_of, inputs
 from channels import scored
-from shared import Row, add, file_of
+from shared import Row, add, file_of, task_on_part
 
 from swsjax.baselines import Group, sensitivities, shares_by_sensitivity, skewness
 

@@ -1,4 +1,4 @@
-"""What the scripts of this folder share: short trainings, and rows that are measured once.
+"""What the scripts of this folder share: nets on some of the images, and rows measured once.
 
 A results file has one entry per row and seed under ``seeds``, and the mean and range of each row
 under ``summary``. A script that is started again measures what is missing; after a change of the
@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -19,12 +19,14 @@ from common.results import RESULTS, made_by, measured, write
 from common.rows import task_of
 
 from swsjax.baselines import kernels, retrain
-from swsjax.lab import Task, Variables
+from swsjax.lab import Split, Task, Variables
 from swsjax.training import PretrainConfig, crop_and_flip
 from swsjax.training.augment import Augment
 
 __all__ = [
+    "IMAGES",
     "SEEDS",
+    "TRAINING",
     "Row",
     "StepConfig",
     "add",
@@ -35,6 +37,7 @@ __all__ = [
     "pretrained",
     "settings_of",
     "short",
+    "task_on_part",
 ]
 
 SEEDS = (0, 1, 2)
@@ -79,10 +82,26 @@ class StepConfigOfImages(StepConfig):
 
 TRAINING = {
     "lenet-300-100": StepConfig(),
-    "lenet-5-caffe": StepConfig(),
-    "resnet-8": StepConfigOfImages(),
+    "lenet-5-caffe": StepConfig(learning_rate=0.02),
+    "resnet-8": StepConfigOfImages(batch_size=64),
 }
-"""Short, as what is compared is trained equally long."""
+"""Short, as what is compared is trained equally long. At the rate of 0.1, LeNet-5-Caffe diverges.
+Batches of 64 are those of Liu et al."""
+
+
+class Images(NamedTuple):
+    """How many images of each split are used, the first ones."""
+
+    train: int
+    validation: int
+    test: int
+
+
+IMAGES = {
+    "lenet-5-caffe": Images(10_000, 5_000, 10_000),
+    "resnet-8": Images(10_000, 5_000, 10_000),
+}
+"""Of the nets that are not trained on all of them."""
 
 
 def arguments(description: str | None, nets: Iterable[str] = TRAINING) -> tuple[str, Sequence[int]]:
@@ -147,13 +166,27 @@ def short(net: str) -> StepConfig:
 def settings_of(net: str, **others: Any) -> Row:
     """Settings of a results file as plain values."""
     plain = {k: asdict(v) if isinstance(v, PretrainConfig) else v for k, v in others.items()}
-    return {"net": net} | plain
+    images = {"images": IMAGES[net]._asdict()} if net in IMAGES else {}
+    return {"net": net} | images | plain
+
+
+@cache
+def task_on_part(net: str) -> Task:
+    """A net of ``lab.NETS`` on the images that its rows use."""
+    task = task_of(net)
+    if net not in IMAGES:
+        return task
+    parts = {
+        name: Split(*(array[:number] for array in getattr(task.dataset, name)))
+        for name, number in IMAGES[net]._asdict().items()
+    }
+    return task._replace(dataset=task.dataset._replace(**parts))
 
 
 @cache
 def pretrained(net: str, seed: int, config: PretrainConfig) -> Variables:
     """The initialisation of a seed, trained."""
-    task = task_of(net)
+    task = task_on_part(net)
     return retrain(task, task.init(seed), config, key=jax.random.key(seed))
 
 

@@ -13,8 +13,7 @@ from functools import partial
 from typing import Any
 
 import jax
-from common.rows import task_of
-from shared import add, arguments, errors, file_of, pretrained, settings_of, short
+from shared import add, arguments, errors, file_of, pretrained, settings_of, short, task_on_part
 from sizes import STEPS
 
 import swsjax
@@ -50,7 +49,7 @@ def epochs_of(net: str) -> dict[str, int]:
 
 
 def run(net: str, method: str, keep: float, tau: float, seed: int) -> dict[str, Any]:
-    task, training = task_of(net), short(net)
+    task, training = task_on_part(net), short(net)
     result = compress_task(
         task,
         start_of(net, method, keep, seed),
@@ -72,7 +71,7 @@ def run(net: str, method: str, keep: float, tau: float, seed: int) -> dict[str, 
 
 def start_of(net: str, method: str, keep: float, seed: int) -> Variables:
     """The trained net, pruned before or after its training, or not at all."""
-    task, training = task_of(net), short(net)
+    task, training = task_on_part(net), short(net)
     if method.startswith("FORCE"):
         start = force(task, task.init(seed), keep, steps=STEPS, key=jax.random.key(seed))
         return retrain(task, start, training, key=jax.random.fold_in(jax.random.key(seed), 1))

@@ -14,8 +14,7 @@ from typing import Any, NamedTuple
 
 import jax
 import optax
-from common.rows import task_of
-from shared import add, arguments, errors, file_of, pretrained, settings_of, short
+from shared import add, arguments, errors, file_of, pretrained, settings_of, short, task_on_part
 
 import swsjax
 from swsjax.baselines import density, force, k_means, magnitude, retrain, snip, tune_codebooks
@@ -52,7 +51,7 @@ def main() -> None:
 
 
 def run(net: str, method: str, keep: float, seed: int) -> dict[str, Any]:
-    task, training = task_of(net), short(net)
+    task, training = task_on_part(net), short(net)
     unit = training.epochs // 5
     finished = METHODS[method](task, net, keep, seed, unit)
     sizes = {}

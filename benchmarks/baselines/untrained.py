@@ -9,8 +9,7 @@ The dense nets are those of ``sizes.py``. Also for ``lenet-5-caffe`` and ``resne
 from functools import partial
 from typing import Any
 
-from common.rows import task_of
-from shared import add, arguments, errors, file_of, pretrained, settings_of, short
+from shared import add, arguments, errors, file_of, pretrained, settings_of, short, task_on_part
 
 import swsjax
 from swsjax.baselines import density, k_means, magnitude, quantize_affine
@@ -41,7 +40,7 @@ def main() -> None:
 
 
 def run(net: str, name: str, size: int, keep: float, seed: int) -> dict[str, Any]:
-    task, dense = task_of(net), pretrained(net, seed, short(net))
+    task, dense = task_on_part(net), pretrained(net, seed, short(net))
     found: Variables = METHODS[name](dense if keep == 1 else magnitude(dense, keep), size)
     report = swsjax.report(swsjax.dumps(task.whole(found)))
     return {

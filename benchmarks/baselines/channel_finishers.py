@@ -62,8 +62,8 @@ than weights in a dense layer, and its net diverges in fine-tuning."""
 SLIMMING = 1e-4
 """Strength of the penalty on BatchNorm scales, as in the paper."""
 SELECTION = 0.05
-"""Strength of the penalty on the scales of blocks; 0.01 in the paper, with many more steps. With 0.02
-no block goes (seed 0)."""
+"""Strength of the penalty on the scales of blocks; 0.01 in the paper, with many more steps. With
+0.02 no block goes (seed 0)."""
 
 TICKET = "L1, winning ticket"
 

@@ -44,9 +44,9 @@ class LeNet5(nn.Module):
 
 
 class ResNet8(nn.Module):
-    """ResNet-8 on (batch, 3, 32, 32), with the padding that XLA calls SAME."""
+    """ResNet-8 on (batch, 3, 16, 16), with the padding that XLA calls SAME."""
 
-    image_shape = (3, 32, 32)
+    image_shape = (3, 16, 16)
 
     def __init__(self):
         super().__init__()

@@ -159,10 +159,13 @@ def without(net: Any, indices: Mapping[Axis, Indices]) -> Any:
     [[2], [5]]
     """
     leaves, structure = jax.tree.flatten(net)
+    # Far faster than `jnp.delete`, which checks each index and goes through a mask.
+    known: dict[str, Any] = {"mode": "clip", "unique_indices": True, "indices_are_sorted": True}
     for number, (name, leaf) in enumerate(named_leaves(net)):
-        for axis in range(jnp.ndim(leaf)):
+        for axis, size in enumerate(jnp.shape(leaf)):
             if (name, axis) in indices:
-                leaves[number] = jnp.delete(leaves[number], indices[name, axis], axis)
+                left = np.delete(np.arange(size), indices[name, axis])
+                leaves[number] = jnp.take(jnp.asarray(leaves[number]), left, axis, **known)
     return jax.tree.unflatten(structure, leaves)
 
 

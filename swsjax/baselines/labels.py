@@ -5,6 +5,7 @@ that of indices that cannot be cut.
 """
 
 from collections.abc import Sequence
+from math import prod
 
 import numpy as np
 import numpy.typing as npt
@@ -282,8 +283,8 @@ class _Rule:
             return found
         *others, last = cut
         self.nodes.fix(*(operand[axis] for axis in others))
-        after = int(np.prod([len(labels) for labels in operand[last + 1 :]], dtype=int))
-        before = int(np.prod(shape, dtype=int)) // (after * len(operand[last]))
+        after = prod(len(labels) for labels in operand[last + 1 :])
+        before = prod(shape) // (after * len(operand[last]))
         labels = np.tile(np.repeat(operand[last], after), before)
         roots = self.nodes.roots(labels).reshape(shape)
         for axis in range(len(shape)):
@@ -300,8 +301,8 @@ def _blocks(before: Sequence[int], after: Sequence[int]) -> list[tuple[int, list
     found, i, j = [], 0, 0
     while i < len(before) or j < len(after):
         old, new = list(before[i : i + 1]), list(after[j : j + 1])
-        while np.prod(old, dtype=int) != np.prod(new, dtype=int):
-            if np.prod(old, dtype=int) < np.prod(new, dtype=int):
+        while prod(old) != prod(new):
+            if prod(old) < prod(new):
                 old.append(before[i + len(old)])
             else:
                 new.append(after[j + len(new)])

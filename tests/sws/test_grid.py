@@ -46,7 +46,10 @@ def test_grid_passes_no_gradient():
 
 def test_node_count():
     assert node_count(-1.0, 1.0, 0.25) == 64  # the least
-    assert node_count(0.0, 1.0, 4 / 1024) == 1.25 * 1024 + 2
-    assert node_count(0.0, 1.0, 7.9 / 1024) == 1.25 * 1024 + 2
-    assert node_count(0.0, 2.0, 4 / 1024) == 2.5 * 1024 + 2
+    for high in np.geomspace(0.1, 10, 200):
+        enough = 1.25 * high * 1024 + 2
+        nodes = node_count(0.0, high, 4 / 1024)
+        assert nodes == node_count(0.0, high, 7.9 / 1024)
+        assert enough <= nodes < 1.5 * enough + 2
+        assert any(nodes == odd * 2**power for odd in (1, 3) for power in range(16))
     assert node_count(-1e6, 1e6, 1e-3) == 2**16  # the most

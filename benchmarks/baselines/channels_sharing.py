@@ -33,7 +33,7 @@ from swsjax.sws.recipes import Recipe, compress_task
 
 MAX_LOSS = {"lenet-5-caffe": 0.005, "resnet-8": 0.02}
 """Of the validation error, against the dense net."""
-BUDGET = 5_000
+BUDGET = {"lenet-5-caffe": 5_000, "resnet-8": 2_000}
 """Steps of retraining, for each row."""
 ALONE = "soft weight-sharing"
 AFTER = "channels, then soft weight-sharing"
@@ -46,7 +46,7 @@ def main() -> None:
         config=swsjax.Config().to_dict(),
         keep=KEEP[net][0],
         max_loss=MAX_LOSS[net],
-        budget=BUDGET,
+        budget=BUDGET[net],
     )
     for seed in seeds:
         for method in (ALONE, AFTER):
@@ -71,7 +71,7 @@ def run(net: str, method: str, seed: int) -> Row:
         Recipe(swsjax.Config(seed=seed)),
         augment=TRAINING[net].augment(),
         max_loss=allowed,
-        budget=BUDGET,
+        budget=BUDGET[net],
         resume=RUNS / f"{net}-sharing-{'alone' if method == ALONE else 'narrow'}-seed{seed}",
     ).outcomes[-1]
     small = Variables(outcome.params, outcome.aux)

@@ -17,6 +17,7 @@ from jax import Array
 from swsjax import HyperPriors
 from swsjax.lab import Task
 from swsjax.sws import (
+    Course,
     GaussianMixture,
     Joint,
     Stage,
@@ -116,10 +117,15 @@ def with_m_steps(*arguments: Any, share: float, most: float) -> list[Stage]:
         share: of the way, in each step of training.
         most: largest change of a log-precision in a step.
     """
-    return [
-        stage._replace(optimizer=_towards_m_step(stage.optimizer, share, most))
-        for stage in three_stages(*arguments)
-    ]
+
+    def with_m_step(stage: Stage) -> Stage:
+        def course(epochs: int | Array) -> Course:
+            found = stage.course(epochs)
+            return found._replace(optimizer=_towards_m_step(found.optimizer, share, most))
+
+        return stage._replace(course=course)
+
+    return [with_m_step(stage) for stage in three_stages(*arguments)]
 
 
 def _towards_m_step(

@@ -24,7 +24,7 @@ from swsjax.sws.quantizing import codebook, non_zeros, quantize
 from swsjax.sws.rates import LearningRates
 from swsjax.sws.record import Details
 from swsjax.sws.result import Result
-from swsjax.sws.stages import Stage
+from swsjax.sws.stages import Course, Stage
 from swsjax.sws.step import Info, Joint, hard, init, make_step, soft
 from swsjax.sws.study import Study, search, space_around
 from swsjax.sws.targets import Level
@@ -35,6 +35,7 @@ __all__ = [
     "Annealing",
     "Beta",
     "Config",
+    "Course",
     "Details",
     "Front",
     "Gamma",

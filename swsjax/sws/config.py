@@ -7,6 +7,7 @@ from typing import Any, Literal, get_args, get_type_hints
 
 import jax.numpy as jnp
 import optax
+from jax import Array
 
 from swsjax.checks import check_integer, check_numbers
 from swsjax.errors import ConfigError
@@ -49,10 +50,10 @@ class Annealing:
                     f"Annealing.{field.name} must be positive and finite, got {value!r}"
                 )
 
-    def width(self, steps: int) -> optax.Schedule:
+    def width(self, steps: int | Array) -> optax.Schedule:
         """Make the schedule of the standard deviation over a number of steps."""
         ratio = self.end / self.start
-        return lambda step: self.start * ratio ** jnp.minimum(step / max(steps, 1), 1.0)
+        return lambda step: self.start * ratio ** jnp.minimum(step / jnp.maximum(steps, 1), 1.0)
 
 
 # Of the stages that compute with assigned means.

@@ -5,14 +5,16 @@ from functools import lru_cache, partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
+from jax import Array
 
 from swsjax.sws.advice import check_mixtures, check_some_left, warn_of_lost_arrays
 from swsjax.sws.config import Annealing, Config
 from swsjax.sws.merging import merge
 from swsjax.sws.prune import Hold, Score, hold_in_range, prune_epoch, pruning, saliency, zeros_cut
 from swsjax.sws.rates import LearningRates
-from swsjax.sws.stages import Stage
+from swsjax.sws.stages import Course, Planned, Stage
 from swsjax.sws.step import Joint, hand_over, hard, soft
 from swsjax.sws.units import measured_again
 from swsjax.training.loop import Feed
@@ -59,37 +61,31 @@ def three_stages(
     >>> [(stage.name, stage.epochs) for stage in three_stages(Config(), loss, loss, feed)]
     [('soft', 30), ('hard', 20), ('prune', 24)]
     """
-    kinds = (config.soft_learning_rates, config.hard_learning_rates, config.prune_learning_rates)
-    epochs = (config.soft_epochs, config.hard_epochs, config.prune_epochs)
-    soft_optimizer, hard_optimizer, prune_optimizer = (
-        _optimizer(rates, number, feed.steps) for rates, number in zip(kinds, epochs, strict=True)
-    )
+    steps, annealing = feed.steps, config.annealing
+    check = (check_mixtures,) if annealing is None else ()
     stages = [
         Stage(
             "soft",
             config.soft_epochs,
-            soft,
             loss_fn,
-            _holding_zeros(soft_optimizer),
+            _soft(config.soft_learning_rates, steps, annealing),
             config.tau,
-            checks=(check_mixtures,) if config.annealing is None else (),
+            checks=check,
             finish=warn_of_lost_arrays,
         ),
         Stage(
             "hard",
             config.hard_epochs,
-            hard,
             loss_fn,
-            _holding_zeros(hard_optimizer),
+            _hard(config.hard_learning_rates, steps, annealing),
             config.tau,
-            checks=(check_some_left, *((check_mixtures,) if config.annealing is None else ())),
+            checks=(check_some_left, *check),
         ),
         Stage(
             "prune",
             config.prune_epochs,
-            hard,
             prune_loss_fn,
-            _pruning(prune_optimizer, hold),
+            _prune(config.prune_learning_rates, steps, annealing, hold),
             tau=0.0,
             checks=(check_some_left,),
             begin=zeros_cut,
@@ -98,46 +94,60 @@ def three_stages(
             ),
         ),
     ]
-    if config.annealing is None:
+    if annealing is None:
         merging = partial(_merged, threshold=config.merge_threshold)
         return [stage._replace(end=merging) for stage in stages]
-    return _annealed(stages, config, config.annealing, feed.steps)
-
-
-def _annealed(stages: list[Stage], config: Config, annealing: Annealing, steps: int) -> list[Stage]:
-    """The stages with widths that fall, units, a hand-over, and dampening."""
     soft_stage, hard_stage, prune_stage = stages
-    end = _width(Annealing(annealing.end, annealing.end), 1)
-
-    def pull(rates: LearningRates, epochs: int) -> optax.Schedule | None:
-        return _pull(rates, epochs, steps, annealing.end)
-
     return [
-        soft_stage._replace(
-            width=_width(annealing, soft_stage.epochs * steps),
-            before_epoch=measured_again,
-            continues=True,
-        ),
-        hard_stage._replace(
-            width=end,
-            forward=hand_over(max(1, round(_HAND_OVER * hard_stage.epochs * steps))),
-            pull=pull(config.hard_learning_rates, hard_stage.epochs),
-        ),
-        prune_stage._replace(
-            width=end,
-            pull=pull(config.prune_learning_rates, prune_stage.epochs),
-            continues=True,
-        ),
+        soft_stage._replace(before_epoch=measured_again, continues=True),
+        hard_stage,
+        prune_stage._replace(continues=True),
     ]
 
 
 # The same settings give the same functions, so that a step made of them is compiled once.
 @lru_cache(maxsize=32)
-def _optimizer(rates: LearningRates, epochs: int, steps: int) -> optax.GradientTransformation:
-    return rates.optimizer(epochs, steps)
+def _soft(rates: LearningRates, steps: int, annealing: Annealing | None) -> Planned:
+    def course(epochs: int | Array) -> Course:
+        width = None if annealing is None else annealing.width(epochs * steps)
+        return Course(_holding_zeros(rates.optimizer(epochs, steps)), soft, width)
+
+    return course
 
 
 @lru_cache(maxsize=32)
+def _hard(rates: LearningRates, steps: int, annealing: Annealing | None) -> Planned:
+    def course(epochs: int | Array) -> Course:
+        course = Course(_holding_zeros(rates.optimizer(epochs, steps)), hard)
+        if annealing is None:
+            return course
+        handed_over = jnp.maximum(jnp.round(_HAND_OVER * epochs * steps), 1)
+        return _dampened(course, rates, epochs, steps, annealing)._replace(
+            forward=hand_over(handed_over)
+        )
+
+    return course
+
+
+@lru_cache(maxsize=32)
+def _prune(rates: LearningRates, steps: int, annealing: Annealing | None, hold: Hold) -> Planned:
+    def course(epochs: int | Array) -> Course:
+        course = Course(pruning(rates.optimizer(epochs, steps), hold), hard)
+        if annealing is None:
+            return course
+        return _dampened(course, rates, epochs, steps, annealing)
+
+    return course
+
+
+def _dampened(
+    course: Course, rates: LearningRates, epochs: int | Array, steps: int, annealing: Annealing
+) -> Course:
+    """A course after an annealing, at the width of its end."""
+    end = Annealing(annealing.end, annealing.end).width(1)
+    return course._replace(width=end, pull=rates.pull(epochs, steps, annealing.end))
+
+
 def _holding_zeros(optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
     with_extra = optax.with_extra_args_support(optimizer)
 
@@ -147,19 +157,6 @@ def _holding_zeros(optimizer: optax.GradientTransformation) -> optax.GradientTra
         return updates._replace(weights=updates.weights._replace(groups=groups)), state
 
     return optax.GradientTransformationExtraArgs(with_extra.init, update)
-
-
-_pruning = lru_cache(maxsize=32)(pruning)
-
-
-@lru_cache(maxsize=32)
-def _pull(rates: LearningRates, epochs: int, steps: int, width: float) -> optax.Schedule | None:
-    return rates.pull(epochs, steps, width)
-
-
-@lru_cache(maxsize=32)
-def _width(annealing: Annealing, steps: int) -> optax.Schedule:
-    return annealing.width(steps)
 
 
 def _merged(joint: Joint, threshold: float) -> Joint:

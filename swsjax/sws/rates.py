@@ -78,8 +78,12 @@ class LearningRates:
                 f"LearningRates.epsilon must be positive and finite, got {self.epsilon}"
             )
 
-    def optimizer(self, epochs: int, steps_per_epoch: int) -> optax.GradientTransformation:
+    def optimizer(self, epochs: int | Array, steps_per_epoch: int) -> optax.GradientTransformation:
         """Make the optimiser over ``(weights, mixtures)``, for a stage of that length.
+
+        Args:
+            epochs: of the stage; in a compiled function, it may be an argument.
+            steps_per_epoch: of the stage.
 
         >>> optimizer = LearningRates().optimizer(epochs=2, steps_per_epoch=10)
         """
@@ -108,7 +112,9 @@ class LearningRates:
 
         return _with_whole(optax.partition(optimizers, labels, mask_compatible_extra_args=True))
 
-    def pull(self, epochs: int, steps_per_epoch: int, width: float) -> optax.Schedule | None:
+    def pull(
+        self, epochs: int | Array, steps_per_epoch: int, width: float
+    ) -> optax.Schedule | None:
         """Make the schedule of the share of the way to its mean that a weight is pulled in a step.
 
         Args:
@@ -126,7 +132,7 @@ class LearningRates:
         if not self.dampening:
             return None
         rate = self._schedule(self.dampening / width * self.weights, epochs, steps_per_epoch)
-        steps = max(epochs * steps_per_epoch, 1)
+        steps = jnp.maximum(epochs * steps_per_epoch, 1)
 
         def pull(step: Array) -> Array:
             share = jnp.clip(2 * step / steps - 1, 0, 1)
@@ -134,13 +140,20 @@ class LearningRates:
 
         return pull
 
-    def _schedule(self, peak: float, epochs: int, steps_per_epoch: int) -> optax.Schedule:
-        """A linear warm-up and a half cosine from a peak."""
+    def _schedule(self, peak: float, epochs: int | Array, steps_per_epoch: int) -> optax.Schedule:
+        """A linear warm-up and a half cosine from a peak.
+
+        As ``optax.warmup_cosine_decay_schedule``, which takes no traced number of steps.
+        """
         warmup = round(self.warmup_epochs * steps_per_epoch)
-        steps = max(epochs * steps_per_epoch, warmup + 1)
-        return optax.warmup_cosine_decay_schedule(
-            peak if warmup == 0 else 0.0, peak, warmup, steps, self.final * peak
-        )
+        decay = jnp.maximum(epochs * steps_per_epoch - warmup, 1)
+
+        def schedule(step: Array) -> Array:
+            share = jnp.clip((step - warmup) / decay, 0, 1)
+            falling = self.final + (1 - self.final) * (1 + jnp.cos(jnp.pi * share)) / 2
+            return peak * jnp.where(step < warmup, step / max(warmup, 1), falling)
+
+        return schedule
 
 
 def _if_any(optimizer: optax.GradientTransformation) -> optax.GradientTransformation:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax import Array
 
 from swsjax.sws.advice import Check, check_finite
 from swsjax.sws.config import Config
@@ -28,7 +29,17 @@ from swsjax.training.selection import Selection
 from swsjax.training.sharding import divides_weights, gather, replicate, settle, shard_weights
 from swsjax.training.statistics import Estimate, estimator, mean_loss
 
-__all__ = ["Made", "Run", "Stage", "made_once", "run_stages", "started"]
+__all__ = [
+    "Course",
+    "Given",
+    "Made",
+    "Planned",
+    "Run",
+    "Stage",
+    "made_once",
+    "run_stages",
+    "started",
+]
 
 
 def _unchanged(state: Any, *_: Any) -> Any:
@@ -39,6 +50,32 @@ def _nothing(*_: Any) -> None:
     return None
 
 
+class Course(NamedTuple):
+    """What of a stage depends on how long it is."""
+
+    optimizer: optax.GradientTransformation
+    """Over the ``Joint`` of weights and mixtures."""
+    forward: Forward
+    """What the net computes with: ``soft``, ``hard`` or what ``hand_over`` makes."""
+    width: optax.Schedule | None = None
+    """Standard deviation that all components share; None: their precisions are learned."""
+    pull: optax.Schedule | None = None
+    """Share of the way to its assigned mean that each weight goes in a step; None is no pull."""
+
+
+Planned = Callable[[int | Array], Course]
+"""From a number of epochs, which may be traced, to what depends on it."""
+
+
+class Given(NamedTuple):
+    """What a step reads from the state, so that runs that differ in it share a compiled step."""
+
+    tau: Array
+    """() weight of the prior, if it is constant."""
+    epochs: Array
+    """() int32 epochs of the stage."""
+
+
 class Stage(NamedTuple):
     """A stage of retraining: everything in which it differs from the others."""
 
@@ -46,20 +83,15 @@ class Stage(NamedTuple):
     """``"soft"``, ``"hard"`` or ``"prune"``, as the history has it."""
     epochs: int
     """Number of epochs; without any, the stage is skipped."""
-    forward: Forward
-    """What the net computes with: ``soft`` or ``hard``."""
     loss_fn: LossWithAux
     """Of weights, carried part and batch, as ``Net.loss`` makes it."""
-    optimizer: optax.GradientTransformation
-    """Over the ``Joint`` of weights and mixtures."""
+    course: Planned
+    """What depends on the number of epochs. Runs with the same function, loss and grid share a
+    compiled step."""
     tau: float | optax.Schedule
     """Weight of the prior; at 0 the prior does not act."""
     checks: tuple[Check, ...]
     """Raise after an epoch if the net or the mixtures are lost."""
-    width: optax.Schedule | None = None
-    """Standard deviation that all components share; None: their precisions are learned."""
-    pull: optax.Schedule | None = None
-    """Share of the way to its assigned mean that each weight goes in a step; None is no pull."""
     begin: Callable[[Joint], Joint] = _unchanged
     """Applied to weights and mixtures before the stage."""
     continues: bool = False
@@ -76,7 +108,7 @@ class Made(NamedTuple):
     """Functions that are compiled once for all runs of a ``compress``; see ``made_once``."""
 
     step: Callable[..., Step]
-    """``make_step``, with nodes as pairs."""
+    """``make_step`` on what a course has for the ``Given`` of a state, with nodes as pairs."""
     estimate: Callable[[LossWithAux], Estimate]
     """``estimator`` on the data."""
 
@@ -109,22 +141,29 @@ def made_once(feed: Feed) -> Made:
 
     >>> from swsjax.sws import HyperPriors, LearningRates, soft
     >>> from swsjax.training.loop import feed_of
-    >>> made, optimizer = made_once(feed_of(jnp.ones(4), 2)), LearningRates().optimizer(1, 1)
-    >>> given = {"forward": soft, "tau": None, "hyper": HyperPriors(), "nodes": (("weights", 64),)}
-    >>> made.step(print, optimizer, **given) is made.step(print, optimizer, **given)
+    >>> made, course = made_once(feed_of(jnp.ones(4), 2)), lambda epochs: Course(optax.sgd(1), soft)
+    >>> given = {"tau": None, "hyper": HyperPriors(), "nodes": (("weights", 64),)}
+    >>> made.step(print, course, **given) is made.step(print, course, **given)
     True
     """
 
     @cache
     def step(
         loss_fn: LossWithAux,
-        optimizer: optax.GradientTransformation,
+        course: Planned,
         *,
         nodes: tuple[tuple[str, int], ...] | None,
         **settings: Any,
     ) -> Step:
-        given = None if nodes is None else dict(nodes)
-        return feed.augmented(make_step(loss_fn, optimizer, nodes=given, **settings))
+        settings["nodes"] = None if nodes is None else dict(nodes)
+
+        def on_course(before: TrainState, batch: Any) -> tuple[TrainState, Info]:
+            given: Given = before.given
+            step = make_step(loss_fn, **course(given.epochs)._asdict(), **settings)
+            state, info = step(before._replace(given=given.tau), batch)
+            return state._replace(given=given), info
+
+        return feed.augmented(on_course)
 
     return Made(step, cache(lambda loss_fn: estimator(loss_fn, feed)))
 
@@ -188,11 +227,13 @@ def run_stages(run: Run, start: TrainState) -> TrainState:
         net = run.net._replace(
             weights=shard_weights(joint.weights, mesh), carried=replicate(carried, mesh)
         )
+        optimizer = stage.course(stage.epochs).optimizer
         state = settle(
-            init(net, replicate(joint.mixtures, mesh), stage.optimizer, replicate(key, mesh)), mesh
+            init(net, replicate(joint.mixtures, mesh), optimizer, replicate(key, mesh)), mesh
         )
-        if _is_constant(stage.tau):
-            state = state._replace(given=replicate(jnp.float32(stage.tau), mesh))
+        tau = stage.tau if _is_constant(stage.tau) else 0.0
+        given = Given(jnp.float32(tau), jnp.int32(stage.epochs))
+        state = state._replace(given=replicate(given, mesh))
         if resuming:
             assert log.resume is not None
             state, nodes = log.resume.restore(state), last.nodes
@@ -219,12 +260,9 @@ def _phase(run: Run, stage: Stage, first_nodes: dict[str, int] | None, done: int
     def step_on(nodes: tuple[tuple[str, int], ...] | None) -> Step:
         return run.made.step(
             stage.loss_fn,
-            stage.optimizer,
-            forward=stage.forward,
+            stage.course,
             tau=None if _is_constant(stage.tau) else stage.tau,
             hyper=run.config.hyper_priors,
-            width=stage.width,
-            pull=stage.pull,
             nodes=nodes,
             sample=None if divides_weights(run.feed.mesh) else run.config.sample,
         )

@@ -13,7 +13,7 @@ over step by step.
 
 import operator
 from collections.abc import Callable, Mapping
-from functools import lru_cache, partial, reduce
+from functools import partial, reduce
 from typing import Any, NamedTuple
 
 import jax
@@ -63,9 +63,7 @@ def hard(weights: Weights, assigned: Callable[[], Weights], step: Array) -> Weig
     return assigned()
 
 
-# The same number gives the same function, so that a step made of it is compiled once.
-@lru_cache(maxsize=32)
-def hand_over(steps: int) -> Forward:
+def hand_over(steps: int | Array) -> Forward:
     """Make the way from ``soft`` to ``hard``: a share of the assigned means that rises to 1.
 
     Weights that the net leans on though their mean is zero then leave the zero component one after

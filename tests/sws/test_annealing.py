@@ -59,7 +59,11 @@ def test_the_hard_stage_begins_where_the_soft_one_ended():
 
     def at_once(*arguments):
         soft_stage, hard_stage, _ = three_stages(*arguments)
-        return [soft_stage, hard_stage._replace(forward=hard)]
+
+        def course(epochs):
+            return hard_stage.course(epochs)._replace(forward=hard)
+
+        return [soft_stage, hard_stage._replace(course=course)]
 
     jumped = compress(PARAMS, loss_fn, DATA, config, stages=at_once).history
     assert jumped[0].loss == before.loss

@@ -58,6 +58,24 @@ def test_warm_up_and_half_cosine(final):
     np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-9)
 
 
+@pytest.mark.parametrize("warmup_epochs", [0.0, 0.5, 3.0])
+def test_the_schedule_is_that_of_optax_also_for_a_traced_number_of_epochs(warmup_epochs):
+    learning_rates = LearningRates(warmup_epochs=warmup_epochs, final=0.25)
+
+    @jax.jit
+    def values(epochs):
+        return learning_rates._schedule(0.5, epochs, 4)(jnp.arange(24))
+
+    for epochs in (1, 5):
+        warmup = round(4 * warmup_epochs)
+        theirs = optax.warmup_cosine_decay_schedule(
+            0.0 if warmup else 0.5, 0.5, warmup, max(4 * epochs, warmup + 1), 0.125
+        )
+        expected = [theirs(step) for step in range(24)]
+        np.testing.assert_allclose(values(epochs), expected, rtol=1e-5, atol=1e-9)
+    assert values._cache_size() == 1
+
+
 def test_cosine_without_warm_up_starts_at_the_peak():
     ours = updates_of(rates(final=0.0), 2, 5)
     expected = PEAKS[:, None] * (1 + np.cos(np.pi * np.arange(10) / 10)) / 2

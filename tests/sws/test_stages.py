@@ -60,7 +60,7 @@ def test_stages_follow_the_settings():
         ("prune", 2),
     ]
     assert [stage.tau for stage in seen] == [1.4e-4, 1.4e-4, 0.0]
-    assert [stage.forward for stage in seen] == [soft, hard, hard]
+    assert [stage.course(stage.epochs).forward for stage in seen] == [soft, hard, hard]
     assert seen[0].loss_fn is seen[1].loss_fn
 
 

@@ -23,6 +23,7 @@ from swsjax.sws.moves import Move, epochs_of, settings_of, usual_epochs
 from swsjax.sws.targets import Level, Targets
 from swsjax.sws.walk import allowed, compared, outcome_text, stored_bytes, walk
 from swsjax.training import take_apart
+from swsjax.training.epochs import compiled_loop
 from swsjax.training.loop import feed_of
 
 RNG = np.random.default_rng(0)
@@ -55,9 +56,12 @@ def run(config=CONFIG, **arguments):
     return compress(PARAMS, loss_fn, DATA, config, **{"evaluate": distance} | arguments)
 
 
+PROGRAMS = []
+
+
 @pytest.fixture(scope="module")
 def within():
-    return run(max_loss=0.06)
+    return run(max_loss=0.06, callback=lambda _: PROGRAMS.append(compiled_loop._cache_size()))
 
 
 def test_what_may_be_lost_is_kept(within):
@@ -81,6 +85,14 @@ def test_levels_get_smaller_and_the_history_is_of_them_all(within):
     assert {epoch.epochs for epoch in within.history} == {max(end, usual) for end in ends}
     for level, end in zip(within.levels, ends, strict=True):
         assert within.history[end - 1].error == level.loss
+
+
+def test_levels_share_compiled_steps(within):
+    """Whatever their tau and their length; the three stages differ, and grids."""
+    assert {level.move.kind for level in within.levels} == {"anneal", "cycle", "prune"}
+    assert len({level.move.tau for level in within.levels}) > 2
+    steps = {(epoch.stage, epoch.details.nodes["weights"]) for epoch in within.history}
+    assert PROGRAMS[-1] - PROGRAMS[0] + 1 == len(steps) <= 6
 
 
 class StoppedError(Exception):

@@ -3,8 +3,8 @@
     PYTHONPATH=benchmarks python benchmarks/baselines/channel_figures.py lenet-5-caffe
 
 Writes ``docs/figures/channels-NAME-NET.png`` (and PDF): errors by score, histograms of the norms of
-each layer, and the channels that each method keeps, if any method chooses the layers. Marks and
-bars of means are over the seeds, thin lines their range.
+each layer, the channels that each norm keeps, and how many each method keeps, if any chooses the
+layers. Marks and bars of means are over the seeds, thin lines their range.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,6 +15,7 @@ from channel_tasks import inputs
 from common.results import FIGURES, read
 from figures import draw_means, in_percent, spread, under
 from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from shared import Row, file_of
 
@@ -27,6 +28,8 @@ from swsjax.measure.plot.style import BLUE, GREEN, GREY, ORANGE, PURPLE, column_
 NORMS = ("L1", "spectral")
 """Whose histograms are drawn."""
 AUTOMATIC = {"slimming", "SSS"}
+HALF = 0.5
+"""The share of the channels of each layer in the figure of the structure."""
 
 
 def main() -> None:
@@ -52,6 +55,13 @@ def pictures(net: str) -> Iterator[Picture]:
         partial(draw_norms, rows=layers),
         partial(grid, rows=len(layers)),
         0.4 + 0.8 * len(layers),
+    )
+    yield column_picture(
+        f"channels-structure-{net}",
+        f"Which channels of each hidden layer of {title} are kept by each norm.",
+        partial(draw_structure, rows=layers),
+        partial(strips, rows=len(layers)),
+        0.5 + 0.9 * len(layers),
     )
     finished = read(file_of("channel-finishers", net))["seeds"]
     if AUTOMATIC & {row["method"] for row in finished}:
@@ -115,6 +125,29 @@ def draw_norms(axes: np.ndarray, rows: Sequence[Row]) -> None:
         place.set_title(norm)
     for place in axes[-1]:
         place.set_xlabel("norm / largest norm")
+
+
+def strips(figure: Figure, rows: int) -> Sequence[Axes]:
+    """Axes below one another, one per layer."""
+    axes: np.ndarray = figure.subplots(rows, 1, squeeze=False)
+    return list(axes[:, 0])
+
+
+def draw_structure(axes: Sequence[Axes], rows: Sequence[Row]) -> None:
+    """The channels that each norm keeps, in a row; columns are channels, by their L1 norm."""
+    for place, row in zip(axes, rows, strict=True):
+        norms = {name: np.array(values) for name, values in row["norms"].items()}
+        order = np.argsort(-norms["L1"])
+        kept = round(HALF * len(order))
+        drawn = [np.isin(order, np.argsort(-values)[:kept]) for values in norms.values()]
+        place.pcolormesh(drawn, cmap=ListedColormap(["white", BLUE]), vmin=0, vmax=1)
+        place.hlines(range(1, len(norms)), 0, len(order), color="white", linewidth=2)
+        place.set_yticks(np.arange(len(norms)) + 0.5, list(norms))
+        place.tick_params(axis="y", length=0)
+        place.invert_yaxis()
+        place.set_title(row["layer"])
+        place.xaxis.get_major_locator().set_params(integer=True)
+    axes[-1].set_xlabel("channels, from the largest L1 norm")
 
 
 def draw_widths(axes: Axes, rows: Sequence[Row], title: str) -> None:

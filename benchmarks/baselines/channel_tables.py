@@ -28,11 +28,10 @@ def channel_page(net: str, residual: str) -> dict[str, Callable[[], str]]:
         "sensitivity": sensitivity_table,
         "finishers": finishers_table,
         "widths": widths_table,
+        "libraries": libraries_table,
+        "sharing": sharing_table,
     }
-    made: dict[str, Callable[[], str]] = {
-        "libraries": partial(libraries_table, net),
-        "sharing": partial(sharing_table, net),
-    }
+    made: dict[str, Callable[[], str]] = {}
     for name, table in of_both.items():
         made |= {name: partial(table, net), f"residual-{name}": partial(table, residual)}
     return made

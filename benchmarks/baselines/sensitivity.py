@@ -52,7 +52,7 @@ def run(net: str, group: Group, number: int, seed: int) -> Row:
     before = task.error(start, task.dataset.validation)
     (share,) = shares_by_sensitivity(errors[None], SHARES, error=before, tolerance=TOLERANCE)
     return {
-        "norms": {name: np.sort(values).tolist() for name, values in norms.items()},
+        "norms": {name: values.tolist() for name, values in norms.items()},
         "skewness": dict(zip(norms, skewness(list(norms.values())), strict=True)),
         "error_before": before,
         "errors": errors.tolist(),

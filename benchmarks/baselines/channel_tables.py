@@ -155,12 +155,18 @@ def libraries_table(net: str) -> str:
             else "",
             mean_and_range(row["pruned_validation_error"]),
             mean_and_range(row["test_error"]),
-            factor(1e3 * row["processor_seconds"]["mean"]),
+            "{mean:.2f} ({min:.2f} to {max:.2f})".format(**row["times_ours"])
+            if "times_ours" in row
+            else "",
         ]
         for row in read(file_of("channels-libraries", net))["summary"]
     ]
     header = ["", "parameters", "multiply-adds", "channels as ours (%)"]
-    header += ["validation error, not tuned (%)", "test error, tuned (%)", "time to prune (ms)"]
+    header += [
+        "validation error, not tuned (%)",
+        "test error, tuned (%)",
+        "time to prune, over ours",
+    ]
     return in_markdown(header, lines)
 
 

@@ -19,6 +19,7 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from shared import Row, file_of
 
+from swsjax.baselines import channels_kept
 from swsjax.lab import NETS
 from swsjax.measure.html import Picture
 from swsjax.measure.plot import save_pictures
@@ -53,14 +54,14 @@ def pictures(net: str) -> Iterator[Picture]:
         f"channels-norms-{net}",
         f"Histograms of the norms of the channels of each hidden layer of {title}.",
         partial(draw_norms, rows=layers),
-        partial(grid, rows=len(layers)),
+        partial(grid, rows=len(layers), columns=len(NORMS)),
         0.4 + 0.8 * len(layers),
     )
     yield column_picture(
         f"channels-structure-{net}",
         f"Which channels of each hidden layer of {title} are kept by each norm.",
         partial(draw_structure, rows=layers),
-        partial(strips, rows=len(layers)),
+        partial(grid, rows=len(layers), columns=1),
         0.5 + 0.9 * len(layers),
     )
     finished = read(file_of("channel-finishers", net))["seeds"]
@@ -103,9 +104,9 @@ def draw_scores(axes: Axes, rows: Sequence[Row], title: str) -> None:
     under(axes, columns=2)
 
 
-def grid(figure: Figure, rows: int) -> np.ndarray:
-    """Axes, one row per layer and one column per norm."""
-    axes: np.ndarray = figure.subplots(rows, len(NORMS), squeeze=False)
+def grid(figure: Figure, rows: int, columns: int) -> np.ndarray:
+    """Axes in rows, one per layer."""
+    axes: np.ndarray = figure.subplots(rows, columns, squeeze=False)
     return axes
 
 
@@ -127,18 +128,12 @@ def draw_norms(axes: np.ndarray, rows: Sequence[Row]) -> None:
         place.set_xlabel("norm / largest norm")
 
 
-def strips(figure: Figure, rows: int) -> Sequence[Axes]:
-    """Axes below one another, one per layer."""
-    axes: np.ndarray = figure.subplots(rows, 1, squeeze=False)
-    return list(axes[:, 0])
-
-
-def draw_structure(axes: Sequence[Axes], rows: Sequence[Row]) -> None:
+def draw_structure(axes: np.ndarray, rows: Sequence[Row]) -> None:
     """The channels that each norm keeps, in a row; columns are channels, by their L1 norm."""
-    for place, row in zip(axes, rows, strict=True):
+    for (place,), row in zip(axes, rows, strict=True):
         norms = {name: np.array(values) for name, values in row["norms"].items()}
         order = np.argsort(-norms["L1"])
-        kept = round(HALF * len(order))
+        kept = channels_kept(len(order), HALF)
         drawn = [np.isin(order, np.argsort(-values)[:kept]) for values in norms.values()]
         place.pcolormesh(drawn, cmap=ListedColormap(["white", BLUE]), vmin=0, vmax=1)
         place.hlines(range(1, len(norms)), 0, len(order), color="white", linewidth=2)
@@ -147,7 +142,7 @@ def draw_structure(axes: Sequence[Axes], rows: Sequence[Row]) -> None:
         place.invert_yaxis()
         place.set_title(row["layer"])
         place.xaxis.get_major_locator().set_params(integer=True)
-    axes[-1].set_xlabel("channels, from the largest L1 norm")
+    place.set_xlabel("channels, from the largest L1 norm")
 
 
 def draw_widths(axes: Axes, rows: Sequence[Row], title: str) -> None:

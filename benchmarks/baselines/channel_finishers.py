@@ -32,7 +32,7 @@ from channel_tasks import (
     tuned,
     without_small_filters,
 )
-from shared import TRAINING, Row, add, errors, file_of, task_on_part
+from shared import Row, add, errors, file_of, short, task_on_part
 
 from swsjax.baselines import (
     accelerated_proximal,
@@ -91,7 +91,7 @@ def main() -> None:
 
 def of_dense(net: str, seed: int) -> Row:
     task, found = task_on_part(net), dense(net, seed)
-    return {"epochs": TRAINING[net].epochs} | errors(task, found) | costs(task, found)
+    return {"epochs": short(net).epochs} | errors(task, found) | costs(task, found)
 
 
 def run(net: str, method: str, finish: str, seed: int) -> Row:
@@ -102,7 +102,7 @@ def run(net: str, method: str, finish: str, seed: int) -> Row:
 
 def of_ticket(net: str, seed: int) -> Row:
     """The initial weights of the channels that are kept after training, trained again."""
-    task, config = task_on_part(net), TRAINING[net]
+    task, config = task_on_part(net), short(net)
     start = without_small_filters(net, task.init(seed), KEEP[net][-1], seed)
     ticket = smaller(task, start)
     found = retrain(narrowed(task, ticket), ticket, config, key=key_of(seed))
@@ -137,9 +137,7 @@ def by_soft_filters(net: str, seed: int) -> Variables:
         group.kernels[0][0].removeprefix("params/") for group in groups_of(task, task.init(seed))
     ]
     start, keep = task.init(seed), KEEP[net][-1]
-    small = smaller(
-        task, soft_filter_pruning(task, start, keep, TRAINING[net], key=key, names=names)
-    )
+    small = smaller(task, soft_filter_pruning(task, start, keep, short(net), key=key, names=names))
     groups = groups_of(task, small)
     norms = channel_scores(small, groups, lambda name, kernel: l1_norms(kernel))
     dead = [(group, np.flatnonzero(norm == 0)) for group, norm in zip(groups, norms, strict=True)]
@@ -155,7 +153,7 @@ def by_slimming(net: str, seed: int) -> Variables:
         task,
         with_scales(start, scales),
         KEEP[net][-1],
-        TRAINING[net],
+        short(net),
         key=jax.random.key(seed),
         scales=scales,
         strength=SLIMMING,
@@ -164,7 +162,7 @@ def by_slimming(net: str, seed: int) -> Variables:
 
 def by_structures(net: str, seed: int) -> Variables:
     """The scales of blocks have the learning rate of the weights."""
-    task, config = task_on_part(net), TRAINING[net]
+    task, config = task_on_part(net), short(net)
     start = task.init(seed)
     rate = config.schedule(config.steps(task.data()))
     return sparse_structure_selection(
@@ -186,12 +184,12 @@ def fine_tuned(net: str, start: Variables, seed: int) -> tuple[Variables, int]:
 
 
 def scratch_e(net: str, start: Variables, seed: int) -> tuple[Variables, int]:
-    epochs = TRAINING[net].epochs
+    epochs = short(net).epochs
     return from_scratch(net, structure(start), epochs, seed), epochs
 
 
 def scratch_b(net: str, start: Variables, seed: int) -> tuple[Variables, int]:
-    task, epochs = task_on_part(net), TRAINING[net].epochs
+    task, epochs = task_on_part(net), short(net).epochs
     large, small = (costs(task, one)["multiply_adds"] for one in (dense(net, seed), start))
     epochs = min(scratch_b_epochs(epochs, large, small), MOST * epochs)
     return from_scratch(net, structure(start), epochs, seed), epochs
@@ -211,7 +209,7 @@ def from_scratch(net: str, kept: Structure, epochs: int, seed: int) -> Variables
 
     It is the same run for all methods that leave the same structure.
     """
-    task, config = task_on_part(net), replace(TRAINING[net], epochs=epochs)
+    task, config = task_on_part(net), replace(short(net), epochs=epochs)
     leaves = [jnp.full(shape, float(has_weights)) for shape, has_weights in kept]
     start = jax.tree.unflatten(jax.tree.structure(task.init(seed)), leaves)
     return scratch(narrowed(task, start), start, config, key=key_of(seed))

@@ -6,13 +6,13 @@ nets are kept under ``runs/``.
 
 import hashlib
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import jax
 import optax
 from common.results import RUNS
-from shared import IMAGES, TRAINING, Row, arguments, errors, settings_of, task_on_part
+from shared import IMAGES, Row, arguments, errors, pretrained, settings_of, short, task_on_part
 
 import swsjax
 from swsjax.baselines import (
@@ -23,7 +23,6 @@ from swsjax.baselines import (
     k_means,
     l1_norms,
     prune_channels,
-    retrain,
     shrink,
 )
 from swsjax.file import load_checkpoint, save_checkpoint
@@ -69,17 +68,14 @@ def inputs(description: str | None) -> tuple[str, Sequence[int]]:
 def channel_settings(net: str, **others: Any) -> Row:
     """Settings of a results file as plain values."""
     tuning = {"epochs": TUNING_EPOCHS[net], "rate": RATE, "decay": DECAY, "momentum": MOMENTUM}
-    return settings_of(net, training=TRAINING[net], fine_tuning=tuning, **others)
+    return settings_of(net, training=short(net), fine_tuning=tuning, **others)
 
 
 @cache
 def dense(net: str, seed: int) -> Variables:
     """The pretrained net of a seed."""
-    task, config = task_on_part(net), TRAINING[net]
-
-    def train() -> Variables:
-        return retrain(task, task.init(seed), config, key=jax.random.key(seed))
-
+    task, config = task_on_part(net), short(net)
+    train = partial(pretrained, net, seed, config)
     return kept(f"{net}-on-part-seed{seed}", (IMAGES[net], config), task, task.init(seed), train)
 
 
@@ -135,7 +131,7 @@ def tuned(task: Task, net: Variables, name: str, seed: int) -> Variables:
         epochs=TUNING_EPOCHS[name],
         key=key_of(seed),
         optimizer=optimizer,
-        augment=TRAINING[name].augment(),
+        augment=short(name).augment(),
     )
 
 

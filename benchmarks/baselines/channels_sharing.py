@@ -24,7 +24,7 @@ from channel_tasks import (
     without_small_filters,
 )
 from common.results import RUNS
-from shared import TRAINING, Row, add, errors, file_of, task_on_part
+from shared import Row, add, errors, file_of, short, task_on_part
 
 import swsjax
 from swsjax.lab import Task, Variables
@@ -69,7 +69,7 @@ def run(net: str, method: str, seed: int) -> Row:
         task,
         start,
         Recipe(swsjax.Config(seed=seed)),
-        augment=TRAINING[net].augment(),
+        augment=short(net).augment(),
         max_loss=allowed,
         budget=BUDGET[net],
         resume=RUNS / f"{net}-sharing-{'alone' if method == ALONE else 'narrow'}-seed{seed}",

@@ -26,7 +26,6 @@ from swsjax.training.augment import Augment
 __all__ = [
     "IMAGES",
     "SEEDS",
-    "TRAINING",
     "Row",
     "StepConfig",
     "add",

@@ -118,13 +118,11 @@ def _soft(rates: LearningRates, steps: int, annealing: Annealing | None) -> Plan
 @lru_cache(maxsize=32)
 def _hard(rates: LearningRates, steps: int, annealing: Annealing | None) -> Planned:
     def course(epochs: int | Array) -> Course:
-        course = Course(_holding_zeros(rates.optimizer(epochs, steps)), hard)
+        optimizer = _holding_zeros(rates.optimizer(epochs, steps))
         if annealing is None:
-            return course
-        handed_over = jnp.maximum(jnp.round(_HAND_OVER * epochs * steps), 1)
-        return _dampened(course, rates, epochs, steps, annealing)._replace(
-            forward=hand_over(handed_over)
-        )
+            return Course(optimizer, hard)
+        forward = hand_over(jnp.maximum(jnp.round(_HAND_OVER * epochs * steps), 1))
+        return Course(optimizer, forward, *_dampening(rates, epochs, steps, annealing))
 
     return course
 
@@ -132,20 +130,20 @@ def _hard(rates: LearningRates, steps: int, annealing: Annealing | None) -> Plan
 @lru_cache(maxsize=32)
 def _prune(rates: LearningRates, steps: int, annealing: Annealing | None, hold: Hold) -> Planned:
     def course(epochs: int | Array) -> Course:
-        course = Course(pruning(rates.optimizer(epochs, steps), hold), hard)
+        optimizer = pruning(rates.optimizer(epochs, steps), hold)
         if annealing is None:
-            return course
-        return _dampened(course, rates, epochs, steps, annealing)
+            return Course(optimizer, hard)
+        return Course(optimizer, hard, *_dampening(rates, epochs, steps, annealing))
 
     return course
 
 
-def _dampened(
-    course: Course, rates: LearningRates, epochs: int | Array, steps: int, annealing: Annealing
-) -> Course:
-    """A course after an annealing, at the width of its end."""
+def _dampening(
+    rates: LearningRates, epochs: int | Array, steps: int, annealing: Annealing
+) -> tuple[optax.Schedule, optax.Schedule | None]:
+    """Width and pull of a stage after an annealing, at the width of its end."""
     end = Annealing(annealing.end, annealing.end).width(1)
-    return course._replace(width=end, pull=rates.pull(epochs, steps, annealing.end))
+    return end, rates.pull(epochs, steps, annealing.end)
 
 
 def _holding_zeros(optimizer: optax.GradientTransformation) -> optax.GradientTransformation:

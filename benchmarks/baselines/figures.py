@@ -6,12 +6,13 @@ Writes ``docs/figures/baselines-NAME-NET.png`` (and PDF). A mark is the mean ove
 results, a bar their range.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
 from common.results import FIGURES, RESULTS, read
+from density import KEEP
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.ticker import LogLocator, NullFormatter
@@ -35,8 +36,6 @@ LOOKS: dict[str, dict[str, Any]] = {
     "SNIP-MB after an epoch": {"color": "black", "marker": "v", "linestyle": ":"},
 }
 """Of the methods in the figures; pruning after more epochs is in the table only."""
-KEEP = 0.01
-"""The density of the figures of layers, of steps and of time."""
 
 
 def main() -> None:
@@ -45,68 +44,102 @@ def main() -> None:
 
 
 def pictures(net: str) -> list[Picture]:
-    """All figures of a net."""
-    title = NETS[net].title
-    density, progressive, finishers, sizes = (
-        read(file_of(kind, net)) for kind in ("density", "progressive", "finishers", "sizes")
-    )
-    published = RESULTS / f"targets-{net}.json"
-    targets = read(published)["summary"] if published.exists() else {}
+    """The figures of a net that there are results for."""
+    made = {
+        "density": density_pictures,
+        "progressive": progressive_pictures,
+        "finishers": finishers_pictures,
+        "sizes": sizes_pictures,
+    }
+    kinds = (kind for kind in made if file_of(kind, net).exists())
+    return [picture for kind in kinds for picture in made[kind](net, read(file_of(kind, net)))]
 
-    def picture(name: str, caption: str, draw: Callable, layout: Callable, high: float) -> Picture:
-        return column_picture(f"baselines-{name}-{net}", caption, draw, layout, high)
 
+def density_pictures(net: str, content: Row) -> list[Picture]:
+    """Error against density, and what is left of each layer."""
+    title, keep = title_of(net), KEEP[net][0]
     return [
-        picture(
-            "density",
+        column_picture(
+            f"baselines-density-{net}",
             f"Test error of {title} against the share of weights that are left.",
-            partial(draw_density, rows=density["summary"], title=title),
+            partial(draw_density, rows=content["summary"], title=title),
             alone,
             3.6,
         ),
-        picture(
-            "layers",
+        column_picture(
+            f"baselines-layers-{net}",
             "The share of the weights of each layer that each method leaves.",
-            partial(draw_layers, rows=density["seeds"]),
+            partial(draw_layers, rows=content["seeds"], keep=keep),
             alone,
             3.2,
         ),
-        picture(
-            "saliency",
+    ]
+
+
+def progressive_pictures(net: str, content: Row) -> list[Picture]:
+    """Masks of one density and of several, by the number of steps."""
+    return [
+        column_picture(
+            f"baselines-saliency-{net}",
             "Saliency of the masks against the number of steps, relative to one step.",
-            partial(draw_saliency, rows=progressive["seeds"]),
+            partial(draw_saliency, rows=content["seeds"]),
             beside,
             2.4,
         ),
-        picture(
-            "steps",
+        column_picture(
+            f"baselines-steps-{net}",
             "What each of 60 steps prunes and lets return, and what is left of each layer.",
-            partial(draw_steps, rows=progressive["seeds"]),
+            partial(draw_steps, rows=content["seeds"], keep=content["trained"]),
             two_high,
             4.2,
         ),
-        picture(
-            "time",
+        column_picture(
+            f"baselines-time-{net}",
             "Test error against the time that a mask takes, by number of steps.",
-            partial(draw_time, rows=progressive["summary"]),
+            partial(draw_time, rows=content["summary"], keep=content["trained"]),
             alone,
             2.4,
         ),
-        picture(
-            "finishers",
+    ]
+
+
+def finishers_pictures(net: str, content: Row) -> list[Picture]:
+    """Errors of each way to finish."""
+    rate = content["training"]["learning_rate"]
+    return [
+        column_picture(
+            f"baselines-finishers-{net}",
             "Test error by what follows pruning by magnitude.",
-            partial(draw_finishers, rows=finishers["summary"], title=title),
+            partial(
+                draw_finishers,
+                rows=content["summary"],
+                dense=f"dense, {rate:g}",
+                title=title_of(net),
+            ),
             alone,
             3.2,
-        ),
-        picture(
-            "sizes",
+        )
+    ]
+
+
+def sizes_pictures(net: str, content: Row) -> list[Picture]:
+    """Error against bytes."""
+    published = RESULTS / f"targets-{net}.json"
+    targets = read(published)["summary"] if published.exists() else {}
+    return [
+        column_picture(
+            f"baselines-sizes-{net}",
             "Test error against the size of the file.",
-            partial(draw_sizes, rows=sizes["summary"], targets=targets, title=title),
+            partial(draw_sizes, rows=content["summary"], targets=targets, title=title_of(net)),
             alone,
             3.4,
-        ),
+        )
     ]
+
+
+def title_of(net: str) -> str:
+    """The name of a net as it is written."""
+    return NETS[net].title
 
 
 def draw_density(axes: Axes, rows: Sequence[Row], title: str) -> None:
@@ -130,9 +163,9 @@ def draw_density(axes: Axes, rows: Sequence[Row], title: str) -> None:
     under(axes, columns=3)
 
 
-def draw_layers(axes: Axes, rows: Sequence[Row]) -> None:
+def draw_layers(axes: Axes, rows: Sequence[Row], keep: float) -> None:
     """The share of each layer that is left, one line of marks per layer."""
-    chosen = [row for row in rows if row["keep"] == KEEP]
+    chosen = [row for row in rows if row["keep"] == keep]
     names = list(chosen[0]["layers"])
     for number, (method, look) in enumerate(LOOKS.items()):
         shares = [list(row["layers"].values()) for row in chosen if row["method"] == method]
@@ -147,7 +180,7 @@ def draw_layers(axes: Axes, rows: Sequence[Row]) -> None:
             markersize=3.5,
             **look | {"linestyle": ""},
         )
-    axes.set(title=f"{100 * KEEP:g} % of the weights", ylabel="left of the layer (%)")
+    axes.set(title=f"{100 * keep:g} % of the weights", ylabel="left of the layer (%)")
     axes.set_xticks(range(len(names)), names)
     in_percent(axes, "y")
     under(axes, columns=3)
@@ -185,10 +218,10 @@ def draw_saliency(axes: Sequence[Axes], rows: Sequence[Row]) -> None:
     axes[0].legend(title="weights left", title_fontsize=7)
 
 
-def draw_steps(axes: Sequence[Axes], rows: Sequence[Row]) -> None:
+def draw_steps(axes: Sequence[Axes], rows: Sequence[Row], keep: float) -> None:
     """Weights pruned and recovered in each step above, shares of layers left below; one seed."""
     changes, shares = axes
-    chosen = [row for row in rows if row["keep"] == KEEP and row["seed"] == rows[0]["seed"]]
+    chosen = [row for row in rows if row["keep"] == keep and row["seed"] == rows[0]["seed"]]
     longest = max(row["steps"] for row in chosen)
     for method, style in (("FORCE", "-"), ("Iter SNIP", "--")):
         (row,) = (row for row in chosen if (row["method"], row["steps"]) == (method, longest))
@@ -202,14 +235,14 @@ def draw_steps(axes: Sequence[Axes], rows: Sequence[Row]) -> None:
             left = [100 * layers[name] for layers in row["layers"]]
             label = f"{name}, {method}"
             shares.plot(steps, left, style, color=color, linewidth=1, label=label)
-    changes.set(title=f"To {100 * KEEP:g} %", ylabel="weights", yscale="log")
+    changes.set(title=f"To {100 * keep:g} %", ylabel="weights", yscale="log")
     changes.legend()
     shares.set(xlabel="step", ylabel="left of the layer (%)", yscale="log")
     in_percent(shares, "y")
     shares.legend(ncols=2)
 
 
-def draw_time(axes: Axes, rows: Sequence[Row]) -> None:
+def draw_time(axes: Axes, rows: Sequence[Row], keep: float) -> None:
     """Error against processor seconds of the mask; numbers of steps as labels."""
     labels = []
     for method in ("FORCE", "Iter SNIP"):
@@ -226,14 +259,14 @@ def draw_time(axes: Axes, rows: Sequence[Row]) -> None:
                     chosen, seconds, [100 * error["mean"] for error in errors], strict=True
                 )
             ]
-    axes.set(title=f"{100 * KEEP:g} % of the weights", ylabel="test error (%)")
+    axes.set(title=f"{100 * keep:g} % of the weights", ylabel="test error (%)")
     axes.set(xlabel="processor seconds for the mask", xscale="log")
     plain(axes.xaxis, 1, 2, 5)
     axes.legend()
     place_labels(axes, labels)
 
 
-def draw_finishers(axes: Axes, rows: Sequence[Row], title: str) -> None:
+def draw_finishers(axes: Axes, rows: Sequence[Row], dense: str, title: str) -> None:
     """Errors in lines, one for each way to finish; colours are densities."""
     pruned = [row for row in rows if row["keep"] < 1]
     names = list(dict.fromkeys(row["finish"] for row in pruned if row["finish"] != "pruned only"))
@@ -249,10 +282,8 @@ def draw_finishers(axes: Axes, rows: Sequence[Row], title: str) -> None:
         axes.errorbar(
             means, places, xerr=[low, high], fmt=mark, color=color, markersize=4, label=label
         )
-    (dense,) = (row for row in rows if row["finish"] == "dense, 0.1")
-    axes.axvline(
-        100 * dense["test_error"]["mean"], color=GREY, linestyle=":", linewidth=1, label="dense"
-    )
+    (unpruned,) = (row["test_error"]["mean"] for row in rows if row["finish"] == dense)
+    axes.axvline(100 * unpruned, color=GREY, linestyle=":", linewidth=1, label="dense")
     axes.set_yticks(range(len(names)), names)
     axes.invert_yaxis()
     axes.set(title=title, xlabel="test error (%)", xscale="log")

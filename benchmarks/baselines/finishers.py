@@ -6,7 +6,8 @@ Liu et al., *Rethinking the Value of Network Pruning* (arXiv 1810.05270), Tables
 Figure 7: SGD with their momentum, decay and schedule, at a rate of 0.1, or 0.02 for
 ``lenet-5-caffe``, and of a tenth of it for the second pair of tickets. Their 160 epochs are 4 of a
 LeNet here and 16 of ``resnet-8``, and their 40, 80 and 160 of fine-tuning are a quarter, half and
-all of that. Writes ``results/baselines/finishers-NET.json``.
+all of that. Of ``resnet-8``, whose kernels are 3 x 3, rows have the share of their slices that keep
+each of the nine weights (Tables 19 and 20). Writes ``results/baselines/finishers-NET.json``.
 """
 
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from functools import partial
 from typing import Any
 
 import jax
+import numpy as np
 from shared import (
     StepConfig,
     add,
@@ -36,6 +38,7 @@ from swsjax.baselines import (
     rewind,
     scratch,
     scratch_b_epochs,
+    sparsity_patterns,
 )
 from swsjax.lab import Task, Variables
 from swsjax.measure import multiply_adds
@@ -46,6 +49,7 @@ MOST = 2
 
 
 EPOCHS = {"lenet-300-100": 4, "lenet-5-caffe": 4, "resnet-8": 16}
+OF_SMALL_KERNELS = ("resnet-8",)
 TRAINING = {net: replace(short(net), epochs=EPOCHS[net], weight_decay=1e-4) for net in EPOCHS}
 
 
@@ -68,7 +72,17 @@ def main() -> None:
 def measured(run: Finish, net: str, keep: float, seed: int) -> dict[str, Any]:
     finished, epochs = run(net, keep, seed)
     found = {"density": density(finished), "epochs_after_pruning": epochs}
-    return found | errors(task_on_part(net), finished) | {"layers": layers(finished)}
+    places = {"places": places_kept(finished)} if net in OF_SMALL_KERNELS else {}
+    return found | errors(task_on_part(net), finished) | {"layers": layers(finished)} | places
+
+
+def places_kept(net: Variables) -> dict[str, list[float]]:
+    """The share of the slices of each kernel of 3 x 3 that keep each of the nine weights."""
+    kept = np.arange(512)[:, None] >> np.arange(9) & 1  # (patterns, weights)
+    return {
+        name.removesuffix("/kernel"): (counts @ kept / counts.sum()).tolist()
+        for name, counts in sparsity_patterns(net).items()
+    }
 
 
 def dense(rate: float, net: str, keep: float, seed: int) -> tuple[Variables, int]:

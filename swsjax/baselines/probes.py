@@ -4,8 +4,9 @@ The probe of Figures 2, 7 and 8 of LCS (Nunez et al., WACV 2023, arXiv 2110.0425
 running statistics, such as those of BatchNorm: one that was pruned, narrowed or quantised, too.
 """
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +19,7 @@ from swsjax.checks import check_integer
 from swsjax.errors import ConfigError
 from swsjax.lab.data import Split
 from swsjax.lab.task import Task, Variables
+from swsjax.training.losses import ApplyWithAux
 from swsjax.trees import is_weight, named_leaves
 
 __all__ = ["Probe", "correlations", "probe"]
@@ -60,11 +62,7 @@ def probe(task: Task, net: Variables, split: Split, *, batch_size: int = 128, ke
     >>> found.distances["g0b0bn1/mean"].shape, found.errors.mean()
     ((2,), np.float64(0.5))
     """
-    stored = {
-        name: leaf
-        for name, leaf in named_leaves(net.aux)
-        if is_weight(leaf) and not name.startswith(f"{RANGES}/")  # what is computed depends on them
-    }
+    stored = _statistics(net)
     if not stored:
         raise ConfigError(
             "the net has no statistics to compare with; expected floating arrays in aux, such as "
@@ -76,33 +74,46 @@ def probe(task: Task, net: Variables, split: Split, *, batch_size: int = 128, ke
             f"the images are {size}, fewer than a batch of {batch_size}; set a smaller batch_size"
         )
 
-    def filled(aux: Any, value: float) -> Any:
-        found = [(name, leaf) for name, leaf in named_leaves(aux) if name in stored]
-        return with_leaves(aux, {name: jnp.full_like(leaf, value) for name, leaf in found})
-
-    @jax.jit
-    def of_batch(net: Variables, images: Array, labels: Array) -> tuple[dict[str, Array], Array]:
-        zeros, ones = (
-            dict(named_leaves(task.apply(net.params, filled(net.aux, value), images)[1]))
-            for value in (0, 1)
-        )
-        distances = {}
-        for name, leaf in named_leaves(net.aux):
-            if name in stored:
-                seen = zeros[name] / (1 - (ones[name] - zeros[name]))
-                distances[name] = jnp.mean(jnp.abs(seen - leaf))
-        wrong = jnp.argmax(task.predict(net, images), axis=-1) != labels
-        return distances, jnp.mean(wrong)
-
     order = np.asarray(jax.random.permutation(key, size))[: size - size % batch_size]
     found = [
-        of_batch(net, jnp.asarray(split.images[batch]), jnp.asarray(split.labels[batch]))
+        _of_batch(task.apply, task.predict, net, split.images[batch], split.labels[batch])
         for batch in order.reshape(-1, batch_size)
     ]
     return Probe(
         {name: np.array([float(each[name]) for each, _ in found]) for name in stored},
         np.array([float(error) for _, error in found]),
     )
+
+
+def _statistics(net: Variables) -> dict[str, Array]:
+    """The running statistics of a net by name, without the ranges that what it computes needs."""
+    return {
+        name: leaf
+        for name, leaf in named_leaves(net.aux)
+        if is_weight(leaf) and not name.startswith(f"{RANGES}/")
+    }
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _of_batch(
+    apply: ApplyWithAux,
+    predict: Callable[[Variables, Array], Array],
+    net: Variables,
+    images: Array,
+    labels: Array,
+) -> tuple[dict[str, Array], Array]:
+    """The distances and the error of a batch, compiled once per task."""
+    stored = _statistics(net)
+
+    def after(value: float) -> dict[str, Array]:
+        filled = {name: jnp.full_like(leaf, value) for name, leaf in stored.items()}
+        return dict(named_leaves(apply(net.params, with_leaves(net.aux, filled), images)[1]))
+
+    zeros, ones = after(0.0), after(1.0)
+    seen = {name: zeros[name] / (1 - (ones[name] - zeros[name])) for name in stored}
+    distances = {name: jnp.mean(jnp.abs(seen[name] - leaf)) for name, leaf in stored.items()}
+    wrong = jnp.argmax(predict(net, images), axis=-1) != labels
+    return distances, jnp.mean(wrong)
 
 
 def correlations(probes: Sequence[Probe]) -> dict[str, float]:

@@ -7,6 +7,7 @@ import pytest
 from flax import nnx
 from small_tasks import images, small, untrained
 
+from swsjax.baselines import probes
 from swsjax.baselines.probes import Probe, correlations, probe
 from swsjax.errors import ConfigError
 from swsjax.lab import classification
@@ -54,17 +55,25 @@ def test_statistics_of_the_batch_itself_have_no_distance():
     assert max(values.max() for values in found.distances.values()) < 1e-6
 
 
+def test_probes_of_a_task_share_a_program():
+    task = classification(Normed, images(4, 4))
+    before = probes._of_batch._cache_size()
+    for seed in (0, 1):
+        probe(task, task.init(seed), task.dataset.test, batch_size=10, key=KEY)
+    assert probes._of_batch._cache_size() == before + 1
+
+
 def test_correlations():
     distances, errors = [0.1, 0.5, 0.2, 0.9], [0.2, 0.3, 0.1, 0.8]
-    probes = [
+    of_nets = [
         Probe({"a": np.array([x, x]), "b": np.ones(2)}, np.array([y]))
         for x, y in zip(distances, errors, strict=True)
     ]
-    found = correlations(probes)
+    found = correlations(of_nets)
     assert found["a"] == pytest.approx(np.corrcoef(distances, errors)[0, 1])
     assert np.isnan(found["b"])
     with pytest.raises(ConfigError, match=r"^a correlation needs at least two probes, got 1$"):
-        correlations(probes[:1])
+        correlations(of_nets[:1])
 
 
 def test_nets_without_statistics_and_few_images():

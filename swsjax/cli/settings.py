@@ -41,7 +41,7 @@ __all__ = [
 DEMO = Recipe(
     Config(tau=5e-6, soft_epochs=60, hard_epochs=40, prune_epochs=0, batch_size=32, least_steps=1)
 )
-"""Of ``swsjax demo``, which takes less than a minute: an epoch is one pass through 1,197 images."""
+"""Of ``swsjax demo``, which takes a minute or two: an epoch is one pass through 1,197 images."""
 # Times the first tau of a walk: the middle of what it goes through.
 _MIDDLE = 4
 

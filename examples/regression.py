@@ -5,8 +5,8 @@
 Any mean loss will do. The prior is weighed against it as against a cross-entropy in nats, so scale
 the targets until the loss is between about 0.1 and 1: standardise them.
 
-There are only 300 patients, and their targets are noisy: a longer training would overfit. So the
-compressed net learns from the outputs of the pretrained one instead.
+There are only 300 patients, and their targets are noisy. So the compressed net learns from the
+outputs of the pretrained one instead.
 """
 
 import jax

@@ -15,8 +15,6 @@ from shared import file_of
 from subspace_tables import subspace_page
 
 NET = "lenet-300-100"
-OTHERS = ("lenet-5-caffe", "resnet-8")
-"""Nets with rows of some of the scripts."""
 DOCS = Path(__file__).parents[2] / "docs"
 
 
@@ -37,20 +35,13 @@ def pages() -> dict[Path, dict[str, Callable[[], str]]]:
 
 def tables() -> dict[str, Callable[[], str]]:
     """What makes the table at each marker of the first page."""
-    kinds = {
-        "density": density_table,
-        "steps": steps_table,
-        "finishers": finishers_table,
-        "sizes": sizes_table,
+    return {
+        "density": partial(density_table, NET),
+        "steps": partial(steps_table, NET),
+        "finishers": partial(finishers_table, NET),
+        "sizes": partial(sizes_table, NET),
+        "speed": speed_table,
     }
-    of_others = {
-        f"{kind} of {net}": partial(kinds[kind], net)
-        for net in OTHERS
-        for kind in ("density", "finishers")
-        if file_of(kind, net).exists()
-    }
-    made = {kind: partial(table, NET) for kind, table in kinds.items()}
-    return made | of_others | {"speed": speed_table}
 
 
 def density_table(net: str) -> str:

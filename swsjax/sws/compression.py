@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cache, partial
 from math import inf
 from os import PathLike
 from pathlib import Path
@@ -25,7 +26,7 @@ from swsjax.sws.moves import Move, settings_of, shortened, usual_epochs, within_
 from swsjax.sws.plans import Stages, three_stages
 from swsjax.sws.prior import GaussianMixture, init_mixture
 from swsjax.sws.result import Result
-from swsjax.sws.stages import made_once, started
+from swsjax.sws.stages import made_once, no_floor, started
 from swsjax.sws.targets import ANY_SIZE, Targets, chosen
 from swsjax.sws.units import Carried, in_units
 from swsjax.sws.walk import (
@@ -42,12 +43,13 @@ from swsjax.sws.wanted import Budget, Wanted, budget_text, wanted_of
 from swsjax.training.augment import Augment
 from swsjax.training.epochs import TrainState, caches_cleared, compiled_loop, indexed_step
 from swsjax.training.history import Epoch, losses_of
-from swsjax.training.loop import feed_of
+from swsjax.training.loop import Feed, feed_of
 from swsjax.training.losses import Loss, LossWithAux
 from swsjax.training.net import Net, Weights, take_apart
 from swsjax.training.progress import watched
 from swsjax.training.resume import FOLDER
 from swsjax.training.selection import Rules, Selection
+from swsjax.training.statistics import mean_loss
 from swsjax.training.stream import Stream, one_step
 from swsjax.trees import form_of, is_number
 
@@ -89,7 +91,8 @@ def compress(
             same pytree with ``config.batch_size`` of them. Or a ``Stream``, for data that do not
             fit on the device.
         config: settings. With ``tau``, one run of soft, hard and pruning stage; without, as many
-            runs as the targets take.
+            runs as the targets take, in which a batch acts only while its loss is above what the
+            pretrained net has on the training data: few or noisy examples are not overfitted.
         max_loss: how much may be added to what ``evaluate`` returns for the pretrained net, in its
             units: 0.005 is half a point of an error rate. The run ends at the smallest file within.
             By default, half a percent of what training gained, see ``sws.walk.allowed``.
@@ -193,11 +196,16 @@ def compress(
         watched(callback, progress=progress) as callback,
         caches_cleared(compiled_loop, indexed_step, one_step),
     ):
-        job = Job(net, feed, loss, prune_loss, stages, measured, callback, identity, made)
+        floor = no_floor if config.tau is not None else cache(partial(_loss_before, net, feed))
+        job = Job(net, feed, loss, prune_loss, stages, measured, callback, identity, made, floor)
         if config.tau is None:
             return _walked(job, config, wanted, None if resume is None else path_of(resume, FOLDER))
         state, history = job.run(config, started(net, mixtures), resume)
         return _result(job, state, history, job.quantised(state, config))
+
+
+def _loss_before(net: Net, feed: Feed, loss_fn: LossWithAux) -> float:
+    return mean_loss(loss_fn, net.weights, net.carried, feed)
 
 
 def _losses(

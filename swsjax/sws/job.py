@@ -65,6 +65,8 @@ class Job(NamedTuple):
     """Of the net, the data and the losses; None if nothing is written."""
     made: Made
     """Steps and estimates of all runs."""
+    floor: Callable[[LossWithAux], float]
+    """Of a loss, what a batch must exceed to act."""
 
     def run(
         self,
@@ -94,7 +96,7 @@ class Job(NamedTuple):
             log = Log.opened(resume, report, read_details)
             planned = self.stages(config, self.loss_fn, self.prune_loss_fn, self.feed)
             error = None if self.evaluate is None else self._error
-            run = Run(self.net, self.feed, config, planned, error, log, self.made)
+            run = Run(self.net, self.feed, config, planned, error, log, self.made, self.floor)
             state = run_stages(run, start)
         return state, [counted(epoch) for epoch in log.history]
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import cache
+from math import inf
 from typing import Any, NamedTuple
 
 import jax
@@ -37,6 +38,7 @@ __all__ = [
     "Run",
     "Stage",
     "made_once",
+    "no_floor",
     "run_stages",
     "started",
 ]
@@ -48,6 +50,16 @@ def _unchanged(state: Any, *_: Any) -> Any:
 
 def _nothing(*_: Any) -> None:
     return None
+
+
+def no_floor(loss_fn: LossWithAux) -> float:
+    """Let every batch act, whatever its loss.
+
+    >>> no_floor(lambda weights, carried, batch: (0.0, carried))
+    -inf
+    """
+    del loss_fn
+    return -inf
 
 
 class Course(NamedTuple):
@@ -74,6 +86,8 @@ class Given(NamedTuple):
     """() weight of the prior, if it is constant."""
     epochs: Array
     """() int32 epochs of the stage."""
+    floor: Array
+    """() loss of a batch at and below which only the prior acts."""
 
 
 class Stage(NamedTuple):
@@ -131,6 +145,8 @@ class Run(NamedTuple):
     """The history, and the state on disk."""
     made: Made
     """Steps and estimates of all runs."""
+    floor: Callable[[LossWithAux], float] = no_floor
+    """Of a loss, the floor."""
 
 
 def made_once(feed: Feed) -> Made:
@@ -159,7 +175,8 @@ def made_once(feed: Feed) -> Made:
 
         def on_course(before: TrainState, batch: Any) -> tuple[TrainState, Info]:
             given: Given = before.given
-            step = make_step(loss_fn, **course(given.epochs)._asdict(), **settings)
+            planned = course(given.epochs)._asdict()
+            step = make_step(loss_fn, floor=given.floor, **planned, **settings)
             state, info = step(before._replace(given=given.tau), batch)
             return state._replace(given=given), info
 
@@ -232,7 +249,8 @@ def run_stages(run: Run, start: TrainState) -> TrainState:
             init(net, replicate(joint.mixtures, mesh), optimizer, replicate(key, mesh)), mesh
         )
         tau = stage.tau if _is_constant(stage.tau) else 0.0
-        given = Given(jnp.float32(tau), jnp.int32(stage.epochs))
+        floor = jnp.float32(run.floor(stage.loss_fn))
+        given = Given(jnp.float32(tau), jnp.int32(stage.epochs), floor)
         state = state._replace(given=replicate(given, mesh))
         if resuming:
             assert log.resume is not None

@@ -168,6 +168,7 @@ def make_step(
     pull: optax.Schedule | None = None,
     nodes: Mapping[str, int] | int | None = 2048,
     sample: int | None = None,
+    floor: float | Array | None = None,
 ) -> Step:
     """Make the function of one step of retraining, from state and batch to state and ``Info``.
 
@@ -188,6 +189,9 @@ def make_step(
         sample: weights of an array that a step counts for the gradient of the mixture, in turn with
             its others; None counts all, and an exact prior does. ``Info.log_prior`` is then an
             estimate.
+        floor: loss of a batch (nats) at and below which only the prior acts; None is no floor. At
+            the loss that the pretrained net has, retraining does not fit the examples more closely
+            than its training did.
 
     Raises:
         ConfigError: an argument of the wrong type.
@@ -224,12 +228,13 @@ def make_step(
         counted = None if sample is None else Sample(sample, state.step)
         log_prior, assigned = _prior(weights, mixtures, hyper, nodes, counted, quantised)
         loss, aux = loss_fn(forward(weights, assigned, state.step), state.aux, batch)
+        above = loss if floor is None else jnp.maximum(loss, floor)
         means = None if pull is None else assigned().groups
         info = Info(check_scalar(loss), log_prior), jax.lax.stop_gradient(means)
         if tau == 0:  # saves the gradient of a prior without weight
-            return loss, (info, aux)
+            return above, (info, aux)
         weight = state.given if tau is None else tau(state.step) if callable(tau) else tau
-        return loss - weight * log_prior, (info, aux)
+        return above - weight * log_prior, (info, aux)
 
     gradient = gradient_step(objective, optimizer)
 

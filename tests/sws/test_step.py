@@ -416,3 +416,23 @@ def test_a_step_counts_a_sample_for_the_mixture_alone(mixture):
     jax.tree.map(np.testing.assert_array_equal, *by_weights)
     moves = [state.opt_state.mixtures["weights"].means for state, _ in (whole, sampled)]
     assert not np.allclose(*moves)
+
+
+@pytest.mark.parametrize("tau", [0.0, TAU])
+def test_at_or_below_the_floor_only_the_prior_acts(tau, mixture):
+    def gradients(**settings):
+        state, info = step_of(tau=tau, **settings)(start(mixture), BATCH)
+        assert info.loss == loss_fn(params(), BATCH)  # as it is, whatever acts
+        return state.opt_state
+
+    def only_prior(params, batch):
+        return 0 * loss_fn(params, batch)
+
+    loss = float(loss_fn(params(), BATCH))
+    whole, above = gradients(), gradients(floor=0.9 * loss)
+    jax.tree.map(np.testing.assert_array_equal, above, whole)
+    state, _ = step_of(tau=tau, loss=only_prior)(start(mixture), BATCH)
+    below = gradients(floor=jnp.float32(1.1 * loss))
+    jax.tree.map(np.testing.assert_array_equal, below, state.opt_state)
+    assert np.any(below.weights.groups["weights"][0]) == (tau > 0)
+    assert np.any(whole.weights.groups["weights"][0] != below.weights.groups["weights"][0])

@@ -3,6 +3,7 @@
 import json
 import re
 import time
+from dataclasses import replace
 from datetime import timedelta
 from types import SimpleNamespace
 
@@ -93,6 +94,18 @@ def test_levels_share_compiled_steps(within):
     assert len({level.move.tau for level in within.levels}) > 2
     steps = {(epoch.stage, epoch.details.nodes["weights"]) for epoch in within.history}
     assert PROGRAMS[-1] - PROGRAMS[0] + 1 == len(steps) <= 6
+
+
+def test_few_noisy_examples_are_not_fitted_more_closely_than_by_the_pretrained_net():
+    """More weights than examples: trained to the end, they would fit the noise."""
+    rng = np.random.default_rng(1)
+    x, noise = np.float32(rng.normal(size=(100, 30))), np.float32(rng.normal(size=(100, 20)))
+    some, unseen = (
+        {"x": x[part], "y": x[part] @ TRUE + noise[part]} for part in np.split(np.arange(100), [25])
+    )
+    result = compress(PARAMS, loss_fn, some, replace(CONFIG, batch_size=25))
+    assert loss_fn(result.params, some) > 0.7 * loss_fn(PARAMS, some)
+    assert loss_fn(result.params, unseen) < 2.5 * loss_fn(PARAMS, unseen)
 
 
 class StoppedError(Exception):

@@ -166,7 +166,6 @@ def compress(
     _check_functions(
         prune_loss_fn=prune_loss_fn, stages=stages, evaluate=evaluate, callback=callback
     )
-    _check_tau(config)
     wanted = wanted_of(max_loss, target_bytes, budget, config)
     net = _taken_apart(params, aux, rules, config)
     feed = feed_of(
@@ -294,6 +293,7 @@ def _check_types(config: Any, start: Any, loss_fn: Any) -> None:
             f"loss_fn must be a function, got a {type(loss_fn).__name__}; compress takes params, "
             "loss_fn and data in this order"
         )
+    _check_tau(config)
 
 
 def _check_functions(**functions: Any) -> None:

@@ -57,7 +57,7 @@ def pictures(net: str) -> list[Picture]:
 
 def density_pictures(net: str, content: Row) -> list[Picture]:
     """Error against density, and what is left of each layer."""
-    title, keep = title_of(net), KEEP[net][0]
+    title, keep = NETS[net].title, KEEP[net][0]
     return [
         column_picture(
             f"baselines-density-{net}",
@@ -114,7 +114,7 @@ def finishers_pictures(net: str, content: Row) -> list[Picture]:
                 draw_finishers,
                 rows=content["summary"],
                 dense=f"dense, {rate:g}",
-                title=title_of(net),
+                title=NETS[net].title,
             ),
             alone,
             3.2,
@@ -130,16 +130,11 @@ def sizes_pictures(net: str, content: Row) -> list[Picture]:
         column_picture(
             f"baselines-sizes-{net}",
             "Test error against the size of the file.",
-            partial(draw_sizes, rows=content["summary"], targets=targets, title=title_of(net)),
+            partial(draw_sizes, rows=content["summary"], targets=targets, title=NETS[net].title),
             alone,
             3.4,
         )
     ]
-
-
-def title_of(net: str) -> str:
-    """The name of a net as it is written."""
-    return NETS[net].title
 
 
 def draw_density(axes: Axes, rows: Sequence[Row], title: str) -> None:

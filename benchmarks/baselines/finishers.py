@@ -50,6 +50,7 @@ MOST = 2
 
 EPOCHS = {"lenet-300-100": 4, "lenet-5-caffe": 4, "resnet-8": 16}
 OF_SMALL_KERNELS = ("resnet-8",)
+"""Nets of kernels of 3 x 3, whose places are counted."""
 TRAINING = {net: replace(short(net), epochs=EPOCHS[net], weight_decay=1e-4) for net in EPOCHS}
 
 

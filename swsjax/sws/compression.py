@@ -3,7 +3,6 @@
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import cache, partial
 from math import inf
 from os import PathLike
 from pathlib import Path
@@ -43,13 +42,12 @@ from swsjax.sws.wanted import Budget, Wanted, budget_text, wanted_of
 from swsjax.training.augment import Augment
 from swsjax.training.epochs import TrainState, caches_cleared, compiled_loop, indexed_step
 from swsjax.training.history import Epoch, losses_of
-from swsjax.training.loop import Feed, feed_of
+from swsjax.training.loop import feed_of
 from swsjax.training.losses import Loss, LossWithAux
 from swsjax.training.net import Net, Weights, take_apart
 from swsjax.training.progress import watched
 from swsjax.training.resume import FOLDER
 from swsjax.training.selection import Rules, Selection
-from swsjax.training.statistics import mean_loss
 from swsjax.training.stream import Stream, one_step
 from swsjax.trees import form_of, is_number
 
@@ -190,21 +188,17 @@ def compress(
 
     identity = None if resume is None else shared_identity(net, mixtures, rules, feed, losses)
     measured = None if evaluate is None else evaluated
-    made = made_once(feed)
+    made = made_once(net, feed)
     with (
         watched(callback, progress=progress) as callback,
         caches_cleared(compiled_loop, indexed_step, one_step),
     ):
-        floor = no_floor if config.tau is not None else cache(partial(_loss_before, net, feed))
+        floor = made.first_loss if config.tau is None else no_floor
         job = Job(net, feed, loss, prune_loss, stages, measured, callback, identity, made, floor)
         if config.tau is None:
             return _walked(job, config, wanted, None if resume is None else path_of(resume, FOLDER))
         state, history = job.run(config, started(net, mixtures), resume)
         return _result(job, state, history, job.quantised(state, config))
-
-
-def _loss_before(net: Net, feed: Feed, loss_fn: LossWithAux) -> float:
-    return mean_loss(loss_fn, net.weights, net.carried, feed)
 
 
 def _losses(

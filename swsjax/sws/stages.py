@@ -1,7 +1,7 @@
 """The stages of a retraining: what each of them is, and how they follow one another."""
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from math import inf
 from typing import Any, NamedTuple
 
@@ -125,6 +125,8 @@ class Made(NamedTuple):
     """``make_step`` on what a course has for the ``Given`` of a state, with nodes as pairs."""
     estimate: Callable[[LossWithAux], Estimate]
     """``estimator`` on the data."""
+    first_loss: Callable[[LossWithAux], float]
+    """Mean loss of the given net on the data."""
 
 
 class Run(NamedTuple):
@@ -145,19 +147,22 @@ class Run(NamedTuple):
     """The history, and the state on disk."""
     made: Made
     """Steps and estimates of all runs."""
-    floor: Callable[[LossWithAux], float] = no_floor
+    floor: Callable[[LossWithAux], float]
     """Of a loss, the floor."""
 
 
-def made_once(feed: Feed) -> Made:
+def made_once(net: Net, feed: Feed) -> Made:
     """Return makers with a memory: the same arguments give the same function, compiled once.
 
     Args:
+        net: the net in parts, as it was given.
         feed: the data.
 
     >>> from swsjax.sws import HyperPriors, LearningRates, soft
     >>> from swsjax.training.loop import feed_of
-    >>> made, course = made_once(feed_of(jnp.ones(4), 2)), lambda epochs: Course(optax.sgd(1), soft)
+    >>> from swsjax.training import take_apart
+    >>> made = made_once(take_apart(jnp.ones(3)), feed_of(jnp.ones(4), 2))
+    >>> course = lambda epochs: Course(optax.sgd(1), soft)
     >>> given = {"tau": None, "hyper": HyperPriors(), "nodes": (("weights", 64),)}
     >>> made.step(print, course, **given) is made.step(print, course, **given)
     True
@@ -182,7 +187,11 @@ def made_once(feed: Feed) -> Made:
 
         return feed.augmented(on_course)
 
-    return Made(step, cache(lambda loss_fn: estimator(loss_fn, feed)))
+    return Made(
+        step,
+        cache(lambda loss_fn: estimator(loss_fn, feed)),
+        cache(lambda loss_fn: mean_loss(loss_fn, net.weights, net.carried, feed)),
+    )
 
 
 def started(net: Net, mixtures: dict[str, GaussianMixture]) -> TrainState:
@@ -222,7 +231,7 @@ def run_stages(run: Run, start: TrainState) -> TrainState:
     >>> config = replace(LEARNED, batch_size=2, prior="exact", soft_epochs=1, hard_epochs=0)
     >>> feed = feed_of(jnp.ones((4, 3)), 2)
     >>> stages = three_stages(config, loss, loss, feed)
-    >>> run = Run(net, feed, config, stages, None, Log([]), made_once(feed))
+    >>> run = Run(net, feed, config, stages, None, Log([]), made_once(net, feed), no_floor)
     >>> state = run_stages(run, started(net, {"weights": init_mixture(-1.0, 1.0)}))
     >>> len(run.log.history), run.log.history[0].loss < 1
     (1, True)
@@ -338,13 +347,11 @@ def _record(
 
 
 def _check_learning(run: Run, stage: Stage, joint: Joint, epoch: Epoch) -> None:
-    def first_loss() -> float:
-        return mean_loss(stage.loss_fn, run.net.weights, run.net.carried, run.feed)
-
     def lost() -> list[str]:
         quantised = quantize_groups(joint.mixtures, joint.weights)
         return zero_kernels(gather(quantised, run.feed.mesh), run.net.selection)
 
+    first_loss = partial(run.made.first_loss, stage.loss_fn)
     check_learning([*run.log.history, epoch], first_loss, lost)
 
 

@@ -4,6 +4,7 @@ python benchmarks/fill_tables.py    # rewrites the tables between their markers
 """
 
 import json
+import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -433,12 +434,24 @@ def mean_and_range(summary: dict[str, float], digits: int = 2) -> str:
 
 
 def in_markdown(header: list[str], rows: list[list[str]]) -> str:
-    """A table whose columns of numbers are aligned to the right."""
-    columns = zip(*rows, strict=True)
-    marks = ["---:" if all(map(is_number, column)) else "---" for column in columns]
-    return (
-        line(header) + "|" + "".join(f"{mark}|" for mark in marks) + "\n" + "".join(map(line, rows))
-    )
+    """A table whose columns of numbers are aligned to the right.
+
+    A number and its range in brackets may be on two lines, the range is on one.
+    """
+    columns = [list(column) for column in zip(*rows, strict=True)]
+    numbers = [all(map(is_number, column)) for column in columns]
+    marks = ["---:" if number else "---" for number in numbers]
+    cells = [
+        map(unbroken, column) if number else column
+        for number, column in zip(numbers, columns, strict=True)
+    ]
+    body = "".join(line(list(row)) for row in zip(*cells, strict=True))
+    return line(header) + "|" + "".join(f"{mark}|" for mark in marks) + "\n" + body
+
+
+def unbroken(cell: str) -> str:
+    """A cell whose brackets are not broken."""
+    return re.sub(r"\([^)]*\)", lambda found: found[0].replace(" ", "\N{NO-BREAK SPACE}"), cell)
 
 
 def is_number(cell: str) -> bool:

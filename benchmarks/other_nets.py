@@ -10,7 +10,6 @@ states of the runs are under ``runs/``, and an interrupted run resumes. Writes
 
 import argparse
 import re
-import time
 from functools import partial
 from itertools import product
 from typing import Any
@@ -47,7 +46,6 @@ def run(name: str, net: SmallNet, seed: int) -> dict[str, Any]:
     pretrained = swsjax.pretrain(
         net.init(jax.random.key(seed)), loss, batch, net.pretraining, resume=folder / "pretrained"
     ).params
-    started = time.process_time()
     result = swsjax.compress(
         pretrained,
         loss,
@@ -56,7 +54,6 @@ def run(name: str, net: SmallNet, seed: int) -> dict[str, Any]:
         evaluate=partial(measure, net, examples=net.data.validation),
         resume=folder / "retraining",
     )
-    seconds = time.process_time() - started
     (outcome,) = result.outcomes
     data = swsjax.dumps(outcome.params)
     decoded = swsjax.loads(data, like=outcome.params)
@@ -67,7 +64,7 @@ def run(name: str, net: SmallNet, seed: int) -> dict[str, Any]:
         "file_bytes": len(data),
         "reached": outcome.reached,
         "text": outcome.text,
-        "processor_seconds": seconds,
+        "epochs": len(result.history),
         "levels": [
             level.move._asdict() | {"loss": level.loss, "file_bytes": level.file_bytes}
             for level in result.levels

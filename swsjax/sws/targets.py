@@ -5,7 +5,8 @@ A walk begins with one annealing from the pretrained net under a light prior, wh
 Towards a largest loss it goes on in cycles: an annealing and a hard stage half as long, with tau
 doubled each time, or four times as large while the end is far. Each ends at a smaller file and a
 larger loss. A cycle that exceeds the largest loss is repeated from the net before with half the
-step; then pruning goes on from the best net.
+step; then pruning goes on from the best net. It ends before where the examples are too few to tell whether
+a net has lost more than is allowed.
 
 Towards bytes alone it anneals again from the pretrained net, with the tau that the bytes so far
 foretell: a whole annealing ends at a smaller loss than cycles do, or pruning. What is a little too
@@ -28,6 +29,7 @@ __all__ = [
     "chosen",
     "is_within",
     "next_move",
+    "tells",
 ]
 
 # A doubling of tau takes about a quarter of the bytes. The end is far while two of them would stay
@@ -100,11 +102,14 @@ def next_move(
     >>> next_move([level], targets, tau=1e-7, config=Config())
     Move(kind='cycle', start=0, tau=2e-07, keep=1.0, gentle=0)
     """
-    unpruned = [n for n in _within(levels, targets) if levels[n].move.kind != "prune"]
+    within = _within(levels, targets)
+    unpruned = [n for n in within if levels[n].move.kind != "prune"]
     if not unpruned:
         return _anneal(levels, targets, tau)
     missing = [size for size in targets.sizes if not _reached(levels, targets, size)]
     if len(levels) >= _MOST_LEVELS or (targets.sizes and not missing):
+        return None
+    if not (targets.sizes or tells(levels[within[0]], targets)):
         return None
     size = max(missing, default=0)
     base = max(unpruned, key=lambda n: levels[n].move.tau)
@@ -167,8 +172,27 @@ def is_within(level: Level, targets: Targets) -> bool:
     return isfinite(level.loss) and level.loss + margin <= targets.limit
 
 
+def tells(level: Level, targets: Targets) -> bool:
+    """Return whether what is allowed is more than the standard error of the loss of a level.
+
+    A walk goes on from such levels only, and the others count only if there is none: they may have
+    lost several times what is allowed, and of many, one would seem to have lost nothing.
+
+    Args:
+        level: as it was measured.
+        targets: of the walk.
+
+    >>> level = Level(Move("anneal", None, 1e-7), 0.01, 900, noise=0.003)
+    >>> tells(level, Targets(0.01, 0.02)), tells(level, Targets(0.01, 0.012))
+    (True, False)
+    """
+    return level.noise <= targets.limit - targets.before
+
+
 def _within(levels: Sequence[Level], targets: Targets) -> list[int]:
-    return [n for n, level in enumerate(levels) if is_within(level, targets)]
+    """Levels within the limit, whose losses tell if there are such."""
+    found = [n for n, level in enumerate(levels) if is_within(level, targets)]
+    return [n for n in found if tells(levels[n], targets)] or found
 
 
 def _reached(levels: Sequence[Level], targets: Targets, size: int) -> bool:
@@ -217,8 +241,9 @@ def _cycle(levels: Sequence[Level], targets: Targets, base: int, size: int) -> M
     move, loss, file_bytes, _ = levels[base]
     little = targets.before + _FAR_LOSS * (targets.limit - targets.before)
     is_far = file_bytes > _FAR_BYTES * size and loss <= little
-    failed = (level for level in levels if not is_within(level, targets))
-    too_much = min((level.move.tau for level in failed if level.move.kind == "cycle"), default=inf)
+    within = _within(levels, targets)
+    failed = (level.move for n, level in enumerate(levels) if n not in within)
+    too_much = min((made.tau for made in failed if made.kind == "cycle"), default=inf)
     for factor in (4.0, 2.0, 2**0.5) if is_far else (2.0, 2**0.5):
         if factor * move.tau < 0.99 * too_much:
             return Move("cycle", base, factor * move.tau, gentle=move.gentle)
@@ -235,7 +260,7 @@ def _pruning(
     """
     tip, failed = base, 0
     while pruned := [n for n, level in enumerate(levels) if level.move[:2] == ("prune", tip)]:
-        kept = [n for n in pruned if is_within(levels[n], targets)]
+        kept = [n for n in pruned if n in _within(levels, targets)]
         failed += len(pruned) - len(kept)
         if not kept:
             break

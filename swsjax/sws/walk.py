@@ -18,7 +18,7 @@ from swsjax.errors import ConfigError, RetrainingError
 from swsjax.file.files import dumps
 from swsjax.sws.config import Config
 from swsjax.sws.moves import Move, epochs_of, first_tau, settings_of
-from swsjax.sws.targets import Level, Targets, is_within, next_move
+from swsjax.sws.targets import Level, Targets, is_within, next_move, tells
 from swsjax.training.epochs import TrainState
 from swsjax.training.history import Epoch
 from swsjax.training.net import Net
@@ -252,6 +252,8 @@ def outcome_text(
     if not is_within(level, targets):
         return False, f"not reached: the net that keeps most has {here}"
     if size is None:
+        if not tells(level, targets):
+            here += "; to go on, evaluate more examples, or allow more"
         return True, here
     if level.file_bytes <= size:
         return True, f"{size:,} bytes asked for, {here}"

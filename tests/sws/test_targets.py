@@ -18,7 +18,7 @@ from swsjax.sws.moves import (
     usual_epochs,
     within_budget,
 )
-from swsjax.sws.targets import ANY_SIZE, Level, Targets, chosen, is_within, next_move
+from swsjax.sws.targets import ANY_SIZE, Level, Targets, chosen, is_within, next_move, tells
 
 CONFIG = Config()
 FIRST = first_tau(100_000)
@@ -263,6 +263,43 @@ def test_a_level_within_the_limit_by_chance_is_not_within_it():
     assert is_within(Level(move, 0.0149, 900, noise=0.5), targets)  # half of it, whatever the noise
     assert not is_within(Level(move, 0.0151, 900, noise=0.5), targets)
     assert is_within(Level(move, 0.5, 900, noise=0.5), Targets(0.01, inf))
+
+
+def as_measured(noise, steep=0.5):
+    """Nets that seem to have lost nothing, with an error of the difference that rises with tau."""
+
+    def figures(move, start):
+        loss, file_bytes = front()(move, start)
+        del loss
+        scale = move.tau / FIRST / (move.keep if move.kind == "prune" else 1)
+        return 0.01, file_bytes, noise * scale**steep
+
+    return figures
+
+
+def test_a_walk_ends_where_the_examples_do_not_tell_what_is_allowed():
+    assert len(walked(as_measured(noise=0.0101), Targets(0.01, 0.02))) == 1
+    assert len(walked(as_measured(noise=0.0099), Targets(0.01, 0.02))) > 1
+    # Bytes that are asked for are made, whatever the examples tell.
+    assert walked(as_measured(noise=1.0), Targets(0.01, inf, (9_000,)))[-1].file_bytes <= 9_000
+
+
+def test_a_net_whose_loss_tells_is_not_left_for_one_whose_does_not():
+    """The error is what is allowed at 16 times the first tau: there the cycles end."""
+    targets = Targets(0.01, 0.02)
+    levels = walked(as_measured(noise=0.0025), targets)
+    (number,) = chosen(levels, targets)
+    assert max(level.move.tau for level in levels) == pytest.approx(64 * FIRST)
+    assert levels[number].move.tau == pytest.approx(16 * FIRST)
+    assert not tells(min(levels, key=lambda level: level.file_bytes), targets)
+
+
+@given(st.floats(1e-5, 0.1), st.floats(0.1, 1), st.floats(0.001, 0.05))
+def test_what_is_chosen_tells_if_any_does(noise, steep, most):
+    targets = Targets(0.01, 0.01 + most)
+    levels = walked(as_measured(noise, steep), targets)
+    (number,) = chosen(levels, targets)
+    assert tells(levels[number], targets) == any(tells(level, targets) for level in levels)
 
 
 def test_settings_of_each_kind():

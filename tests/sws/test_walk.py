@@ -268,6 +268,15 @@ def test_what_is_said_of_a_net_that_lost_too_much():
     )
 
 
+def test_what_is_said_of_a_net_whose_loss_the_examples_do_not_tell():
+    levels = [Level(Move("anneal", None, 1e-7), 0.01, 900, noise=0.03)]
+    assert outcome_text(levels, 0, Targets(0.01, 0.03), None) == (
+        True,
+        "900 bytes at a loss of 0.01, 0 above the pretrained net, with a standard error of 0.03 "
+        "(0.02 allowed); to go on, evaluate more examples, or allow more",
+    )
+
+
 def epochs(result):
     return len(result.history)
 

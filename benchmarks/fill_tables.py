@@ -51,6 +51,7 @@ def tables() -> dict[Path, dict[str, Callable[[], str]]]:
             "targets": targets_table,
             "transformer": transformer_table,
             "residual": residual_table,
+            "others": others_table,
             "published": published_table,
             "front of lenet-300-100": partial(front_table, "lenet-300-100"),
             "front of lenet-5-caffe": partial(front_table, "lenet-5-caffe"),
@@ -211,6 +212,29 @@ def residual_table() -> str:
         ):
             rows.append(stage_row(name, errors, size, whole))
     return in_markdown(["network", *MEASURED, "rate"], rows)
+
+
+def others_table() -> str:
+    """What the default makes of nets that it was not made with."""
+    rows = read("other-nets.json")["seeds"]
+    lines = []
+    for name in dict.fromkeys(row["net"] for row in rows):
+        seeds = [row for row in rows if row["net"] == name]
+        errors = [
+            mean_and_range(spread([row[stage]["test"] for row in seeds]))
+            for stage in ("pretrained", "decoded")
+        ]
+        size = mean(row["file_bytes"] for row in seeds)
+        parameters = seeds[0]["parameters"]
+        reached = f"{sum(row['reached'] for row in seeds)} of {len(seeds)}"
+        figures = [count(size), factor(4 * parameters / size, 1), reached]
+        lines.append([name, count(parameters), *errors, *figures])
+    header = ["network, data", "parameters", "pretrained (%)", "compressed (%)"]
+    return in_markdown([*header, "file (bytes)", "rate", "reached"], lines)
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    return {"mean": mean(values), "min": min(values), "max": max(values)}
 
 
 def stage_row(name: str, errors: dict[str, float], size: int, whole: int) -> list[str]:

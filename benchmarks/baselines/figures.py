@@ -34,6 +34,7 @@ LOOKS: dict[str, dict[str, Any]] = {
     "GRASP": {"color": PURPLE, "marker": "o", "linestyle": "--"},
     "GRASP-MB": {"color": PURPLE, "marker": "s", "linestyle": "-"},
     "SNIP-MB after an epoch": {"color": "black", "marker": "v", "linestyle": ":"},
+    "FORCE after an epoch": {"color": "black", "marker": "^", "linestyle": ":"},
 }
 """Of the methods in the figures; pruning after more epochs is in the table only."""
 
@@ -141,6 +142,8 @@ def draw_density(axes: Axes, rows: Sequence[Row], title: str) -> None:
     """Error against density, one line per method."""
     for method, look in LOOKS.items():
         of_method = [row for row in rows if row["method"] == method]
+        if not of_method:
+            continue
         of_method.sort(key=lambda row: row["keep"])
         draw_means(
             axes,

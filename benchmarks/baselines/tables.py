@@ -7,7 +7,6 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 from channel_tables import channel_page
 from common.results import RESULTS, read
 from fill_tables import count, factor, filled, in_markdown, mean_and_range
@@ -16,7 +15,7 @@ from shared import file_of
 from subspace_tables import subspace_page
 
 NET = "lenet-300-100"
-CONVOLUTIONAL = ("lenet-5-caffe", "resnet-8")
+CONVOLUTIONAL = "lenet-5-caffe"
 DOCS = Path(__file__).parents[2] / "docs"
 
 
@@ -42,9 +41,8 @@ def tables() -> dict[str, Callable[[], str]]:
         "steps": partial(steps_table, NET),
         "finishers": partial(finishers_table, NET),
         "sizes": partial(sizes_table, NET),
-        **{f"density of {net}": partial(density_table, net) for net in CONVOLUTIONAL},
-        **{f"finishers of {net}": partial(finishers_table, net) for net in CONVOLUTIONAL},
-        "patterns": partial(patterns_table, "resnet-8"),
+        "density with convolutions": partial(density_table, CONVOLUTIONAL),
+        "finishers with convolutions": partial(finishers_table, CONVOLUTIONAL),
         "speed": speed_table,
     }
 
@@ -107,27 +105,6 @@ def finishers_table(net: str) -> str:
         lines.append([name, epochs, *errors, *[""] * (len(keeps) - len(errors))])
     header = ["", "epochs", *(f"test error at {100 * keep:g} % (%)" for keep in keeps)]
     return in_markdown(header, lines)
-
-
-def patterns_table(net: str) -> str:
-    """The share of the slices of 3 x 3 of each layer that keep a corner, an edge, the centre."""
-    rows = [row for row in read(file_of("finishers", net))["seeds"] if row["finish"] == PRUNED]
-    keeps = sorted({row["keep"] for row in rows}, reverse=True)
-    lines = []
-    for layer in rows[0]["places"]:
-        cells = []
-        for keep in keeps:
-            places = np.mean([row["places"][layer] for row in rows if row["keep"] == keep], axis=0)
-            cells += [factor(100 * places[chosen].mean(), 1) for chosen in PLACES.values()]
-        lines.append([layer, *cells])
-    header = ["left (%) of", *(f"{place}, {100 * keep:g} %" for keep in keeps for place in PLACES)]
-    return in_markdown(header, lines)
-
-
-PRUNED = "pruned only"
-"""The rows whose masks are those of the others, too."""
-PLACES = {"corners": [0, 2, 6, 8], "edges": [1, 3, 5, 7], "centre": [4]}
-"""Of the nine weights, row by row."""
 
 
 def sizes_table(net: str) -> str:

@@ -234,6 +234,8 @@ def _walked(job: Job, config: Config, wanted: Wanted, folder: Path | None) -> Re
         settings = replace(settings_of(move, config), seed=config.seed + number)
         if start is None:
             start = started(job.net, _first_mixtures(job.net, settings))
+        if move.kind == "round":
+            return start, []
         of_level = None if folder is None else folder / f"level-{number}-{move.name}"
         with warnings.catch_warnings():  # of settings; the loss of the level tells
             warnings.simplefilter("ignore", SwsjaxWarning)

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Literal, NamedTuple
 
-from swsjax.sws.config import Config
+from swsjax.sws.config import Annealing, Config
 
 __all__ = [
     "GENTLENESS",
@@ -49,21 +49,28 @@ GENTLENESS = (
     Gentleness(1 / 12, width=0.5, pi_zero=0.9, components=2),
     Gentleness(1 / 50, width=0.25, pi_zero=0.9, components=4),
 )
-"""Those that are tried, one after another; a net that is not kept by the last one is given up.
+"""Those that are tried, one after another; a net that is not kept by the last one is rounded.
 
 Dense nets need the first, nets with a little less to spare a lighter prior; those with nothing to
 spare need narrower and more components, too."""
+
+# Of a net that no annealing keeps: 8 bits. Components that are as wide and as large as one another
+# hold what is nearest.
+_ROUNDED = 255
+_WIDTH = Annealing(start=0.01, end=0.01)
 
 
 class Move(NamedTuple):
     """A run of retraining that makes a net of another one."""
 
-    kind: Literal["anneal", "cycle", "prune"]
-    """A whole annealing and hard stage, one half as long, or a pruning stage."""
+    kind: Literal["anneal", "cycle", "prune", "round"]
+    """A whole annealing and hard stage, one half as long, a pruning stage; or no retraining: each
+    weight becomes the nearest of many means."""
     start: int | None
     """The level that it goes on from; None is the pretrained net."""
     tau: float
-    """Weight of the prior, see ``Config``; when pruning, that of the net it started from."""
+    """Weight of the prior, see ``Config``; when pruning, that of the net it started from; when
+    rounding, 0."""
     keep: float = 1.0
     """Fraction of the non-zero weights that pruning keeps."""
     gentle: int = 0
@@ -89,7 +96,7 @@ def first_tau(weights: int) -> float:
 
 
 def settings_of(move: Move, config: Config) -> Config:
-    """Return the settings of the run that a move is.
+    """Return the settings of the run that a move is; of a rounding, those of its mixture.
 
     Args:
         move: what is to be run.
@@ -100,6 +107,9 @@ def settings_of(move: Move, config: Config) -> Config:
     (0, 0, 24, 0.5)
     """
     assert config.annealing is not None
+    if move.kind == "round":
+        share = 1 / (1 + _ROUNDED)
+        return replace(config, components=_ROUNDED, pi_zero=share, annealing=_WIDTH)
     gentle = GENTLENESS[move.gentle]
     settings = replace(
         config,

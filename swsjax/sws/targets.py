@@ -1,12 +1,13 @@
 """Which net to make next on the way to a target: a pure function of the nets that were made so far.
 
 A walk begins with one annealing from the pretrained net under a light prior, which keeps the net.
+If it does not, gentler ones follow; a net that none of them keeps is rounded to 8 bits as it is.
 
 Towards a largest loss it goes on in cycles: an annealing and a hard stage half as long, with tau
 doubled each time, or four times as large while the end is far. Each ends at a smaller file and a
 larger loss. A cycle that exceeds the largest loss is repeated from the net before with half the
-step; then pruning goes on from the best net. It ends before where the examples are too few to tell whether
-a net has lost more than is allowed.
+step; then pruning goes on from the best net. It ends before where the examples are too few to tell
+whether a net has lost more than is allowed.
 
 Towards bytes alone it anneals again from the pretrained net, with the tau that the bytes so far
 foretell: a whole annealing ends at a smaller loss than cycles do, or pruning. What is a little too
@@ -113,6 +114,8 @@ def next_move(
         return None
     size = max(missing, default=0)
     base = max(unpruned, key=lambda n: levels[n].move.tau)
+    if levels[base].move.kind == "round":
+        return None
     pruning = _pruning(levels, targets, base, size, config)
     if isinf(targets.limit):
         smaller = _jump(levels, base, size)
@@ -200,12 +203,15 @@ def _reached(levels: Sequence[Level], targets: Targets, size: int) -> bool:
 
 
 def _anneal(levels: Sequence[Level], targets: Targets, tau: float) -> Move | None:
-    """The first annealing, or a gentler one than the last; much gentler if that lost much."""
+    """The first annealing, or a gentler one than the last, much gentler if that lost much; then
+    none at all."""
     gentle, last = 0, len(GENTLENESS) - 1
     if levels:
         loss, tried = levels[-1].loss, levels[-1].move.gentle
-        if tried == last:
+        if levels[-1].move.kind == "round":
             return None
+        if tried == last:
+            return Move("round", None, 0.0, gentle=last)
         much = targets.limit + _MUCH * (targets.limit - targets.before)
         gentle = min(tried + (1 if loss <= much else 2), last)
     return Move("anneal", None, tau * GENTLENESS[gentle].tau, gentle=gentle)

@@ -38,6 +38,8 @@ def front(steep=0.5, lost=0.02, pruned=1.0, saved=0.5):
     """Nets of 40,000 bytes at the first tau: their bytes fall with tau, their loss rises."""
 
     def figures(move, start):
+        if move.kind == "round":
+            return 0.01, 90_000
         scale = move.tau / FIRST
         file_bytes, loss = 40_000 * scale**-steep, 0.01 + lost * (scale / 64) ** 0.5
         if move.kind == "prune":
@@ -137,7 +139,7 @@ def test_the_smallest_file_within_the_limit(figures, limit):
 @given(FRONTS, st.floats(0.011, 0.1))
 def test_a_walk_goes_on_until_the_next_cycle_is_too_much(figures, limit):
     levels = walked(figures, Targets(0.01, limit))
-    cycles = [level for level in levels if level.move.kind != "prune"]
+    cycles = [level for level in levels if level.move.kind in ("anneal", "cycle")]
     within = [level.move.tau for level in cycles if level.loss <= limit]
     assume(within and len(levels) < 30)
     beyond = min(level.move.tau for level in cycles if level.loss > limit)
@@ -204,16 +206,27 @@ def test_cycles_are_as_gentle_as_their_annealing():
 
 
 def test_a_net_that_nothing_keeps_ends_at_the_one_that_keeps_most():
-    losses = iter([0.03, 0.025, 0.028, 0.03])
+    losses = iter([0.03, 0.025, 0.028, 0.03, 0.026])
     levels = walked(lambda move, start: (next(losses), 1000), Targets(0.01, 0.02))
-    assert len(levels) == 4
+    assert [level.move.kind for level in levels] == 4 * ["anneal"] + ["round"]
     assert chosen(levels, Targets(0.01, 0.02)) == [1]
 
 
 @pytest.mark.parametrize("lost", [0.031, inf])
 def test_an_annealing_that_lost_much_is_repeated_with_a_much_gentler_prior(lost):
     levels = walked(lambda move, start: (lost, 1000), Targets(0.01, 0.02))
-    assert [level.move.gentle for level in levels] == [0, 2, 3]
+    assert [level.move.gentle for level in levels if level.move.kind == "anneal"] == [0, 2, 3]
+
+
+def test_a_net_that_no_annealing_keeps_is_rounded_and_that_is_the_end():
+    def figures(move, start):
+        return (0.01, 90_000) if move.kind == "round" else (inf, 0)
+
+    targets = Targets(0.01, 0.02)
+    levels = walked(figures, targets)
+    assert [level.move.kind for level in levels] == 3 * ["anneal"] + ["round"]
+    assert chosen(levels, targets) == [3]
+    assert walked(figures, targets._replace(sizes=(50_000,))) == levels
 
 
 def test_a_lost_level_is_stepped_back_from():

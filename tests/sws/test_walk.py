@@ -16,11 +16,11 @@ from scipy.stats import sem
 
 import swsjax
 from swsjax.errors import CheckpointError, ConfigError, RetrainingError, SwsjaxWarning
-from swsjax.sws import budget
+from swsjax.sws import budget, targets
 from swsjax.sws.budget import retraining_seconds, steps_within
 from swsjax.sws.compression import compress
 from swsjax.sws.config import Config
-from swsjax.sws.moves import Move, epochs_of, settings_of, usual_epochs
+from swsjax.sws.moves import GENTLENESS, Move, epochs_of, settings_of, usual_epochs
 from swsjax.sws.targets import Level, Targets
 from swsjax.sws.walk import allowed, compared, outcome_text, stored_bytes, walk
 from swsjax.training import take_apart
@@ -141,6 +141,22 @@ def test_several_sizes_of_one_run(within):
     assert large.file_bytes <= sizes[-1] + 10
     assert small.file_bytes <= sizes[-3]
     assert large.loss <= small.loss
+
+
+def test_a_net_that_no_annealing_keeps_is_rounded(monkeypatch):
+    """No weight may change by more than a hundredth of the largest: few levels are too few."""
+    monkeypatch.setattr(targets, "GENTLENESS", GENTLENESS[:1])
+    largest = np.abs(PARAMS["w"]).max()
+    result = run(
+        evaluate=lambda params: np.abs(params["w"] - PARAMS["w"]).max(), max_loss=0.01 * largest
+    )
+    assert [level.move.kind for level in result.levels] == ["anneal", "round"]
+    assert result.outcomes[0].reached
+    np.testing.assert_allclose(result.retrained["w"], PARAMS["w"], rtol=1e-6)
+    half = np.ptp(PARAMS["w"]) / 254 / 2  # of the distance of means, which have eight bits, too
+    assert np.abs(result.params["w"] - PARAMS["w"]).max() <= 1.001 * half + 2**-8 * largest
+    assert np.unique(result.params["w"]).size <= 256
+    assert len(result.history) == CONFIG.soft_epochs + CONFIG.hard_epochs
 
 
 def test_a_target_out_of_reach_is_said():

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from common.results import RESULTS, RUNS, made_by, measured, write
+from common.results import RESULTS, RUNS, levels, made_by, measured, write
 from jax import Array
 
 import swsjax
@@ -100,10 +100,7 @@ def run(text: Text, seed: int) -> dict[str, Any]:
         "reached": outcome.reached,
         "text": outcome.text,
         "report": swsjax.report(data).to_dict(),
-        "levels": [
-            level.move._asdict() | {"loss": level.loss, "file_bytes": level.file_bytes}
-            for level in result.levels
-        ],
+        "levels": levels(result),
     }
     print(found, flush=True)
     return found

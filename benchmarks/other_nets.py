@@ -16,7 +16,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from common.results import RESULTS, RUNS, made_by, measured, write
+from common.results import RESULTS, RUNS, levels, made_by, measured, write
 from common.small_nets import NETS, Examples, SmallNet
 
 import swsjax
@@ -65,10 +65,7 @@ def run(name: str, net: SmallNet, seed: int) -> dict[str, Any]:
         "reached": outcome.reached,
         "text": outcome.text,
         "epochs": len(result.history),
-        "levels": [
-            level.move._asdict() | {"loss": level.loss, "file_bytes": level.file_bytes}
-            for level in result.levels
-        ],
+        "levels": levels(result),
     }
 
 

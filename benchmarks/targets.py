@@ -16,12 +16,12 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
-from common.results import RESULTS, RUNS, made_by, measured, write
+from common.results import RESULTS, RUNS, levels, made_by, measured, write
 from common.rows import pretrained_net, task_of
 
 import swsjax
 from swsjax.lab import NETS, Variables
-from swsjax.sws import Outcome, Result
+from swsjax.sws import Outcome
 from swsjax.sws.recipes import Recipe, compress_task
 
 SEEDS = (0, 1, 2)
@@ -105,14 +105,6 @@ def run(net: str, wanted: Wanted, seed: int) -> dict[str, Any]:
     }
     print(found, flush=True)
     return found
-
-
-def levels(result: Result) -> list[dict[str, Any]]:
-    """The nets on the way."""
-    return [
-        level.move._asdict() | {"loss": level.loss, "file_bytes": level.file_bytes}
-        for level in result.levels
-    ]
 
 
 def summary(rows: list[dict[str, Any]]) -> dict[str, dict[str, dict[str, float]]]:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from common.results import RESULTS, RUNS, made_by, write
+from common.results import RESULTS, RUNS, levels, made_by, write
 
 import swsjax
 from swsjax.file import load_checkpoint, save_checkpoint
@@ -71,10 +71,7 @@ def main() -> None:
         "pretraining": asdict(NETS[options.net].pretraining),
         "errors": {"pretrained": _errors(task, net)},
         "targets": {name: _figures(task, one, folder, options.net) for name, one in ends},
-        "levels": [
-            level.move._asdict() | {"loss": level.loss, "file_bytes": level.file_bytes}
-            for level in result.levels
-        ],
+        "levels": levels(result),
         "device": jax.devices()[0].device_kind,
         "seconds": time.perf_counter() - started,
     }

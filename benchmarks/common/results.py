@@ -10,8 +10,9 @@ from typing import Any
 import jax
 
 from swsjax.file.atomic import write_bytes
+from swsjax.sws import Result
 
-__all__ = ["FIGURES", "RESULTS", "RUNS", "made_by", "measured", "read", "write"]
+__all__ = ["FIGURES", "RESULTS", "RUNS", "levels", "made_by", "measured", "read", "write"]
 
 _ROOT = Path(__file__).parents[2]
 RESULTS = _ROOT / "benchmarks" / "results"
@@ -53,3 +54,11 @@ def measured(path: Path, settings: dict[str, Any]) -> list[dict[str, Any]]:
     content = read(path) if path.exists() else {}
     same = all(content.get(name) == value for name, value in settings.items())
     return content["seeds"] if content and same else []
+
+
+def levels(result: Result) -> list[dict[str, Any]]:
+    """The nets on the way to the targets of a run, as plain values."""
+    return [
+        level.move._asdict() | {"loss": level.loss, "file_bytes": level.file_bytes}
+        for level in result.levels
+    ]

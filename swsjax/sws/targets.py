@@ -110,6 +110,7 @@ def next_move(
     missing = [size for size in targets.sizes if not _reached(levels, targets, size)]
     if len(levels) >= _MOST_LEVELS or (targets.sizes and not missing):
         return None
+    # All of them tell, or none does.
     if not (targets.sizes or tells(levels[within[0]], targets)):
         return None
     size = max(missing, default=0)
@@ -264,9 +265,9 @@ def _pruning(
     Failures are counted along the whole chain: with more attempts, one would seem to succeed by
     chance, as the loss is measured on a finite set.
     """
-    tip, failed = base, 0
+    tip, failed, within = base, 0, _within(levels, targets)
     while pruned := [n for n, level in enumerate(levels) if level.move[:2] == ("prune", tip)]:
-        kept = [n for n in pruned if n in _within(levels, targets)]
+        kept = [n for n in pruned if n in within]
         failed += len(pruned) - len(kept)
         if not kept:
             break

@@ -120,7 +120,8 @@ def walk(
     lost: RetrainingError | None = None
     spent, cut = 0, False
     while move := next_move(levels, targets, tau=first_tau(weights), config=config):
-        epochs_done = spent + (move.kind != "round" and epochs_of(settings_of(move, config)))
+        takes = 0 if move.kind == "round" else epochs_of(settings_of(move, config))
+        epochs_done = spent + takes
         if levels and (cut := epochs_done > most_epochs):
             break
         spent = epochs_done

@@ -282,8 +282,7 @@ def as_measured(noise, steep=0.5):
     """Nets that seem to have lost nothing, with an error of the difference that rises with tau."""
 
     def figures(move, start):
-        loss, file_bytes = front()(move, start)
-        del loss
+        _, file_bytes = front()(move, start)
         scale = move.tau / FIRST / (move.keep if move.kind == "prune" else 1)
         return 0.01, file_bytes, noise * scale**steep
 

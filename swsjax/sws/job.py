@@ -23,12 +23,8 @@ from swsjax.training.net import Net, Weights
 from swsjax.training.resume import Identity, identity_of, opened, with_settings
 from swsjax.training.selection import Rules
 from swsjax.training.sharding import gather
-from swsjax.training.statistics import mean_loss
 
 __all__ = ["Job", "Quantised", "shared_identity"]
-
-# Batches of training data that the loss is measured on where there is no evaluate.
-_MEASURED = 100
 
 
 class Quantised(NamedTuple):
@@ -124,7 +120,7 @@ class Job(NamedTuple):
         """Measure a net: its losses on validation data, or without them its loss in training."""
         if self.evaluate is not None:
             return self.evaluate(weights, carried)
-        return np.array(mean_loss(self.loss_fn, weights, carried, self.feed, steps=_MEASURED))
+        return np.array(self.made.loss_meter(self.loss_fn)(weights, carried))
 
     def _identity(self, config: Config) -> Identity:
         assert self.identity is not None

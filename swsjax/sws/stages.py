@@ -28,7 +28,7 @@ from swsjax.training.losses import LossWithAux
 from swsjax.training.net import Net, Weights
 from swsjax.training.selection import Selection
 from swsjax.training.sharding import divides_weights, gather, replicate, settle, shard_weights
-from swsjax.training.statistics import Estimate, estimator, mean_loss
+from swsjax.training.statistics import Estimate, LossMeter, estimator, loss_meter
 
 __all__ = [
     "Course",
@@ -125,6 +125,8 @@ class Made(NamedTuple):
     """``make_step`` on what a course has for the ``Given`` of a state, with nodes as pairs."""
     estimate: Callable[[LossWithAux], Estimate]
     """``estimator`` on the data."""
+    loss_meter: Callable[[LossWithAux], LossMeter]
+    """``loss_meter`` on the data."""
     first_loss: Callable[[LossWithAux], float]
     """Mean loss of the given net on the data."""
 
@@ -187,10 +189,12 @@ def made_once(net: Net, feed: Feed) -> Made:
 
         return feed.augmented(on_course)
 
+    meter = cache(partial(loss_meter, feed=feed))
     return Made(
         step,
-        cache(lambda loss_fn: estimator(loss_fn, feed)),
-        cache(lambda loss_fn: mean_loss(loss_fn, net.weights, net.carried, feed)),
+        cache(partial(estimator, feed=feed)),
+        meter,
+        cache(lambda loss_fn: meter(loss_fn)(net.weights, net.carried)),
     )
 
 

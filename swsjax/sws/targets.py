@@ -11,7 +11,8 @@ whether a net has lost more than is allowed.
 
 Towards bytes alone it anneals again from the pretrained net, with the tau that the bytes so far
 foretell: a whole annealing ends at a smaller loss than cycles do, or pruning. What is a little too
-large then is pruned.
+large then is pruned. Where a net fills far less than the bytes, lighter annealings follow as long
+as the loss falls.
 
 Every net that was made is a level, and the levels together are a front of loss against bytes.
 """
@@ -43,6 +44,8 @@ _POWER = 0.45
 _AIM = 0.95
 # Smallest and largest factor of tau between annealings from the pretrained net.
 _LEAST, _MOST = 1.2, 64.0
+# Of the bytes that are wanted, what a net should fill.
+_FILLED = 0.75
 # Of the loss that is allowed, beyond it: then the next gentler annealing would be too much, too.
 _MUCH = 1.0
 # Of the bytes that pruning aims at.
@@ -108,8 +111,10 @@ def next_move(
     if not unpruned:
         return _anneal(levels, targets, tau)
     missing = [size for size in targets.sizes if not _reached(levels, targets, size)]
-    if len(levels) >= _MOST_LEVELS or (targets.sizes and not missing):
+    if len(levels) >= _MOST_LEVELS:
         return None
+    if targets.sizes and not missing:
+        return _lighter(levels, targets.sizes) if isinf(targets.limit) else None
     # All of them tell, or none does.
     if not (targets.sizes or tells(levels[within[0]], targets)):
         return None
@@ -131,7 +136,8 @@ def chosen(levels: Sequence[Level], targets: Targets) -> list[int]:
     """Return the level that each target ends at.
 
     That is the one with the smallest loss within the bytes, or the smallest file within the limit;
-    where there is none, the level with the smallest loss.
+    where there is none, the level with the smallest loss. Of levels within the bytes whose losses
+    are less than a standard error apart, it is the largest: its prior was the lightest.
 
     Args:
         levels: of a walk that has ended.
@@ -147,14 +153,13 @@ def chosen(levels: Sequence[Level], targets: Targets) -> list[int]:
         within or range(len(levels)),
         key=lambda n: levels[n].file_bytes if within else levels[n].loss,
     )
-    return [
-        min(
-            (n for n in within if levels[n].file_bytes <= size),
-            key=lambda n: (levels[n].loss, levels[n].file_bytes),
-            default=smallest,
-        )
-        for size in targets.sizes or (0,)
-    ]
+    ends = []
+    for size in targets.sizes or (0,):
+        fitting = [n for n in within if levels[n].file_bytes <= size] or [smallest]
+        best = levels[min(fitting, key=lambda n: levels[n].loss)]
+        equal = [n for n in fitting if levels[n].loss <= best.loss + best.noise]
+        ends.append(max(equal, key=lambda n: (levels[n].file_bytes, -levels[n].loss)))
+    return ends
 
 
 def is_within(level: Level, targets: Targets) -> bool:
@@ -236,6 +241,30 @@ def _jump(levels: Sequence[Level], base: int, size: int) -> Move | None:
     return Move(
         "anneal", None, min(max(factor, _LEAST), most) * tau, gentle=levels[base].move.gentle
     )
+
+
+def _lighter(levels: Sequence[Level], sizes: Sequence[int]) -> Move | None:
+    """A whole annealing that fills more of a size; None if all are filled, or the last of these had
+    no smaller loss, or no larger file."""
+    whole = [one for one in levels if one.move.kind == "anneal" and isfinite(one.loss)]
+    for size in sizes:
+        within = [one for one in whole if one.file_bytes <= size]
+        if not within or any(_FILLED * size <= one.file_bytes <= size for one in levels):
+            continue
+        lightest, *heavier = sorted(within, key=lambda one: one.move.tau)
+        least = lightest.loss + lightest.noise
+        if any(one.loss <= least or one.file_bytes >= lightest.file_bytes for one in heavier):
+            continue
+        move, _, file_bytes, _ = lightest
+        power = _POWER
+        larger = [one for one in whole if one.file_bytes > size and one.move.tau < move.tau]
+        if larger:
+            near = max(larger, key=lambda one: one.move.tau)
+            power = log(near.file_bytes / file_bytes) / log(move.tau / near.move.tau)
+        factor = max((file_bytes / (_AIM * size)) ** (1 / power), 1 / _MOST)
+        if factor <= 1 / _LEAST:
+            return move._replace(tau=factor * move.tau)
+    return None
 
 
 def _pruned_share(config: Config) -> float:

@@ -22,12 +22,14 @@ from swsjax.training.sharding import gather, replicate
 from swsjax.training.stream import Stream
 from swsjax.trees import is_weight
 
-__all__ = ["Estimate", "estimator", "mean_loss", "part_of", "still"]
+__all__ = ["Estimate", "LossMeter", "estimator", "loss_meter", "part_of", "still"]
 
 _STATISTIC_BITS = 8
 
 Estimate = Callable[[Weights, Any], Any]
 """From the weights and the carried part of a net to that part with statistics of these weights."""
+LossMeter = Callable[[Weights, Any], float]
+"""From the weights and the carried part of a net to its mean loss."""
 
 
 def estimator(loss_fn: LossWithAux, feed: Feed, *, steps: int = 200) -> Estimate:
@@ -72,31 +74,35 @@ def estimator(loss_fn: LossWithAux, feed: Feed, *, steps: int = 200) -> Estimate
     return estimate
 
 
-def mean_loss(
-    loss_fn: LossWithAux, weights: Weights, carried: Any, feed: Feed, *, steps: int = 20
-) -> float:
-    """Measure the mean loss of a net on a part of the training data (nats).
+def loss_meter(loss_fn: LossWithAux, feed: Feed, *, steps: int = 100) -> LossMeter:
+    """Make the function that measures the mean loss of a net on a part of the training data (nats).
+
+    It is compiled once for all nets that it measures.
 
     Args:
         loss_fn: of weights, carried part and batch, as ``Net.loss`` makes it.
-        weights: of the net.
-        carried: the carried part of the net.
         feed: the training data.
         steps: number of batches, drawn at random but the same each time.
 
     >>> from swsjax.training.loop import feed_of
     >>> loss = lambda weights, carried, batch: (batch.mean(), carried)
-    >>> mean_loss(loss, Weights({}, []), (None, ()), feed_of(jnp.full(64, 3.0), 4))
+    >>> loss_meter(loss, feed_of(jnp.full(64, 3.0), 4))(Weights({}, []), (None, ()))
     3.0
     """
+    part = cache(partial(part_of, feed, steps))
 
     def step(state: TrainState, batch: Any) -> tuple[TrainState, Any]:
         loss, carried = loss_fn(state.params, state.aux, batch)
         return state._replace(aux=carried, step=state.step + 1), loss
 
-    start = still(weights, carried)
-    _, loss = part_of(feed, steps).epoch(feed.augmented(step), replicate(start, feed.mesh), 0)
-    return loss.item()
+    step_of_data = feed.augmented(step)
+
+    def measure(weights: Weights, carried: Any) -> float:
+        start = still(weights, carried)
+        _, loss = part().epoch(step_of_data, replicate(start, feed.mesh), 0)
+        return loss.item()
+
+    return measure
 
 
 def still(weights: Weights, carried: Any) -> TrainState:

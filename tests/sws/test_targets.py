@@ -85,6 +85,53 @@ def test_towards_bytes_the_pretrained_net_is_annealed_again():
     assert len(levels) == 3
 
 
+def test_a_net_far_below_the_bytes_is_annealed_with_a_lighter_prior():
+    """A factor of 64 is the most, and a size is filled from three quarters on."""
+    targets = Targets(0.01, inf, (10**6,))
+    levels = walked(front(), targets)
+    first, filling = 1 / 64, (320_000 / 950_000) ** (1 / 0.45)
+    between = (320_000 / 950_000) ** 2 / filling
+    assert factors(levels) == pytest.approx([first, filling, between], abs=1e-3)
+    assert levels[-1].file_bytes == pytest.approx(950_000, rel=1e-3)
+    assert chosen(levels, targets) == [3]
+    assert len(walked(front(), Targets(0.01, inf, (50_000,)))) == 1  # 80 % are filled
+
+
+def test_between_a_net_that_is_too_large_and_one_far_below_the_bytes_is_another():
+    def figures(move, start):
+        return 0.01 + 1e-4 * move.tau / FIRST, 40_000 if move.tau < 1.5 * FIRST else 9_000
+
+    sizes = [level.file_bytes for level in walked(figures, Targets(0.01, inf, (20_000,)))]
+    assert sizes[:2] == [40_000, 9_000]
+    assert len(sizes) < 7
+    levels = walked(front(steep=1.2), Targets(0.01, inf, (20_000,)))
+    first, too_far, last = (level.file_bytes for level in levels)
+    assert too_far < 0.75 * 20_000 < last <= 20_000 < first
+    assert last == pytest.approx(0.95 * 20_000, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("loss", "file_bytes", "noise"),
+    [(0.012, 20_000, 0.0), (0.0119, 20_000, 2e-4), (0.01, 9_000, 0.0)],
+    ids=["no smaller loss", "within noise", "no larger file"],
+)
+def test_a_lighter_prior_that_gains_nothing_ends_the_walk(loss, file_bytes, noise):
+    lighter = Level(Move("anneal", None, FIRST / 64), loss, file_bytes, noise)
+    first = Level(Move("anneal", None, FIRST), 0.012, 10_000)
+    targets = Targets(0.01, inf, (10**6,))
+    assert next_move([first], targets, tau=FIRST, config=CONFIG).tau == FIRST / 64
+    assert next_move([first, lighter], targets, tau=FIRST, config=CONFIG) is None
+
+
+def test_of_nets_that_cannot_be_told_apart_the_largest_is_chosen():
+    moves = [Move("anneal", None, tau) for tau in (1e-7, 2e-7, 4e-7)]
+    losses, sizes = (0.0121, 0.012, 0.0115), (900, 800, 700)
+    targets = Targets(0.01, inf, (1_000,))
+    for noise, number in ((0.0, 2), (5e-4, 1), (7e-4, 0)):
+        levels = [Level(*figures, noise) for figures in zip(moves, losses, sizes, strict=True)]
+        assert chosen(levels, targets) == [number]
+
+
 def test_what_is_a_little_too_large_is_pruned():
     def figures(move, start):
         file_bytes = start.file_bytes * (0.4 + 0.6 * move.keep) if start else 40_000

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import Array
+from jax.extend.core import ClosedJaxpr, Jaxpr
 from jax.sharding import Mesh
 
 from swsjax.errors import ConfigError
@@ -297,8 +298,24 @@ def _has_convolution(
 ) -> bool:
     if step not in _CONVOLUTIONS:
         traced = compiled_loop.trace(step, state, data, order, mesh=mesh)  # a call then uses it
-        _CONVOLUTIONS[step] = "conv_general_dilated[" in str(traced.jaxpr)
+        _CONVOLUTIONS[step] = _convolves(traced.jaxpr.jaxpr)
     return _CONVOLUTIONS[step]
+
+
+def _convolves(trace: Jaxpr) -> bool:
+    return any(
+        equation.primitive.name == "conv_general_dilated"
+        or any(map(_convolves, _traces_in(equation.params)))
+        for equation in trace.eqns
+    )
+
+
+def _traces_in(params: Any) -> Iterator[Jaxpr]:
+    """The traces of the functions that an equation calls."""
+    traces = ClosedJaxpr, Jaxpr
+    for value in jax.tree.leaves(list(params.values()), is_leaf=lambda x: isinstance(x, traces)):
+        if isinstance(value, traces):
+            yield value.jaxpr if isinstance(value, ClosedJaxpr) else value
 
 
 def _on_processors(state: Any) -> bool:

@@ -107,6 +107,30 @@ def test_convolutions_are_not_compiled_into_a_loop_on_processors():
     assert compiled_loop._cache_size() == before + 1
 
 
+def in_a_loop(x):
+    return jax.lax.scan(lambda x, _: (blurred(x), None), x, length=2)[0]
+
+
+def in_a_branch(x):
+    return jax.lax.cond(x.sum() > 0, blurred, lambda x: x, x)
+
+
+def blurred(x):
+    return jax.lax.conv_general_dilated(x, jnp.ones((1, 1, 3, 3)), (1, 1), "SAME")
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="a matter of processors")
+@pytest.mark.parametrize("inner", [in_a_loop, in_a_branch, jax.jit(jax.checkpoint(blurred))])
+def test_a_convolution_is_found_wherever_it_is(inner):
+    def step(state, batch):
+        return state._replace(params=inner(state.params)), batch
+
+    before = compiled_loop._cache_size()
+    state = TrainState(jnp.ones((1, 1, 4, 4)), (), jnp.zeros((), jnp.int32), jax.random.key(0))
+    epoch(step, state, jnp.ones(2), batch_size=1)
+    assert compiled_loop._cache_size() == before
+
+
 def test_convolutions_give_the_same_in_either_loop():
     """The same examples in the same order, the same state and mean."""
     ours, state = epoch(convolution, kernel(), images(), batch_size=3), kernel()
@@ -119,7 +143,10 @@ def test_convolutions_give_the_same_in_either_loop():
     np.testing.assert_array_equal(ours[0].params, again[0].params)
 
 
-@pytest.mark.parametrize("optimizer", [optax.adam(0.1), optax.lbfgs(memory_size=2)])
+SEARCH = optax.chain(optax.sgd(1.0), optax.scale_by_backtracking_linesearch(10))
+
+
+@pytest.mark.parametrize("optimizer", [optax.adam(0.1), SEARCH], ids=["adam", "search"])
 def test_a_gradient_step_is_that_of_the_optimizer(optimizer):
     """Line searches take the value, the gradient and the function as well."""
     batch = jnp.array([1.0, 3.0])

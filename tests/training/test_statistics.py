@@ -9,7 +9,7 @@ import numpy as np
 from swsjax.sws import LEARNED, LearningRates, compress
 from swsjax.training import Stream, take_apart
 from swsjax.training.loop import feed_of
-from swsjax.training.statistics import estimator, mean_loss
+from swsjax.training.statistics import estimator, loss_meter
 
 RNG = np.random.default_rng(0)
 INPUTS = np.float32(RNG.normal(1.0, 2.0, (640, 5)))
@@ -164,7 +164,7 @@ def test_each_batch_is_augmented_by_a_key_of_its_own():
 
     net = take_apart(PARAMS, {"running": jnp.zeros(3)})
     feed = feed_of(np.zeros(40), 4, augment=lambda key, x: x + jax.random.uniform(key, x.shape))
-    mean_loss(net.loss(loss), net.weights, net.carried, feed, steps=20)
+    loss_meter(net.loss(loss), feed, steps=20)(net.weights, net.carried)
     estimator(net.loss(loss), feed, steps=20)(net.weights, net.carried)
     jax.effects_barrier()
     assert len(seen) == 40

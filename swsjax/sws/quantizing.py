@@ -94,7 +94,14 @@ def codebook(params: Any) -> np.ndarray:
     >>> codebook({"w": jnp.array([0.0, 1.0, 1.0]), "b": jnp.array([-2.0]), "act": jax.nn.relu})
     array([-2.,  0.,  1.], dtype=float32)
     """
-    return np.unique(np.concatenate([_distinct(np.asarray(leaf)) for leaf in _numbers(params)]))
+    values = [_distinct(np.asarray(leaf)) for leaf in _numbers(params)]
+    if len({array.dtype for array in values}) > 1:  # NumPy joins bfloat16 and float16 to no type
+        values = [_widened(array) for array in values]
+    return np.unique(np.concatenate(values))
+
+
+def _widened(array: np.ndarray) -> np.ndarray:
+    return array.astype(np.float32) if array.dtype == jnp.bfloat16 else array
 
 
 def _distinct(array: np.ndarray) -> np.ndarray:

@@ -89,6 +89,13 @@ def test_levels_have_the_precision_of_bfloat16(mixture_of, mean):
     assert abs(level - mean) <= abs(mean) / 256
 
 
+def test_codebook_of_narrow_types():
+    """float16 and bfloat16 have no common type of 16 bits."""
+    net = {"a": jnp.asarray([0.1, 3], jnp.float16), "b": jnp.asarray([0.1, 3], jnp.bfloat16)}
+    assert codebook(net).tolist() == [*sorted([float(net["a"][0]), float(net["b"][0])]), 3]
+    assert codebook({"b": net["b"]}).dtype == jnp.bfloat16
+
+
 def test_codebook_and_non_zeros():
     params = Pair(np.float32([[3, 0], [-1, 3]]), [jnp.zeros(2), jnp.asarray(0.5), np.zeros((0,))])
     np.testing.assert_array_equal(codebook(params), [-1, 0, 0.5, 3])

@@ -163,11 +163,16 @@ stage); lower the learning rates of that stage, Config.hard_learning_rates
             f"Config.{epoch.stage}_learning_rates{data}"
         )
     # The info was computed before the last update.
-    if not all(jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(joint)):
+    if not _is_finite(joint):
         raise RetrainingError(
             f"weights or mixture are not finite {_where(epoch)}; lower the learning rates of "
             f"that stage, Config.{epoch.stage}_learning_rates"
         )
+
+
+@jax.jit
+def _is_finite(joint: Joint) -> Array:
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(joint)]))
 
 
 def check_some_left(epoch: Epoch, joint: Joint, config: Config) -> None:

@@ -68,8 +68,14 @@ def range_of(leaves: Sequence[Array]) -> tuple[float, float]:
     >>> range_of([jnp.array([1.0, -2.0]), jnp.zeros(0)])
     (-2.0, 1.0)
     """
-    leaves = [leaf for leaf in leaves if leaf.size]
-    return min(x.min().item() for x in leaves), max(x.max().item() for x in leaves)
+    low, high = _range_of([leaf for leaf in leaves if leaf.size])
+    return low.item(), high.item()
+
+
+@jax.jit
+def _range_of(leaves: list[Array]) -> tuple[Array, Array]:
+    smallest, largest = ([end(leaf) for leaf in leaves] for end in (jnp.min, jnp.max))
+    return jnp.min(jnp.stack(smallest)), jnp.max(jnp.stack(largest))
 
 
 def grid_over(leaves: Sequence[Array], nodes: int) -> Grid:

@@ -122,8 +122,7 @@ def pruning(
     def init(joint: Joint) -> PruneState:
         groups = joint.weights.groups
         squares = jax.tree.map(lambda leaf: jnp.zeros_like(leaf, jnp.float32), groups)
-        counts = [jnp.count_nonzero(leaf) for leaf in jax.tree.leaves(groups)]
-        return PruneState(optimizer.init(joint), squares, jnp.sum(jnp.stack(counts)))
+        return PruneState(optimizer.init(joint), squares, _count(jax.tree.leaves(groups)))
 
     def update(
         gradients: Joint, state: PruneState, joint: Joint, **extra: Any
@@ -172,16 +171,24 @@ def prune_epoch(
     share = cubic_keep(keep, number / half if half else 1.0)
     joint: Joint = state.params
     groups = joint.weights.groups
-    scores = jax.tree.map(  # weights that are pruned already rank last, however they score
-        lambda leaf, scores: jnp.where(leaf == 0, -jnp.inf, scores),
-        groups,
-        score(groups, state.opt_state.squares),
-    )
+    scores = _pruned_last(groups, score(groups, state.opt_state.squares))
     kept = keep_top(groups, scores, round(share * state.opt_state.at_start.item()))
     weights = joint.weights._replace(groups=kept)
     return state._replace(params=joint._replace(weights=weights))
 
 
+@jax.jit
+def _count(leaves: list[jax.Array]) -> jax.Array:
+    return jnp.sum(jnp.stack([jnp.count_nonzero(leaf) for leaf in leaves]))
+
+
+@jax.jit
+def _pruned_last(groups: Params, scores: Params) -> Params:
+    """Weights that are pruned already rank last, however they score."""
+    return jax.tree.map(lambda leaf, score: jnp.where(leaf == 0, -jnp.inf, score), groups, scores)
+
+
+@jax.jit
 def zeros_cut(joint: Joint) -> Joint:
     """Set the weights to exactly zero that are quantised to zero.
 

@@ -119,7 +119,7 @@ def in_units(net: Net, units: dict[str, list[Unit]] | None = None) -> Net:
     {'w': Array([ 0.25,  0.  , -0.25], dtype=float32)}
     """
     groups, (aux, frozen) = net.weights.groups, net.carried
-    units = jax.tree.map(_measured, groups) if units is None else units
+    units = _measured(groups) if units is None else units
     types = jax.tree.map(lambda leaf: leaf.dtype, groups)
 
     def as_given(weights: Weights, units: Any) -> Weights:
@@ -142,7 +142,7 @@ def in_units(net: Net, units: dict[str, list[Unit]] | None = None) -> Net:
         return on_units
 
     return net._replace(
-        weights=net.weights._replace(groups=jax.tree.map(over, groups, units)),
+        weights=net.weights._replace(groups=_over(groups, units)),
         carried=Carried(aux, frozen, units),
         rebuild=rebuild,
         loss=loss,
@@ -159,6 +159,13 @@ def stored(groups: dict[str, list[Array]], units: dict[str, list[Unit]]) -> dict
     >>> stored({"weights": [jnp.array([1.0, -1.0])]}, {"weights": [Unit(jnp.array(0.25), 0.0)]})
     {'weights': [Array([ 0.25, -0.25], dtype=float32)]}
     """
+    return _all_stored(groups, units)
+
+
+@jax.jit
+def _all_stored(
+    groups: dict[str, list[Array]], units: dict[str, list[Unit]]
+) -> dict[str, list[Array]]:
     return jax.tree.map(_stored, groups, units)
 
 
@@ -167,9 +174,19 @@ def _stored(leaf: Array, unit: Unit) -> Array:
     return leaf * size + offset
 
 
-def _measured(leaf: Array) -> Unit:
-    offset = offset_of(leaf)
-    return Unit(unit_of(_wide(leaf) - offset), offset)
+# Compiled once for all arrays: many small programs would take seconds to compile.
+@jax.jit
+def _measured(groups: dict[str, list[Array]]) -> dict[str, list[Unit]]:
+    def measured(leaf: Array) -> Unit:
+        offset = offset_of(leaf)
+        return Unit(unit_of(_wide(leaf) - offset), offset)
+
+    return jax.tree.map(measured, groups)
+
+
+@jax.jit
+def _over(groups: dict[str, list[Array]], units: dict[str, list[Unit]]) -> dict[str, list[Array]]:
+    return jax.tree.map(over, groups, units)
 
 
 def over(leaf: Array, unit: Unit) -> Array:
@@ -214,6 +231,11 @@ def measured_again(state: TrainState, number: int) -> TrainState:
     [1. 1. 1.] 0.5
     """
     del number
+    return _measured_again(state)
+
+
+@jax.jit
+def _measured_again(state: TrainState) -> TrainState:
     joint: Joint = state.params
     carried: Carried = state.aux
     groups = joint.weights.groups

@@ -190,6 +190,12 @@ def _frozen(net: Any, selection: Selection) -> list[tuple[str, Any]]:
 
 
 def _check_finite(trained: list[tuple[str, Any]]) -> None:
-    for name, array in trained:
-        if not jnp.all(jnp.isfinite(array)):
+    finite = _are_finite([array for _, array in trained])
+    for (name, _), is_finite in zip(trained, finite, strict=True):
+        if not is_finite:
             raise ConfigError(f"{name} holds values that are not finite; pretrain again")
+
+
+@jax.jit
+def _are_finite(arrays: list[Array]) -> list[Array]:
+    return [jnp.all(jnp.isfinite(array)) for array in arrays]

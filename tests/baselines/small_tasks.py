@@ -101,7 +101,7 @@ def small(name):
 
 @cache
 def untrained(name):
-    return small(name).init(0)
+    return jax.jit(partial(small(name).init, 0))()
 
 
 def interrupted_and_resumed(run, folder):

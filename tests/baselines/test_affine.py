@@ -20,7 +20,7 @@ from swsjax.lab import Variables
 
 WEIGHTS = hnp.arrays(
     np.float32,
-    st.tuples(st.integers(1, 5), st.integers(1, 5)),
+    st.sampled_from([(1, 1), (1, 2), (2, 2), (5, 4)]),  # each is compiled
     elements=st.just(0.0)
     | st.floats(-100, 100, width=32).filter(lambda x: x == 0 or abs(x) > 1e-20),
 )

@@ -16,9 +16,9 @@ from swsjax.baselines.weights import kernels
 from swsjax.errors import ConfigError, FormatError, SwsjaxWarning
 from swsjax.trees import named_leaves
 
-LAYERS = [{"g0b0conv1/kernel": 3, "g0b0bn2/scale": 0, "g0b0bn2/mean": 0, "g0b0conv2/kernel": 2}]
+LAYERS = [{"conv/kernel": 3, "bn/scale": 0, "bn/mean": 0, "fc/kernel": 0}]
 RULES = {
-    "top_k": (top_k(0.1, 1.0, whole=["*0*/*"]), (0.1, 0.37, 1.0)),
+    "top_k": (top_k(0.1, 1.0, whole=["fc/*"]), (0.1, 0.37, 1.0)),
     "bits": (bits(2, 8), (2, 5, 8)),
     "width": (width(0.25, 1.0, LAYERS), (0.25, 0.5, 1.0)),
 }
@@ -41,10 +41,10 @@ def same(tree, expected):
 @pytest.mark.parametrize("with_net", [False, True])
 def test_nets_of_a_loaded_family_are_equal_bit_by_bit(rule, with_net, tmp_path):
     rule, levels = RULES[rule]
-    family = family_of("BatchNorm", rule)
+    family = family_of("normalised", rule)
     size = family.save(tmp_path / "family.sws")
     assert size == (tmp_path / "family.sws").stat().st_size
-    like = untrained("BatchNorm") if with_net else None
+    like = untrained("normalised") if with_net else None
     loaded = load_family(tmp_path / "family.sws", like=like)
     assert loaded.rule == rule
     for level in levels:

@@ -96,7 +96,7 @@ def test_kernels_keep_their_zeros_and_all_else_is_trained(name, optimizer):
             assert (moved[np.asarray(old != 0)] if is_kernel else moved).all(), path
 
 
-def written_out_gradient(task, params, decay):
+def written_out_gradient(task, decay):
     """Of the mean cross-entropy of all training images and half of the squared weights."""
     pixels, labels = task.dataset.train
 
@@ -105,7 +105,7 @@ def written_out_gradient(task, params, decay):
         surprise = jax.nn.logsumexp(logits, axis=1) - logits[np.arange(len(labels)), labels]
         return surprise.mean() + decay / 2 * sum(jnp.sum(x**2) for x in jax.tree.leaves(params))
 
-    return jax.grad(loss)(params)
+    return jax.jit(jax.grad(loss))
 
 
 def test_fine_tuning_is_sgd_with_momentum_and_decay_of_weights_that_are_not_zero():
@@ -113,11 +113,14 @@ def test_fine_tuning_is_sgd_with_momentum_and_decay_of_weights_that_are_not_zero
     task, net = small("two layers"), pruned("two layers")
     ours = fine_tune(task, net, epochs=3, batch_size=96, key=KEY)
     masks = jax.tree.map(lambda x: np.where(x.ndim > 1, np.asarray(x != 0), True), net.params)
-    params, trace = net.params, jax.tree.map(jnp.zeros_like, net.params)
+    params, gradient = jax.tree.map(np.asarray, net.params), written_out_gradient(task, 1e-4)
+    trace = jax.tree.map(np.zeros_like, params)
     for _ in range(3):
-        gradient = written_out_gradient(task, params, 1e-4)
-        trace = jax.tree.map(lambda t, g: 0.9 * t + g, trace, gradient)
-        params = jax.tree.map(lambda x, t, kept: x - 1e-3 * t * kept, params, trace, masks)
+        slopes = jax.tree.map(np.asarray, gradient(params))
+        trace = jax.tree.map(lambda t, g: np.float32(0.9) * t + g, trace, slopes)
+        params = jax.tree.map(
+            lambda x, t, kept: x - np.float32(1e-3) * t * kept, params, trace, masks
+        )
     for x, y, old in zip(*map(jax.tree.leaves, (ours.params, params, net.params)), strict=True):
         np.testing.assert_allclose(x - old, y - old, rtol=1e-3, atol=1e-7)
 
@@ -310,6 +313,7 @@ def test_a_tuned_net_returns_from_its_file():
     assert density(decoded) == density(pruned("bfloat16"))
 
 
+@pytest.mark.slow
 def test_fine_tuning_killed_and_resumed(tmp_path):
     """With SIGKILL, in the middle of training or while the state is written."""
     state, target = tmp_path / "state", tmp_path / "net.sws"

@@ -32,17 +32,26 @@ def dense():
     return digits().init(1)
 
 
-def brute_force_gradient(task, net, batches, temperature=1.0):
-    """Gradient of the cross-entropy, over all parameters, written out."""
+@cache
+def written_out(name, temperature):
+    """Gradient of the cross-entropy over all parameters, compiled once."""
+    task = small(name)
 
-    def loss(params, batch):
+    def loss(params, aux, batch):
         inputs, labels = (jnp.asarray(array)[batch] for array in task.dataset.train)
-        logits = task.apply(params, net.aux, inputs)[0] / temperature
+        logits = task.apply(params, aux, inputs)[0] / temperature
         picked = jnp.take_along_axis(logits, labels[:, None].astype(int), axis=1)[:, 0]
         return jnp.mean(jax.nn.logsumexp(logits, axis=1) - picked)
 
-    total = jax.jit(lambda params: sum(loss(params, batch) for batch in batches) / len(batches))
-    return baselines.kernels(net._replace(params=jax.grad(total)(net.params)))
+    def total(params, aux, batches):
+        return sum(loss(params, aux, batch) for batch in batches) / len(batches)
+
+    return jax.jit(jax.grad(total))
+
+
+def brute_force_gradient(name, net, batches, temperature=1.0):
+    gradient = written_out(name, temperature)(*net, [np.asarray(batch) for batch in batches])
+    return baselines.kernels(net._replace(params=gradient))
 
 
 def highest(scores, k):
@@ -72,7 +81,7 @@ def test_snip_is_the_brute_force_gradient(name, batches):
     """Signed mean over the batches first, then the magnitude."""
     task, net = small(name), untrained(name)
     drawn = random_batches(task.dataset.train, batches, batch_size=BATCH, key=KEY)
-    gradient = brute_force_gradient(task, net, drawn)
+    gradient = brute_force_gradient(name, net, drawn)
     scores = {name: np.abs(score) for name, score in products(net, gradient).items()}
     expected = highest(scores, round(0.2 * sum(score.size for score in scores.values())))
     pruned = baselines.snip(task, net, 0.2, batches=batches, batch_size=BATCH, key=KEY)
@@ -96,7 +105,7 @@ def test_every_step_against_the_formulas(masks):
     mask = {name: np.ones(kernel.shape, bool) for name, kernel in baselines.kernels(net).items()}
     for step, ours in enumerate(found):
         pruned = baselines.masked(net, mask)
-        gradient = brute_force_gradient(task, pruned, drawn[step : step + 1])
+        gradient = brute_force_gradient("two layers", pruned, drawn[step : step + 1])
         scores = {name: np.abs(score) for name, score in products(net, gradient).items()}
         if masks is baselines.iter_snip_masks:
             scores = {name: np.where(mask[name], score, -1) for name, score in scores.items()}
@@ -155,7 +164,7 @@ def test_saliency_against_its_formula():
     task, net = small("normalised"), untrained("normalised")
     pruned = baselines.random(net, 0.5, key=KEY)
     drawn = random_batches(task.dataset.train, 2, batch_size=BATCH, key=KEY)
-    gradient = brute_force_gradient(task, pruned, drawn)
+    gradient = brute_force_gradient("normalised", pruned, drawn)
     mask = baselines.mask(pruned)
     expected = sum(
         float(np.abs(score)[mask[name]].sum()) for name, score in products(net, gradient).items()
@@ -187,7 +196,7 @@ def test_the_score_of_grasp_against_finite_differences():
         drawn = balanced_batches(labels, 2, per_class=10, key=KEY)
         halves = [half.ravel() for batch in drawn for half in (batch[:5], batch[5:])]
         assert all(np.bincount(labels[half]).tolist() == [5] * CLASSES for half in halves)
-        direction = brute_force_gradient(task, net, halves, temperature=200)
+        direction = brute_force_gradient("two layers", net, halves, temperature=200)
 
         def gradient_at(distance):
             moved = {
@@ -195,7 +204,7 @@ def test_the_score_of_grasp_against_finite_differences():
                 for name, kernel in baselines.kernels(net).items()
             }
             moved = baselines.weights.with_kernels(net, moved)
-            return brute_force_gradient(task, moved, halves, temperature=200)
+            return brute_force_gradient("two layers", moved, halves, temperature=200)
 
         step = 1e-2  # the gradient is small, as logits are divided by 200
         ahead, behind = gradient_at(step), gradient_at(-step)

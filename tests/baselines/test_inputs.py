@@ -56,7 +56,7 @@ def test_without_bits_the_net_is_the_same(plain, task):
     theirs = plain.logits(expected, split.images)
     np.testing.assert_allclose(task.logits(net, split.images), theirs, rtol=1e-4, atol=1e-7)
     ours, theirs = (
-        jax.value_and_grad(made.loss(), has_aux=True)(found.params, found.aux, made.data())
+        jax.jit(jax.value_and_grad(made.loss(), has_aux=True))(*found, made.data())
         for made, found in ((task, net), (plain, expected))
     )
     assert ours[0][0] == pytest.approx(float(theirs[0][0]), rel=1e-5)
@@ -115,7 +115,7 @@ def test_inputs_are_rounded_late():
 
 
 def test_ranges_are_not_probed():
-    task = rounded_inputs(small("BatchNorm"))
+    task = rounded_inputs(small("normalised"))
     found = probe(task, task.init(0), task.dataset.test, batch_size=30, key=jax.random.key(0))
     assert "bn/mean" in found.distances
     assert not any(name.startswith(RANGES) for name in found.distances)

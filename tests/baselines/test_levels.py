@@ -34,7 +34,8 @@ from swsjax.lab.nets import NETS
 from swsjax.lab.residual import instance_norm
 from swsjax.trees import named_leaves
 
-WEIGHTS = hnp.arrays(np.float32, st.integers(1, 9), elements=st.integers(-9, 9).map(np.float32))
+SIZES = st.sampled_from([1, 2, 9])  # each is compiled
+WEIGHTS = hnp.arrays(np.float32, SIZES, elements=st.integers(-9, 9).map(np.float32))
 SHARES = st.integers(1, 100).map(lambda hundredths: hundredths / 100)
 KEYS = jax.random.split(jax.random.key(0), 400)
 HALF = jnp.array(0.5)
@@ -89,7 +90,7 @@ def test_all_levels_are_one_trace(compressed):
     assert len(traces) == 1
 
 
-@given(st.integers(1, 12), SHARES)
+@given(st.sampled_from([1, 4, 11]), SHARES)
 @settings(max_examples=15, deadline=None)
 def test_the_first_channels_are_kept(size, share):
     kept = max(1, round(float(np.float32(share) * np.float32(size))))
@@ -117,18 +118,17 @@ def test_masked_channels_are_those_of_the_physically_narrow_net(norm):
         return classification(model, images(4, 4, 3))
 
     wide, narrow = task_of(4, 4, 6, 8), task_of(2, 2, 3, 4)
-    net = wide.init(0)
-    keys = iter(jax.random.split(jax.random.key(1), 99))
-    params = jax.tree.map(lambda x: x + 0.3 * jax.random.normal(next(keys), x.shape), net.params)
-    rule = width(0.25, 1.0, task_layers(wide))
-    masked = rule.compressed(net._replace(params=params), 0.5)
-    like = jax.eval_shape(lambda: narrow.init(0))
-    cut = jax.tree.map(
-        lambda x, y: x[tuple(map(slice, y.shape))], net._replace(params=params), like
+    net, rng = jax.tree.map(np.asarray, jax.jit(lambda: wide.init(0))()), np.random.default_rng(1)
+    net = net._replace(
+        params=jax.tree.map(lambda x: x + np.float32(rng.normal(0, 0.3, x.shape)), net.params)
     )
+    rule = width(0.25, 1.0, task_layers(wide))
+    masked = jax.jit(rule.compressed)(net, 0.5)
+    like = jax.eval_shape(lambda: narrow.init(0))
+    cut = jax.tree.map(lambda x, y: x[tuple(map(slice, y.shape))], net, like)
     batch = jnp.asarray(wide.dataset.test.images)
-    ours, after = wide.apply(masked.params, net.aux, batch)
-    theirs, expected = narrow.apply(cut.params, cut.aux, batch)
+    ours, after = jax.jit(wide.apply)(masked.params, net.aux, batch)
+    theirs, expected = jax.jit(narrow.apply)(cut.params, cut.aux, batch)
     np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
     if not norm:
         carried = rule.carried(net, after, 0.5)
@@ -310,7 +310,7 @@ def test_rules_that_are_none(make, message):
 def test_a_rule_compresses_kernels_only():
     net = untrained("BatchNorm")
     for rule, level in ((top_k(0.1, 1.0), 0.2), (bits(2, 8), 2)):
-        found = rule.compressed(net, level)
+        found = jax.jit(rule.compressed)(net, level)
         assert all(map(jnp.array_equal, jax.tree.leaves(found.aux), jax.tree.leaves(net.aux)))
         for name, leaf in named_leaves(net.params):
             changed = not jnp.array_equal(dict(named_leaves(found.params))[name], leaf)

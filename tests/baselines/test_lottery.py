@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from functools import cache
 
 import jax
 import jax.numpy as jnp
@@ -28,6 +29,11 @@ def init():
     return untrained("two layers")
 
 
+@cache
+def ticket(keep, rounds=1):
+    return lottery_ticket(task(), init(), keep, CONFIG, rounds=rounds, key=KEY)
+
+
 def assert_equal(ours, expected):
     for x, y in zip(jax.tree.leaves(ours), jax.tree.leaves(expected), strict=True):
         np.testing.assert_array_equal(x, y, strict=True)
@@ -39,8 +45,8 @@ def test_rounds_train_prune_and_rewind():
     one = rewind(magnitude(first, 0.5), init())
     second = retrain(task(), one, CONFIG, key=jax.random.fold_in(KEY, 2))
     two = rewind(magnitude(second, 0.25), init())
-    assert_equal(lottery_ticket(task(), init(), 0.5, CONFIG, key=KEY), one)
-    assert_equal(lottery_ticket(task(), init(), 0.25, CONFIG, rounds=2, key=KEY), two)
+    assert_equal(ticket(0.5), one)
+    assert_equal(ticket(0.25, rounds=2), two)
     assert density(one) == 0.5
     assert density(two) == 0.25
     for name, kept in mask(two).items():
@@ -52,7 +58,7 @@ def test_rounds_train_prune_and_rewind():
 
 def test_a_ticket_is_pruned_further():
     """With the share of all weights: from a half to an eighth in two rounds, by half each."""
-    half = lottery_ticket(task(), init(), 0.5, CONFIG, key=KEY)
+    half = ticket(0.5)
     trained = retrain(task(), half, CONFIG, key=jax.random.fold_in(KEY, 1))
     quarter = rewind(magnitude(trained, 0.25), half)
     trained = retrain(task(), quarter, CONFIG, key=jax.random.fold_in(KEY, 2))
@@ -71,7 +77,7 @@ def test_the_key_decides():
 
 def test_rounds_that_are_done_are_not_repeated(tmp_path):
     """The last epoch of the second round is lost."""
-    whole = lottery_ticket(task(), init(), 0.25, CONFIG, rounds=2, key=KEY)
+    whole = ticket(0.25, rounds=2)
     assert_equal(
         lottery_ticket(task(), init(), 0.25, CONFIG, rounds=2, key=KEY, resume=tmp_path), whole
     )

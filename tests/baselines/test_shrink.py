@@ -1,7 +1,7 @@
 """Removal of dead channels: the arrays are smaller, the outputs the same."""
 
 import re
-from functools import partial
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +22,6 @@ from swsjax.lab import Dataset, ResidualNet, Split, classification
 from swsjax.trees import named_leaves
 
 NARROW = partial(ResidualNet, widths=(4, 3, 4, 5), blocks=2)
-RUN = {name: jax.jit(net.apply) for name, net in NETS.items()}
 
 
 def zeroed(net, chosen):
@@ -33,14 +32,16 @@ def zeroed(net, chosen):
         for name, axis in group.kernels:
             place = (slice(None),) * axis + (group.members[name, axis][numbers].ravel(),)
             leaf = names.index(name)
-            leaves[leaf] = leaves[leaf].at[place].set(0)
-    return jax.tree.unflatten(structure, leaves)
+            leaves[leaf] = np.array(leaves[leaf])
+            leaves[leaf][place] = 0
+    return jax.tree.unflatten(structure, map(jnp.asarray, leaves))
 
 
 def assert_same(apply, net, small, inputs):
-    expected = apply(net, inputs)
+    run = jax.jit(apply)
+    expected = run(net, inputs)
     np.testing.assert_allclose(
-        apply(small, inputs), expected, rtol=1e-4, atol=1e-5 * (1 + float(jnp.abs(expected).max()))
+        run(small, inputs), expected, rtol=1e-4, atol=1e-5 * (1 + float(jnp.abs(expected).max()))
     )
 
 
@@ -49,9 +50,9 @@ def sizes(net):
 
 
 @pytest.mark.parametrize("name", NETS)
-@settings(max_examples=4, deadline=None)
+@settings(max_examples=2, deadline=None)
 @example(0, 3)  # of "depthwise", all channels of a group
-@given(st.integers(0, 2**16), st.integers(0, 3))
+@given(st.integers(0, 2**16), st.integers(1, 3))
 def test_outputs_are_the_same(name, seed, number):
     """Whatever channels are zero, in all of their leaves or only where they are made."""
     net = NETS[name]
@@ -63,7 +64,7 @@ def test_outputs_are_the_same(name, seed, number):
     ]
     masked = masked_channels(drawn, chosen)
     small = shrink(net.apply, masked, net.example())
-    assert_same(RUN[name], masked, small, net.example(seed))
+    assert_same(net.apply, masked, small, net.example(seed))
     removed = [
         (g, numbers[: g.size - 1])
         for g, numbers in chosen
@@ -76,7 +77,7 @@ def test_outputs_are_the_same(name, seed, number):
     else:
         assert ours == expected
     filters = zeroed(drawn, chosen)
-    assert_same(RUN[name], filters, shrink(net.apply, filters, net.example()), net.example(seed))
+    assert_same(net.apply, filters, shrink(net.apply, filters, net.example()), net.example(seed))
 
 
 def shrunk_to(name, numbers, change=zeroed, biases=None):
@@ -88,7 +89,7 @@ def shrunk_to(name, numbers, change=zeroed, biases=None):
         drawn = drawn._replace(params=drawn.params | biases(drawn.params))
     changed = change(drawn, [(first, numbers)])
     small = shrink(net.apply, changed, net.example())
-    assert_same(RUN[name], changed, small, net.example(1))
+    assert_same(net.apply, changed, small, net.example(1))
     return small
 
 
@@ -132,13 +133,12 @@ def test_a_constant_moves_through_pools_and_maxima():
     filters = zeroed(drawn, [(second, [0, 3])])
     small = shrink(net.apply, filters, net.example())
     assert small.params["fc"].shape == (2, 2)
-    assert_same(RUN["padded"], filters, small, net.example(1))
+    assert_same(NETS["padded"].apply, filters, small, net.example(1))
 
 
 def test_a_constant_through_a_maximum_over_shifted_kernels():
     """PooledConv: the bias that takes it comes after the maximum."""
-    task, images = known("lenet-5-caffe")
-    net = task.init(0)
+    task, net, images = known("lenet-5-caffe")
     biases = {"bias": jnp.linspace(-1, 1, 20), "kernel": net.params["conv1"]["kernel"]}
     net = net._replace(params=net.params | {"conv1": biases})
     first = channel_groups(task.predict, net, images)[0]
@@ -146,7 +146,7 @@ def test_a_constant_through_a_maximum_over_shifted_kernels():
     small = shrink(task.predict, filters, images)
     assert small.params["conv2"]["kernel"].shape == (5, 5, 17, 50)
     assert jnp.abs(small.params["conv2"]["bias"]).max() > 0
-    assert_same(jax.jit(task.predict), filters, small, images)
+    assert_same(task.predict, filters, small, images)
 
 
 def test_a_constant_of_a_residual_stream_moves_into_all_that_reads_it():
@@ -208,7 +208,7 @@ def test_channels_that_nothing_reads_go():
     net = net._replace(params=net.params | {"w3": net.params["w3"].at[1].set(0)})
     small = shrink(NETS["mlp"].apply, net, NETS["mlp"].example())
     assert small.params["w2"].shape == (4, 3)
-    assert_same(RUN["mlp"], net, small, NETS["mlp"].example())
+    assert_same(NETS["mlp"].apply, net, small, NETS["mlp"].example())
 
 
 def test_zero_divided_by_an_activation_is_zero():
@@ -265,14 +265,15 @@ def test_a_function_with_a_number_of_channels_of_its_own():
         shrink(scaled, net, jnp.ones((1, 3)))
 
 
+@cache
 def known(name):
-    """A net of the lab on images as small as it takes."""
+    """A task of the lab on images as small as it takes, its net and its images."""
     shape = {"lenet-300-100": (8, 8), "lenet-5-caffe": (16, 16)}.get(name, (8, 8, 3))
     rng = np.random.default_rng(0)
     split = Split(rng.integers(0, 255, (3, *shape), np.uint8), np.arange(3, dtype=np.uint8))
     model = NARROW if name == "narrow" else KNOWN[name].model
     task = classification(model, Dataset("random", split, split, split))
-    return task, jnp.asarray(split.images)
+    return task, jax.jit(partial(task.init, 0))(), jnp.asarray(split.images)
 
 
 @pytest.mark.parametrize(
@@ -282,24 +283,22 @@ def known(name):
 )
 def test_known_nets_with_channels_of_zeros(name):
     """Half of the channels of all groups, of random nets with random biases and statistics."""
-    task, images = known(name)
+    task, net, images = known(name)
     rng = np.random.default_rng(1)
-    net = jax.tree.map(lambda x: x + jnp.asarray(abs(rng.normal(0, 0.1, x.shape))), task.init(0))
+    net = jax.tree.map(lambda x: x + np.float32(abs(rng.normal(0, 0.1, x.shape))), net)
     groups = channel_groups(task.predict, net, images[:1])
     chosen = [(g, rng.choice(g.size, g.size // 2, replace=False)) for g in groups]
     masked = masked_channels(net, chosen)
     small = shrink(task.predict, masked, images[:1])
     assert sizes(small) == sizes(remove_channels(net, chosen))
-    run = jax.jit(task.predict)
-    assert_same(run, masked, small, images)
+    assert_same(task.predict, masked, small, images)
     filters = zeroed(net, chosen)
-    assert_same(run, filters, shrink(task.predict, filters, images[:1]), images)
+    assert_same(task.predict, filters, shrink(task.predict, filters, images[:1]), images)
 
 
 def test_training_takes_a_shrunk_net():
     """BatchNorm then has the statistics of the batch, and updates smaller ones."""
-    task, images = known("narrow")
-    net = task.init(0)
+    task, net, images = known("narrow")
     chosen = [(g, [0]) for g in channel_groups(task.predict, net, images[:1])]
     masked = masked_channels(net, chosen)
     small = shrink(task.predict, masked, images[:1])
@@ -310,8 +309,7 @@ def test_training_takes_a_shrunk_net():
 
 
 def test_an_untrained_net_of_the_shapes_of_a_shrunk_one():
-    task, images = known("lenet-300-100")
-    net = task.init(0)
+    task, net, images = known("lenet-300-100")
     first, second = channel_groups(task.predict, net, images)
     small = remove_channels(net, [(first, range(200)), (second, range(30))])
     fresh = narrowed(task, small)
@@ -326,8 +324,7 @@ def test_an_untrained_net_of_the_shapes_of_a_shrunk_one():
 
 
 def test_a_net_that_is_no_part_of_a_task():
-    task, _ = known("lenet-300-100")
-    net = task.init(0)
+    task, net, _ = known("lenet-300-100")
     other = net._replace(params=net.params | {"fc3": {"bias": jnp.ones(4), "kernel": jnp.ones(3)}})
     with pytest.raises(
         ConfigError, match=r"^expected a net whose arrays are parts of \{.+\}, got "
@@ -337,8 +334,7 @@ def test_a_net_that_is_no_part_of_a_task():
 
 def test_a_module_of_the_widths_of_a_shrunk_net():
     """An ordinary module: a file gives its arrays, and its features are theirs."""
-    task, images = known("narrow")
-    net = task.init(0)
+    task, net, images = known("narrow")
     chosen = [(g, [0]) for g in channel_groups(task.predict, net, images[:1])]
     small = remove_channels(net, chosen)
     loaded = task.parts(loads(dumps(task.whole(small))))

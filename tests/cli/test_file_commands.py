@@ -1,12 +1,16 @@
 """The demo, and the commands that read and write files, as a user runs them."""
 
+import io
 import json
 import os
 import re
 import subprocess
 import sys
 import zlib
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -14,21 +18,35 @@ from failing import failure
 from safetensors.numpy import load_file, save_file
 
 import swsjax
-from swsjax.cli import files, main
+from swsjax.cli import datasets, files, main
+from swsjax.cli.settings import DEMO
 from swsjax.measure import compare
 
 
+class Demo(NamedTuple):
+    folder: Path
+    out: str
+    err: str
+    pretrained: int  # epochs, as of the stages
+    soft: int
+    hard: int
+
+
 @pytest.fixture(scope="module")
-def demo(tmp_path_factory) -> tuple[Path, subprocess.CompletedProcess]:
+def demo(tmp_path_factory):
+    """The demo in fewer epochs, with a prior that is heavier in return."""
     folder = tmp_path_factory.mktemp("demo")
-    command = [sys.executable, "-m", "swsjax", "demo", "--out", str(folder)]
-    return folder, subprocess.run(command, capture_output=True, text=True, timeout=600)
+    out, err = io.StringIO(), io.StringIO()
+    config = replace(DEMO.config, tau=7e-6, soft_epochs=26, hard_epochs=12, tolerance=1.0)
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.setitem(datasets.PRETRAINING["digits"], "epochs", 30)
+        patch.setattr("swsjax.cli.settings.DEMO", DEMO._replace(config=config))
+        assert main(["demo", "--out", str(folder)]) == 0
+    return Demo(folder, out.getvalue(), err.getvalue(), 30, 26, 12)
 
 
-def test_the_demo_writes_file_report_and_figures(demo):
-    folder, done = demo
-    assert done.returncode == 0, done.stderr
-    assert sorted(path.name for path in folder.iterdir()) == [
+def check_demo(demo):
+    assert sorted(path.name for path in demo.folder.iterdir()) == [
         "codebook.pdf",
         "codebook.png",
         "components.pdf",
@@ -46,32 +64,40 @@ def test_the_demo_writes_file_report_and_figures(demo):
         "weights.pdf",
         "weights.png",
     ]
-    page = (folder / "report.html").read_text()
-    assert page.count("<figure ") == len(list(folder.glob("*.png")))
-    assert "<td>60</td>" in page  # soft_epochs, one of the settings
+    page = (demo.folder / "report.html").read_text()
+    assert page.count("<figure ") == len(list(demo.folder.glob("*.png")))
+    assert f"<td>{demo.soft}</td>" in page  # soft_epochs, one of the settings
     assert len(page.encode()) < 2_000_000
-    content = json.loads((folder / "report.json").read_text())
-    assert content["file_bytes"] == (folder / "demo.sws").stat().st_size
+    content = json.loads((demo.folder / "report.json").read_text())
+    assert content["file_bytes"] == (demo.folder / "demo.sws").stat().st_size
     assert content["metadata"] == {"model": "lenet-300-100", "data": "digits"}
     assert content["rates"]["file"] > 50
     assert content["errors"]["decoded"]["test"] < 0.05
-    assert f"{content['file_bytes']:,} bytes" in done.stdout
-
-
-def test_progress_in_a_pipe_is_plain_lines(demo):
-    folder, done = demo
-    lines = done.stderr.splitlines()
-    assert "\x1b" not in done.stderr
+    assert f"{content['file_bytes']:,} bytes" in demo.out
+    # Progress in a pipe is plain lines.
+    lines, epochs = demo.err.splitlines(), demo.soft + demo.hard
+    assert "\x1b" not in demo.err
     assert lines[0] == "0:00 compiling"
-    assert re.match(r"\d:\d\d train \d+/60  loss ", lines[1])
-    assert re.match(r"\d:\d\d hard 100/100  loss ", lines[-1])
+    assert re.match(rf"\d:\d\d train \d+/{demo.pretrained}  loss ", lines[1])
+    assert re.match(rf"\d:\d\d hard {epochs}/{epochs}  loss ", lines[-1])
     assert lines[-1].endswith(" weights")
-    errors = json.loads((folder / "report.json").read_text())["errors"]
-    assert f"  error {100 * errors['decoded']['validation']:.2f} %" in lines[-1]
+    assert f"  error {100 * content['errors']['decoded']['validation']:.2f} %" in lines[-1]
+
+
+def test_the_demo_writes_file_report_and_figures(demo):
+    check_demo(demo)
+
+
+@pytest.mark.slow
+def test_the_demo_as_users_run_it(tmp_path):
+    command = [sys.executable, "-m", "swsjax", "demo", "--out", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    check_demo(Demo(tmp_path, done.stdout, done.stderr, 60, 60, 40))
 
 
 def test_evaluate_gives_the_error_of_the_report(demo, capsys):
-    folder, _ = demo
+    folder = demo.folder
     assert main(["evaluate", str(folder / "demo.sws"), "--data", "digits", "--json"]) == 0
     content = json.loads(capsys.readouterr().out)
     reported = json.loads((folder / "report.json").read_text())
@@ -81,15 +107,16 @@ def test_evaluate_gives_the_error_of_the_report(demo, capsys):
 
 
 def test_inspect_as_text_and_json(demo, capsys):
-    path = demo[0] / "demo.sws"
+    path = demo.folder / "demo.sws"
+    expected = swsjax.report(path)
     assert main(["inspect", str(path), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == swsjax.report(path).to_dict()
+    assert json.loads(capsys.readouterr().out) == expected.to_dict()
     assert main(["inspect", str(path)]) == 0
-    assert capsys.readouterr().out == f"{swsjax.report(path)}\n"
+    assert capsys.readouterr().out == f"{expected}\n"
 
 
 def test_inspect_writes_a_page_from_the_file_alone(demo, tmp_path, capsys, monkeypatch):
-    folder, _ = demo
+    folder = demo.folder
     command = ["inspect", str(folder / "demo.sws"), "--html", str(tmp_path / "page.html")]
     assert main(command) == 0
     assert capsys.readouterr().out.endswith(f"\nwrote {tmp_path / 'page.html'}\n")
@@ -107,7 +134,7 @@ def test_inspect_writes_a_page_from_the_file_alone(demo, tmp_path, capsys, monke
 
 
 def test_decode_writes_the_same_weights_as_safetensors(demo, tmp_path):
-    folder, _ = demo
+    folder = demo.folder
     out = tmp_path / "weights.safetensors"
     assert main(["decode", str(folder / "demo.sws"), "--out", str(out)]) == 0
     tensors = load_file(out)
@@ -119,7 +146,7 @@ def test_decode_writes_the_same_weights_as_safetensors(demo, tmp_path):
 
 
 def test_encode_is_the_inverse_of_decode(demo, tmp_path, capsys):
-    folder, _ = demo
+    folder = demo.folder
     decoded, encoded = tmp_path / "weights.safetensors", tmp_path / "again.sws"
     main(["decode", str(folder / "demo.sws"), "--out", str(decoded)])
     main(["inspect", str(folder / "demo.sws")])
@@ -198,7 +225,7 @@ def test_without_safetensors_the_error_names_the_extra(
     command, module, demo, tmp_path, capsys, monkeypatch
 ):
     monkeypatch.setitem(sys.modules, module, None)
-    line = failure(capsys, command, demo[0] / "demo.sws", "--out", tmp_path / "x")
+    line = failure(capsys, command, demo.folder / "demo.sws", "--out", tmp_path / "x")
     assert (
         line
         == "swsjax: error: safetensors files need safetensors: pip install 'swsjax[safetensors]'"
@@ -206,7 +233,7 @@ def test_without_safetensors_the_error_names_the_extra(
 
 
 def test_encode_a_file_that_is_not_safetensors(demo, tmp_path, capsys):
-    path, out = demo[0] / "demo.sws", tmp_path / "x.sws"
+    path, out = demo.folder / "demo.sws", tmp_path / "x.sws"
     line = failure(capsys, "encode", path, "--out", out)
     assert line.startswith(f"swsjax: error: {path} is not a valid safetensors file: ")
     assert not out.exists()
@@ -252,7 +279,8 @@ def test_the_limit_on_decoded_bytes(command, needed, tmp_path, capsys, monkeypat
         assert main([*limited, "8k"]) == 0
 
 
-def test_a_page_of_characters_that_no_encoding_has(tmp_path, capsys):
+def test_a_page_of_characters_that_no_encoding_has(tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)  # the metadata are in no figure
     path, page = tmp_path / "net.sws", tmp_path / "page.html"
     data = swsjax.dumps({"w": np.ones(2)}, metadata={"name00": "x"})[:-4]
     data = data.replace(b'"name00"', b'"\\ud800"')  # half of a pair, in as many bytes
@@ -321,14 +349,14 @@ def test_negative_zeros_are_dropped_on_demand(tmp_path, capsys):
 
 def test_compare_prints_the_table_of_several_files(demo, tmp_path, capsys):
     """With the error of each, which is that of evaluate."""
-    one, two = demo[0] / "demo.sws", tmp_path / "other.sws"
+    one, two = demo.folder / "demo.sws", tmp_path / "other.sws"
     tree = swsjax.load(one)
     swsjax.save(two, tree, metadata=swsjax.read_metadata(one), encoding="han")
     page = tmp_path / "page.html"
     command = ["compare", str(one), str(two)]
     assert main([*command, "--data", "digits", "--html", str(page)]) == 0
     out = capsys.readouterr().out
-    error = json.loads((demo[0] / "report.json").read_text())["errors"]["decoded"]["test"]
+    error = json.loads((demo.folder / "report.json").read_text())["errors"]["decoded"]["test"]
     errors = {"demo": error, "other": error}
     found = compare({"demo": one, "other": two}, errors=errors)
     assert out == f"{found}\n\nwrote {page}\n"

@@ -28,12 +28,6 @@ def net_in(folder):
     return Variables(swsjax.load(folder / "lenet-300-100.sws"), {})
 
 
-@pytest.fixture
-def no_figures(monkeypatch):
-    """Nothing is drawn, which takes seconds."""
-    monkeypatch.setattr("swsjax.cli.runs.drawn", lambda draw: [])
-
-
 @pytest.mark.parametrize(
     "options",
     [
@@ -48,8 +42,8 @@ def no_figures(monkeypatch):
         "lottery --epochs 1 --steps 2",
     ],
 )
-def test_a_run(options, tmp_path, capsys, monkeypatch, pretrain_for, no_figures):
-    pretrain_for(2)
+def test_a_run(options, tmp_path, capsys, monkeypatch, is_trained, no_figures):
+    is_trained(tmp_path)
     monkeypatch.setattr(pruning, "_CODEBOOK_EPOCHS", 1)
     method, *others = options.split()
     assert main(prune(method, tmp_path, *others)) in (0, parser.MISSED)
@@ -82,9 +76,9 @@ def test_a_run(options, tmp_path, capsys, monkeypatch, pretrain_for, no_figures)
     assert sorted(path.name for path in tmp_path.iterdir()) == written
 
 
-def test_pruned_channels_are_removed(tmp_path, capsys, monkeypatch, pretrain_for, no_figures):
+def test_pruned_channels_are_removed(tmp_path, capsys, monkeypatch, is_trained, no_figures):
     """The rest is trained, written, reported and evaluated as the small net that it is."""
-    pretrain_for(2)
+    is_trained(tmp_path)
     monkeypatch.setattr(pruning, "nets_of", lambda own, task, origins, show: [task.init(1)])
     options = ["--epochs", "1", "--finish", "scratch"]
     assert main(prune("l1-filters", tmp_path, *options, keep="50%")) in (0, parser.MISSED)
@@ -160,9 +154,9 @@ def test_what_the_convolutions_of_a_lenet_see():
 
 
 def test_what_is_left_shares_values_and_zeros_stay(
-    tmp_path, capsys, monkeypatch, pretrain_for, no_figures
+    tmp_path, capsys, monkeypatch, is_trained, no_figures
 ):
-    pretrain_for(2)
+    is_trained(tmp_path)
     config = swsjax.Config(
         soft_epochs=1, hard_epochs=1, prune_epochs=0, least_steps=1, tolerance=1.0
     )
@@ -191,8 +185,8 @@ def test_what_is_left_shares_values_and_zeros_stay(
     assert list(content["errors"]) == ["pretrained", "pruned", "retrained", "decoded"]
 
 
-def test_figures_and_what_was_lost(tmp_path, capsys, pretrain_for):
-    pretrain_for(5)
+def test_figures_and_what_was_lost(tmp_path, capsys, is_trained):
+    is_trained(tmp_path)
     assert main(prune("random", tmp_path, "--epochs", "1", keep="0.001")) == parser.MISSED
     errors = json.loads((tmp_path / "report.json").read_text())["errors"]
     before, after = (errors[stage]["validation"] for stage in ("pretrained", "decoded"))
@@ -226,16 +220,14 @@ def test_stages_that_ended_are_not_run_again(tmp_path, capsys, monkeypatch, pret
     )
 
 
-def test_rewinding_a_given_net(tmp_path, capsys, pretrain_for, no_figures):
-    pretrain_for(1)
-    net, out = tmp_path / "net", tmp_path / "out"
-    assert main(["pretrain", *NET, "--out", str(net), "--seed", "3"]) == 0
+def test_rewinding_a_given_net(tmp_path, capsys, trained, so_few_epochs, no_figures):
+    net, out = trained.folder, tmp_path / "out"
     options = ["--finish", "rewind", "--pretrained", str(net / "checkpoint")]
-    assert failure(capsys, *prune("magnitude", out, *options)) == (
+    assert failure(capsys, *prune("magnitude", out, *options, "--seed", "3")) == (
         f"swsjax: error: --finish rewind goes back to the initial weights of {net}/checkpoint: "
         "leave --pretrained out, or give a checkpoint that `swsjax pretrain` wrote, and its --seed"
     )
-    assert main(prune("magnitude", out, *options, "--seed", "3")) in (0, parser.MISSED)
+    assert main(prune("magnitude", out, *options)) in (0, parser.MISSED)
     assert not (out / "pretrained").exists()
 
 

@@ -4,6 +4,7 @@ import copy
 import math
 import struct
 from decimal import Decimal, getcontext
+from itertools import accumulate
 
 getcontext().prec = 30
 LN2 = 45426
@@ -63,8 +64,8 @@ class RangeDecoder:
 
     def symbol(self, counts):
         quotient = float(2**24 - len(counts)) / float(sum(counts))
-        sums = [sum(counts[:s]) for s in range(len(counts))]
-        return self.next([s + int(sums[s] * quotient) for s in range(len(counts))] + [2**24])
+        sums = [0, *accumulate(counts[:-1])]
+        return self.next([s + int(k * quotient) for s, k in enumerate(sums)] + [2**24])
 
 
 class Mixer:

@@ -15,7 +15,7 @@ import pytest
 from swsjax import codec
 from swsjax.errors import FormatError
 
-CASES = int(os.environ.get("SWSJAX_FUZZ_CASES", "1500"))
+CASES = int(os.environ.get("SWSJAX_FUZZ_CASES", "600"))
 PARTS = 6
 LIMIT = 1 << 20
 LARGEST = {"bool": 1, "int4": 15, "uint4": 15}
@@ -119,17 +119,17 @@ def test_damaged_files(part):
 
 @pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.name)
 def test_damaged_lenets(path):
-    """Real files, with 1/100 of the cases, as each takes 100 times as long."""
-    rng = np.random.default_rng(0)
+    """Real files, with 1/150 of the cases, as each takes 100 times as long."""
+    rng = np.random.default_rng(RESULTS.index(path))
     whole = path.read_bytes()
-    expected = codec.unpack(whole)
-    for _ in range(CASES // 100):
+    for _ in range(CASES // 150):
         data = mutated([whole], rng)
         try:
             contents = codec.unpack(data, max_bytes=8 * LIMIT)
         except FormatError:
             continue
-        assert data != whole or all(map(np.array_equal, contents.bits, expected.bits))
+        if data == whole:
+            assert all(map(np.array_equal, contents.bits, codec.unpack(whole).bits))
         assert sum(leaf.nbytes for leaf in contents.bits) <= 8 * LIMIT
 
 

@@ -5,6 +5,7 @@ A change to any of them is a breaking change of the format and requires a new ve
 """
 
 import zlib
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -173,6 +174,7 @@ NETS = {
 CASES = [(name, encoding) for name in NETS for encoding in codec.ENCODINGS]
 
 
+@cache
 def packed(name, encoding):
     metadata = {"model": name, "error": 0.0186} if name == "dense" else None
     return codec.pack(list(NETS[name]().items()), metadata, encoding)

@@ -75,7 +75,7 @@ def test_han_sizes_are_exact(leaves, huffman):
         assert size.total <= leaf.nbytes * 8 + 32
 
 
-@SETTINGS
+@settings(SETTINGS, max_examples=30)
 @given(
     rows=st.integers(1, 60),
     columns=st.integers(1, 60),

@@ -45,10 +45,12 @@ KINDS = {
 }
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(
     kinds=st.lists(st.sampled_from(list(KINDS)), min_size=1, max_size=3),
-    shapes=st.lists(st.sampled_from([(), (3,), (2, 2), (4,), (1, 4), (0, 3)]), min_size=1),
+    shapes=st.lists(
+        st.sampled_from([(), (3,), (2, 2), (4,), (1, 4), (0, 3)]), min_size=1, max_size=4
+    ),
     count=st.integers(500, 900),
     seed=st.integers(0, 2**32 - 1),
 )
@@ -70,17 +72,16 @@ def test_stacks_begin_with_256_leaves(count):
 @pytest.mark.parametrize("size", [256, 257])
 def test_stacks_end_with_256_entries(size):
     rng = np.random.default_rng(0)
-    assert is_stacked(assert_restored([rng.choice(BOOK, size) for _ in range(256)])) == (
-        size == 256
-    )
+    data = assert_restored([KINDS["normal"](rng, size) for _ in range(256)])
+    assert is_stacked(data) == (size == 256)
 
 
 @pytest.mark.parametrize("kind", ["normal", "book", "zero", "negative"])
 def test_stacks_are_smaller(kind):
     rng = np.random.default_rng(0)
-    arrays = [KINDS[kind](rng, 4) for _ in range(600)]
+    arrays = [KINDS[kind](rng, 4) for _ in range(400)]
     stacked, rest = codec.leaf_bits(arrays), []
-    for start in range(0, 600, 200):  # too few for a stack
+    for start in range(0, 400, 200):  # too few for a stack
         rest += codec.leaf_bits(arrays[start : start + 200])
     assert sum(stacked) < 0.9 * sum(rest)
 
@@ -88,10 +89,10 @@ def test_stacks_are_smaller(kind):
 def test_leaves_in_units_of_their_own_are_not_stacked():
     """A stack would have one level for each pair of unit and level."""
     rng = np.random.default_rng(0)
-    signs = [rng.choice(np.float32([-1, 0, 1]), 200) for _ in range(300)]
+    signs = [rng.choice(np.float32([-1, 0, 1]), 200) for _ in range(260)]
     data = assert_restored([leaf * np.float32(rng.random()) for leaf in signs])
     assert not is_stacked(data)
-    assert len(data) < len(codec.pack(named(signs))) + 7 * 300
+    assert len(data) < len(codec.pack(named(signs))) + 7 * 260
 
 
 def test_the_leaves_of_a_stack_share_its_bits():
@@ -124,17 +125,17 @@ def test_work_is_in_proportion_to_the_leaves(kind, written, measured):
     rng = np.random.default_rng(0)
     tree = {
         f"block_{b:04}": {f"layer_{i}": {"kernel": KINDS[kind](rng, 4)} for i in range(10)}
-        for b in range(1000)
+        for b in range(200)
     }
     data, calls = calls_of(dumps, tree)
-    assert calls < written * 10_000
+    assert calls < written * 2000
     figures, calls = calls_of(report, data)
-    assert calls < measured * 10_000
-    assert figures.parameters == 40_000
-    assert len(data) < {"normal": 136_000, "book": 12_500}[kind]
+    assert calls < measured * 2000
+    assert figures.parameters == 8000
+    assert len(data) < {"normal": 27_200, "book": 2600}[kind]
     loaded = loads(data)
-    assert loaded["block_0412"]["layer_3"]["kernel"].tobytes() == (
-        tree["block_0412"]["layer_3"]["kernel"].tobytes()
+    assert loaded["block_0112"]["layer_3"]["kernel"].tobytes() == (
+        tree["block_0112"]["layer_3"]["kernel"].tobytes()
     )
 
 

@@ -13,7 +13,7 @@ from swsjax.codec.bits import bits_of, levels_of
 from swsjax.codec.units import ONE, checked_unit, divided, find_units, multiplied
 from swsjax.errors import FormatError
 
-LENET = [(784, 300), (300,), (300, 100), (100,), (100, 10), (10,)]
+LAYERS = [(392, 150), (150,), (150, 100), (100,), (100, 10), (10,)]
 
 
 def rounded(values, bits):
@@ -47,11 +47,11 @@ def assert_restored(arrays, encoding="entropy"):
     return data
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("encoding", codec.ENCODINGS)
 def test_a_unit_takes_few_bytes(seed, encoding):
     rng = np.random.default_rng(seed)
-    plain = levels_and_places(LENET, 14, rng)
+    plain = levels_and_places(LAYERS, 14, rng)
     net = in_units(plain, rng)
     data = assert_restored(net, encoding)
     of_plain = codec.pack(named(plain), encoding=encoding)
@@ -62,7 +62,7 @@ def test_a_unit_takes_few_bytes(seed, encoding):
 
 def test_rates_count_one_codebook_and_a_unit_per_leaf():
     rng = np.random.default_rng(0)
-    plain = levels_and_places(LENET, 14, rng)
+    plain = levels_and_places(LAYERS, 14, rng)
     net = in_units(plain, rng)
     for measure in (codec.entropy_bound, codec.han_size):
         codebooks = [sum(size.codebook for size in measure(leaves)) for leaves in (plain, net)]
@@ -82,7 +82,7 @@ def test_one_leaf_with_a_unit():
 
 def test_two_codebooks_in_units():
     rng = np.random.default_rng(0)
-    first, second = (levels_and_places([(200, 90)] * 3, 12, rng) for _ in range(2))
+    first, second = (levels_and_places([(120, 60)] * 3, 12, rng) for _ in range(2))
     plain = len(codec.pack(named([*first, *second])))
     data = assert_restored(in_units([*first, *second], rng))
     assert data[3] == 2
@@ -98,9 +98,10 @@ def test_ternary_leaves_of_full_precision_sizes():
 
 def test_nets_without_units_stay_in_version_1():
     rng = np.random.default_rng(0)
-    plain = levels_and_places(LENET, 14, rng)
-    floats = [rng.normal(size=shape).astype(np.float32) for shape in LENET]
-    few = [rng.choice(rng.normal(size=9).astype(np.float32), shape) for shape in LENET]
+    shapes = LAYERS[2:]
+    plain = levels_and_places(shapes, 14, rng)
+    floats = [rng.normal(size=shape).astype(np.float32) for shape in shapes]
+    few = [rng.choice(rng.normal(size=9).astype(np.float32), shape) for shape in shapes]
     halves = [leaf * np.float32(0.5) ** i for i, leaf in enumerate(few)]
     other = [leaf.astype(np.float16) for leaf in plain] + [leaf.astype(np.float64) for leaf in few]
     for net in (plain, floats, few, halves, other, [np.zeros(9, np.float32)], []):
@@ -129,7 +130,7 @@ def test_nets_without_units_stay_in_version_1():
 @pytest.mark.parametrize("encoding", codec.ENCODINGS)
 def test_leaves_beside_leaves_in_units(odd, encoding):
     rng = np.random.default_rng(0)
-    net = in_units(levels_and_places(LENET[2:], 14, rng), rng)
+    net = in_units(levels_and_places(LAYERS[2:4], 14, rng), rng)
     for arrays in ([odd, *net], [*net, odd], [np.tile(odd, 300), *net]):
         version = assert_restored(arrays, encoding)[3]
         # In the Han format all leaves with a codebook share it or none does: a level more may cost
@@ -137,7 +138,7 @@ def test_leaves_beside_leaves_in_units(odd, encoding):
         assert version == 2 or encoding == "han"
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(
     shapes=st.lists(st.sampled_from([(12, 9), (30, 20), (7,), (1,), (3, 3, 2, 4)]), max_size=7),
     count=st.integers(1, 40),
@@ -158,11 +159,11 @@ def test_nets_in_units_are_restored(shapes, count, density, scale, special, seed
     assert [leaf[3] for leaf in decoded] == [bits_of(array).tolist() for array in net]
 
 
-@settings(max_examples=12, deadline=None)
-@given(count=st.integers(8, 24), leaves=st.integers(2, 8), seed=st.integers(0, 2**32 - 1))
+@settings(max_examples=6, deadline=None)
+@given(count=st.integers(8, 24), leaves=st.integers(2, 6), seed=st.integers(0, 2**32 - 1))
 def test_units_cost_at_most_four_bytes_per_leaf(count, leaves, seed):
     rng = np.random.default_rng(seed)
-    plain = levels_and_places([(90, 60)] * leaves, count, rng, 0.2)
+    plain = levels_and_places([(60, 40)] * leaves, count, rng, 0.3)
     data = codec.pack(named(in_units(plain, rng)))
     assert len(data) <= len(codec.pack(named(plain))) + 4 * leaves + 8
 

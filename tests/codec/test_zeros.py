@@ -79,7 +79,7 @@ def test_files_without_negative_zeros_have_no_signs(pruned):
 PATTERNS = st.sampled_from([0, 0, 0x80000000, 0x80000000, 0x3F800000, 0xBF800000, 0x7FC00001])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(
     small=hnp.arrays(np.uint32, hnp.array_shapes(max_dims=3, max_side=9), elements=PATTERNS),
     copies=st.sampled_from([1, 40]),
@@ -96,10 +96,10 @@ def test_any_array_is_restored_by_both_decoders(small, copies):
         assert patterns == wanted.tolist()
 
 
-@pytest.mark.parametrize("shape", [(300, 500), (150_000,)])
-def test_zeros_of_more_than_one_chunk(shape):
+@pytest.mark.parametrize(("shape", "density"), [((264, 500), 0.05), ((132_000,), 0.0)])
+def test_zeros_of_more_than_one_chunk(shape, density):
     rng = np.random.default_rng(0)
-    values = np.where(rng.random(shape) < 0.05, rng.normal(size=shape), 0).astype(np.float32)
+    values = np.where(rng.random(shape) < density, rng.normal(size=shape), 0).astype(np.float32)
     negative = rng.random(shape) < np.linspace(0, 1, shape[-1])
     array = np.where(negative & (values == 0), np.float32(-0.0), values)
     data = codec.pack([(("w",), array)])

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -27,6 +28,11 @@ NETS = {"dense": net(1.0), "a<third>": net(0.3), "few": net(0.05, levels=3)}
 ERRORS = {"dense": 0.010, "a<third>": 0.030, "few": 0.020}
 
 
+@pytest.fixture(scope="module")
+def found():
+    return compare(NETS, errors=ERRORS)
+
+
 def test_each_net_is_reported_as_alone(tmp_path):
     swsjax.save(tmp_path / "few.sws", NETS["few"])
     given = {
@@ -41,8 +47,7 @@ def test_each_net_is_reported_as_alone(tmp_path):
     assert list(found.reports.values()) == alone
 
 
-def test_the_table_says_what_the_reports_say():
-    found = compare(NETS, errors=ERRORS)
+def test_the_table_says_what_the_reports_say(found):
     header, *rows, empty, front = str(found).splitlines()
     assert re.split(r"  +", header)[:4] == ["net", "error", "weights", "non-zero"]
     for row, (name, measured) in zip(rows, found.reports.items(), strict=True):
@@ -70,8 +75,8 @@ def test_without_errors_there_is_no_front():
 
 
 @given(st.lists(st.sampled_from([0.0, 0.01, 0.02, 1.0]), min_size=3, max_size=3))
-def test_none_on_the_front_is_beaten_and_the_others_are(errors):
-    found = compare(NETS, errors=dict(zip(NETS, errors, strict=True)))
+def test_none_on_the_front_is_beaten_and_the_others_are(found, errors):
+    found = replace(found, errors=dict(zip(NETS, errors, strict=True)))
     for name, (size, error) in found.points.items():
         beaten = any(
             other[0] <= size and other[1] <= error and other != (size, error)
@@ -86,8 +91,7 @@ def test_rates_are_against_the_original_net():
     assert "all 10,000 parameters of the original net" in comparison_page(found)
 
 
-def test_as_json():
-    found = compare(NETS, errors=ERRORS)
+def test_as_json(found):
     content = json.loads(json.dumps(found.to_dict()))
     assert content["front"] == ["few", "dense"]
     for name, values in content["nets"].items():
@@ -132,8 +136,7 @@ def test_a_damaged_file(tmp_path):
         compare({"net": tmp_path / "net.sws"})
 
 
-def test_the_page_has_the_table_and_says_where_errors_are_from():
-    found = compare(NETS, errors=ERRORS)
+def test_the_page_has_the_table_and_says_where_errors_are_from(found):
     picture = comparison_picture(found.points, [Published("paper", 900, 0.02, "file")])
     text = comparison_page(found, data="digits", pictures=[picture], versions={"numpy": "2"})
     for row in found.rows:
@@ -154,8 +157,8 @@ def test_nets_of_different_sizes_are_their_own_baselines():
     assert "Errors are measured" not in text
 
 
-def test_the_figure_names_each_net():
-    picture = comparison_picture(compare(NETS, errors=ERRORS).points)
+def test_the_figure_names_each_net(found):
+    picture = comparison_picture(found.points)
     assert (picture.name, picture.caption) == (
         "comparison",
         "Test error against file size, of each net.",

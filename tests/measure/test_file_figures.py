@@ -1,6 +1,7 @@
 """The figures of a file show its numbers."""
 
 import struct
+from io import BytesIO
 
 import numpy as np
 import pytest
@@ -216,22 +217,29 @@ def test_colours_differ_in_lightness_too():
     assert light(ORANGE, 0.0) == "#ffffff"
 
 
-@pytest.mark.parametrize(
-    "leaf",
-    [
-        np.where(np.arange(2000) % 9, np.linspace(-1, 1, 2000), np.nan),
-        np.append(np.linspace(-1, 1, 2000), -np.inf),
-        np.float64([-1.7e308, 1.0, 1.7e308]),
-        np.eye(30) * 1.7e308,
-        np.eye(30) * 1e-320,
-        np.full(5, np.nan),
-        np.complex64([1j, 2]),
-    ],
-)
-def test_values_without_a_place_on_an_axis_are_left_out(leaf):
-    data = swsjax.dumps({"w": leaf, "b": np.zeros(3)})
+LARGE, TINY = np.eye(30) * 1.7e308, np.eye(30) * 1e-320
+VECTORS = [
+    np.where(np.arange(2000) % 9, np.linspace(-1, 1, 2000), np.nan),
+    np.append(np.linspace(-1, 1, 2000), -np.inf),
+    np.float64([-1.7e308, 1.0, 1.7e308]),
+    np.full(5, np.nan),
+    np.complex64([1j, 2]),
+]
+
+
+@pytest.mark.parametrize("tree", [{"w": LARGE}, {"w": TINY, "vectors": VECTORS}])
+def test_pictures_of_values_without_a_place_on_an_axis(tree):
+    data = swsjax.dumps(tree)
     names = [picture.name for picture in file_pictures(swsjax.loads(data), swsjax.report(data))]
     assert names[:2] == ["layers", "codebook"]
+
+
+@pytest.mark.parametrize("leaf", [*VECTORS, LARGE, TINY])
+def test_values_without_a_place_on_an_axis_are_left_out(leaf):
+    axes = Figure(layout="compressed").subplots()
+    plot_codebook(axes, {"w": leaf, "b": np.zeros(3)})
+    for form in ("png", "pdf"):
+        axes.figure.savefig(BytesIO(), format=form, bbox_inches="tight")
     axes = Figure().subplots()
     plot_codebook(axes, {"w": leaf})
     shown = np.isrealobj(leaf) * len(np.unique(leaf[np.abs(leaf) < 2]))

@@ -15,17 +15,26 @@ from swsjax.sws.recipes import RECIPES
 
 ROOT = Path(__file__).parents[2]
 RESULTS = sorted((ROOT / "benchmarks" / "results").glob("lenet-*/*.json"))
-FILES = [
-    pytest.param(path.parent / row["file"], row, id=f"{path.parent.name}/{row['file']}")
+ROWS = [
+    (path.parent / row["file"], row)
     for path in RESULTS
     for row in json.loads(path.read_text())["seeds"]
 ]
 
 
+def by_name(file, row, *marks):
+    return pytest.param(file, row, id=f"{file.parent.name}/{file.name}", marks=marks)
+
+
+FILES = [by_name(*each) for each in ROWS]
+# Each file is seconds of arithmetic: by default, those of the first seed.
+EVALUATED = [by_name(*each, *[pytest.mark.slow] * (each[1]["seed"] != 0)) for each in ROWS]
+
+
 def test_every_recipe_has_results():
     expected = {(net, setting) for net in RECIPES for setting in RECIPES[net].by_name()}
     assert {(path.parent.name, path.stem) for path in RESULTS} == expected
-    assert len(FILES) == 3 * len(expected)
+    assert len(ROWS) == 3 * len(expected)
 
 
 @pytest.mark.parametrize("path", RESULTS, ids=lambda path: f"{path.parent.name}/{path.stem}")
@@ -71,7 +80,7 @@ def test_report_of_the_file_is_the_committed_one(file, row):
     not list((data_folder() / "mnist").glob("t10k-images*")),
     reason="needs MNIST: set SWSJAX_DATA to its folder",
 )
-@pytest.mark.parametrize(("file", "row"), FILES)
+@pytest.mark.parametrize(("file", "row"), EVALUATED)
 def test_evaluate_gives_the_committed_error(file, row, capsys):
     assert main(["evaluate", str(file), "--data", "mnist", "--json"]) == 0
     error = json.loads(capsys.readouterr().out)["test_error"]

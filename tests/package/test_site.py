@@ -23,7 +23,12 @@ pytestmark = pytest.mark.skipif(
 def site(tmp_path_factory):
     """The pages, built without running the tutorials; a warning fails."""
     folder = tmp_path_factory.mktemp("site")
+    # Without the pages of source code, which are most pages and which no test reads.
+    conf = (ROOT / "docs" / "conf.py").read_text()
+    listed = re.search(r"^extensions = (\[.*?\])", conf, flags=re.MULTILINE | re.DOTALL).group(1)
+    extensions = set(ast.literal_eval(listed)) - {"sphinx.ext.viewcode"}
     command = [sys.executable, "-m", "sphinx", "-q", "-W", "-D", "nb_execution_mode=off"]
+    command += ["-D", f"extensions={','.join(sorted(extensions))}"]
     # The tests have JAX compile badly and fast; notebooks are not run here.
     done = subprocess.run(
         [*command, ROOT / "docs", folder], cwd=ROOT, env=os.environ, capture_output=True, text=True

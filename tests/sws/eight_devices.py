@@ -254,7 +254,7 @@ def test_batch_must_be_a_multiple_of_the_devices_along_data(mesh):
 @settings(max_examples=50, deadline=None)
 def test_weights_are_divided_along_the_longest_axis_that_divides(shape, devices):
     mesh = Mesh(DEVICES.reshape(-1, devices), ("data", "model"))
-    weights = jnp.arange(np.prod(shape, dtype=int), dtype=jnp.float32).reshape(shape)
+    weights = np.arange(np.prod(shape, dtype=int), dtype=np.float32).reshape(shape)
     placed = shard_weights(weights, mesh)
     divided = [n for n, axis in zip(shape, axes(placed), strict=True) if axis == "model"]
     assert divided == sorted(n for n in shape if n % devices == 0)[-1:]

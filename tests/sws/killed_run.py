@@ -16,7 +16,7 @@ from swsjax.training import stream_arrays
 
 RNG = np.random.default_rng(0)
 TRUE = RNG.choice([-1.0, 0.0, 0.0, 1.0], (30, 10))
-INPUTS = np.float32(RNG.normal(size=(2000, 30)))
+INPUTS = np.float32(RNG.normal(size=(1000, 30)))
 DATA = {"x": INPUTS, "y": np.float32(INPUTS @ TRUE)}
 PARAMS = {"w": np.float32(TRUE + RNG.normal(0, 0.03, TRUE.shape)), "b": np.zeros(10, np.float32)}
 AUX = {"key": jax.random.key(1), "mean": jnp.zeros(30), "steps": jnp.zeros((), jnp.int32)}
@@ -26,14 +26,14 @@ CONFIG = replace(
     components=4,
     pi_zero=0.9,
     initial_std=0.1,
-    soft_epochs=3,
-    hard_epochs=3,
-    prune_epochs=4,
+    soft_epochs=2,
+    hard_epochs=2,
+    prune_epochs=2,
     keep=0.9,
     soft_learning_rates=LearningRates(precisions=0.01),
     hard_learning_rates=LearningRates(weights=1e-4),
     batch_size=50,
-    least_steps=100,
+    least_steps=40,  # two passes
 )
 
 

@@ -27,23 +27,31 @@ SHORT = Config(
 )
 
 
+@pytest.fixture(scope="module")
+def short():
+    return compress(PARAMS, loss_fn, DATA, SHORT)
+
+
 def widths(history):
     return [entry.details.smallest_sigma for entry in history]
 
 
-@pytest.mark.parametrize("batch_size", [25, 100])
-def test_the_width_follows_the_share_of_the_stage_whatever_the_number_of_steps(batch_size):
-    result = compress(PARAMS, loss_fn, DATA, replace(SHORT, batch_size=batch_size))
+def assert_widths(result, batch_size):
     steps = 3 * 500 // batch_size
     last = [(epoch + 1) * steps // 3 - 1 for epoch in range(3)]  # of each soft epoch
     expected = [1.0 * 0.08 ** (step / steps) for step in last] + [0.08, 0.08]
     np.testing.assert_allclose(widths(result.history), expected, rtol=1e-4)
 
 
-def test_all_components_share_the_width():
-    result = compress(PARAMS, loss_fn, DATA, SHORT)
-    for entry in result.history:
+def test_the_width_follows_the_share_of_the_stage_whatever_the_number_of_steps(short):
+    assert_widths(short, SHORT.batch_size)
+    assert_widths(compress(PARAMS, loss_fn, DATA, replace(SHORT, batch_size=100)), 100)
+
+
+def test_all_components_share_the_width_and_none_are_merged(short):
+    for entry in short.history:
         assert np.ptp(entry.details.mixtures["weights"].log_precisions) == 0
+    assert short.mixtures["weights"].means.size == 4
 
 
 def test_a_net_near_its_levels_is_quantised_to_them():
@@ -71,25 +79,20 @@ def test_the_hard_stage_begins_where_the_soft_one_ended():
     assert last.loss < jumped[-1].loss / 2
 
 
-def test_no_components_are_merged():
-    result = compress(PARAMS, loss_fn, DATA, SHORT)
-    assert result.mixtures["weights"].means.size == 4
+def test_a_short_run_goes_on_and_ends_the_same(tmp_path, short):
+    def stop_at(last):
+        def interrupt(epoch):
+            if epoch.epoch == last:
+                raise KeyboardInterrupt
 
+        return interrupt
 
-def test_a_short_run_goes_on_and_ends_the_same(tmp_path):
-    whole = compress(PARAMS, loss_fn, DATA, SHORT)
-
-    def interrupt(epoch):
-        if epoch.epoch == stop:
-            raise KeyboardInterrupt
-
-    for stop in (2, 3, 4):  # within a stage, at its end, in the next
-        folder = tmp_path / str(stop)
+    for last in (2, 3, 4):  # within a stage, at its end, in the next
         with pytest.raises(KeyboardInterrupt):
-            compress(PARAMS, loss_fn, DATA, SHORT, resume=folder, callback=interrupt)
-        resumed = compress(PARAMS, loss_fn, DATA, SHORT, resume=folder)
-        assert_bit_equal(resumed.params, whole.params)
-        assert_bit_equal(resumed.retrained, whole.retrained)
+            compress(PARAMS, loss_fn, DATA, SHORT, resume=tmp_path, callback=stop_at(last))
+    resumed = compress(PARAMS, loss_fn, DATA, SHORT, resume=tmp_path)
+    assert_bit_equal(resumed.params, short.params)
+    assert_bit_equal(resumed.retrained, short.retrained)
 
 
 def test_pruning_goes_on_from_the_annealed_net():

@@ -5,6 +5,7 @@ import re
 import warnings
 from contextlib import suppress
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,6 +38,7 @@ from swsjax.sws.rates import LearningRates
 from swsjax.training import FROZEN, select
 
 MAPS = Path("/proc/self/maps")
+PRUNED = QUICK | {"prune_epochs": 2, "keep": 0.5}
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +55,16 @@ def run():
         callback=seen.append,
     )
     return given, result, seen
+
+
+@cache
+def pruned():
+    return compress(PARAMS, loss_fn, DATA, replace(LEARNED, **PRUNED))
+
+
+@cache
+def one_step():
+    return compress(PARAMS, loss_fn, DATA, replace(LEARNED, **ONE_STEP))
 
 
 def test_net_is_quantised(run):
@@ -98,27 +110,26 @@ def test_same_seed_same_bits_other_seed_other_weights(run):
 
 
 def test_every_batch_of_every_stage_is_augmented():
-    config = replace(LEARNED, **QUICK, prune_epochs=1)
     doubled = {"x": DATA["x"], "y": 2 * DATA["y"]}
 
     def halved(key, batch):
         del key
         return batch | {"y": batch["y"] / 2}
 
+    config = replace(LEARNED, **PRUNED)
     augmented = compress(PARAMS, loss_fn, doubled, config, augment=halved)
-    assert_bit_equal(augmented[:3], compress(PARAMS, loss_fn, DATA, config)[:3])
+    assert_bit_equal(augmented[:3], pruned()[:3])
 
 
-def test_an_augmentation_may_add_to_the_batch():
+def test_an_augmentation_may_add_to_the_batch(run):
     def loss(params, batch):
         return loss_fn(params, batch) + 0 * batch["noise"].sum()
 
     def noisy(key, batch):
         return batch | {"noise": jax.random.normal(key, (3,))}
 
-    config = replace(LEARNED, **QUICK)
-    result = compress(PARAMS, loss, DATA, config, augment=noisy)
-    assert_bit_equal(result[:3], compress(PARAMS, loss_fn, DATA, config)[:3])
+    result = compress(PARAMS, loss, DATA, replace(LEARNED, **QUICK), augment=noisy)
+    assert_bit_equal(result[:3], run[1][:3])
 
 
 def test_an_augmentation_that_is_not_a_function():
@@ -134,7 +145,8 @@ class Linear(nnx.Module):
         self.calls = nnx.Variable(jnp.zeros((), jnp.int32))
 
 
-def test_selection_is_that_of_select():
+def test_selection_is_that_of_select(run):
+    assert run[1].selection == select(PARAMS)
     tree = {"kept": {"w": PARAMS["w"]}, "bias": np.zeros(4, np.float32), "frozen": np.ones(2)}
     tree_rules = [("bias", None), ("frozen", FROZEN), ("kept/*", "kernels")]
 
@@ -146,7 +158,6 @@ def test_selection_is_that_of_select():
         return loss_fn({"w": module.w[...] + module.offset[None]}, batch)
 
     for net, loss, rules in (
-        (PARAMS, loss_fn, ()),
         (tree, tree_loss, tree_rules),
         (Linear(), module_loss, [("offset", None)]),
     ):
@@ -170,12 +181,13 @@ def test_settings_reach_the_mixture():
     assert mixture.zero_logit == 0
 
 
-@pytest.mark.parametrize("prior", ["tabulated", "exact"])
-def test_error_of_the_prior_is_reported_and_small(prior):
-    history = compress(PARAMS, loss_fn, DATA, replace(LEARNED, **QUICK, prior=prior)).history
-    errors = [epoch.details.prior_error for epoch in history]
-    assert all(0 < e < 1e-4 for e in errors) if prior == "tabulated" else not any(errors)
-    assert {epoch.details.nodes is None for epoch in history} == {prior == "exact"}
+def test_error_of_the_prior_is_reported_and_small(run):
+    config = replace(LEARNED, **ONE_STEP, prior="exact")
+    exact = compress(PARAMS, loss_fn, DATA, config).history
+    for history, is_exact in [(run[1].history, False), (exact, True)]:
+        errors = [epoch.details.prior_error for epoch in history]
+        assert not any(errors) if is_exact else all(0 < error < 1e-4 for error in errors)
+        assert {epoch.details.nodes is None for epoch in history} == {is_exact}
 
 
 @pytest.mark.parametrize("tau", [0.01, lambda step: 0.01 + step])
@@ -255,25 +267,24 @@ def test_every_weight_is_zero(hard_epochs, where):
 
 @pytest.mark.skipif(not MAPS.exists(), reason="no /proc/self/maps")
 @pytest.mark.parametrize(
-    "settings", [{"prune_epochs": 1}, {"soft_learning_rates": LearningRates(weights=1e30)}]
+    "settings",
+    [{"hard_epochs": 1}, {"soft_learning_rates": LearningRates(weights=1e30), "batch_size": 50}],
 )
 def test_compiled_programs_of_a_run_are_cleared(settings):
     # Linux grants a process 65,530 maps; a compiled loop takes a thousand if it is optimised.
-    numbers = []
+    numbers, config = [], replace(LEARNED, **ONE_STEP | {"pi_zero": 0.5} | settings)
     for _ in range(3):
         with suppress(RetrainingError):
-            compress(PARAMS, loss_fn, DATA, replace(LEARNED, **QUICK, **settings))
+            compress(PARAMS, loss_fn, DATA, config)
         gc.collect()
         numbers.append(len(MAPS.read_text().splitlines()))
     assert numbers[2] - numbers[1] < 20, numbers
 
 
-def test_starting_from_a_result_ends_as_one_run_does():
-    config = replace(LEARNED, **QUICK, prune_epochs=2, keep=0.5)
-    whole = compress(PARAMS, loss_fn, DATA, config)
-    first = compress(PARAMS, loss_fn, DATA, replace(config, prune_epochs=0))
+def test_starting_from_a_result_ends_as_one_run_does(run):
+    whole, (_, first, _) = pruned(), run
     kept = jax.tree.map(np.array, (first.retrained, first.mixtures["weights"]))
-    rest = replace(config, soft_epochs=0, hard_epochs=0)
+    rest = replace(LEARNED, **PRUNED | {"soft_epochs": 0, "hard_epochs": 0})
     second = compress(PARAMS, loss_fn, DATA, rest, start=first)
     assert_bit_equal(second.params, whole.params)
     assert_bit_equal(second.retrained, whole.retrained)
@@ -304,10 +315,9 @@ def test_float64_weights_are_the_same_net_as_the_float32_ones_of_a_result():
     ],
 )
 def test_start_of_a_different_net(params, message):
-    result = compress(PARAMS, loss_fn, DATA, replace(LEARNED, **ONE_STEP))
     message = f"start is the result of a different net: {message} in params"
     with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
-        compress(params, never, DATA, replace(LEARNED, **ONE_STEP), start=result)
+        compress(params, never, DATA, replace(LEARNED, **ONE_STEP), start=one_step())
 
 
 def test_bfloat16_weights_stay_bfloat16_and_their_mixture_float32(tmp_path):
@@ -333,8 +343,8 @@ def test_bfloat16_weights_stay_bfloat16_and_their_mixture_float32(tmp_path):
 
 
 @pytest.mark.parametrize("settings", [{"tau": 1e-4}, {"prune_epochs": 2}, {"learned": True}])
-def test_a_pruned_net_is_shared_further_and_its_zeros_stay(settings):
-    """Even those that training would bring back."""
+def test_a_pruned_net_is_shared_further_and_its_zeros_stay(settings, run):
+    """Even those that training would not have taken."""
     mask = np.random.default_rng(1).random(TRUE.shape) < 0.5
     pruned = {"w": np.where(mask, PARAMS["w"], 0)}
     base = Config(prune_epochs=0, tolerance=1.0)
@@ -347,8 +357,7 @@ def test_a_pruned_net_is_shared_further_and_its_zeros_stay(settings):
     for net in (result.params, result.retrained):
         assert not np.any(np.asarray(net["w"])[~mask])
     assert np.any(np.asarray(result.params["w"])[mask])
-    brought_back = np.asarray(compress(PARAMS, loss_fn, DATA, config).params["w"])
-    assert np.any(brought_back[~mask])
+    assert np.any(np.asarray(run[1].params["w"])[~mask])
 
 
 def test_a_zero_is_quantised_to_zero_whatever_mean_is_near():

@@ -162,10 +162,19 @@ def test_copies_compute_the_same(net, name):
     np.testing.assert_allclose(theirs, ours, rtol=0.02, atol=0.1)
 
 
+@pytest.fixture(scope="module")
+def short(net):
+    return net._replace(config=SHORT)
+
+
+@pytest.fixture(scope="module")
+def after_few_epochs(short):
+    return short.compressed()
+
+
 @pytest.mark.parametrize("make", [partial(rescaled, factor=4), partial(with_inputs, scale=16.0)])
-def test_copies_by_powers_of_two_end_the_same_to_the_bit(net, make):
-    short = net._replace(config=SHORT)
-    params, error, _ = short.compressed()
+def test_copies_by_powers_of_two_end_the_same_to_the_bit(short, after_few_epochs, make):
+    params, error, _ = after_few_epochs
     others, other_error, _ = make(short).compressed()
     assert error == other_error < 0.1
     for name, leaf in params.items():

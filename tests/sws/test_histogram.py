@@ -1,5 +1,7 @@
 """Weights divided between table points: all of them, and a sample in turn."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,7 +16,8 @@ RNG = np.random.default_rng(0)
 LEAVES = [
     jnp.asarray(RNG.normal(size=shape).astype(np.float32)) for shape in [(50, 21), (7,), (0, 3)]
 ]
-GRID = grid_over(LEAVES, 64)
+GRID = jax.jit(grid_over, static_argnums=1)(LEAVES, 64)
+find_cells = jax.jit(cells_on)
 POINTS = 32 * 63 + 1
 
 
@@ -28,14 +31,15 @@ def by_hand(cells):
 
 
 def test_every_weight_is_counted():
-    cells = cells_on(LEAVES, GRID)
-    np.testing.assert_allclose(histogram(cells, POINTS), by_hand(cells), atol=1e-5)
+    cells = find_cells(LEAVES, GRID)
+    counts = jax.jit(lambda: histogram(cells, POINTS))()
+    np.testing.assert_allclose(counts, by_hand(cells), atol=1e-5)
 
 
 @pytest.mark.parametrize("size", [100, 64, 1])
 def test_turns_count_each_weight_once(size):
     """1,050 weights in strides of 11, 17 and 1,050; what is left over counts in each turn."""
-    cells = cells_on(LEAVES, GRID)
+    cells = find_cells(LEAVES, GRID)
     stride = -(-1050 // size)
     once = jax.jit(lambda turn: histogram(cells, POINTS, Sample(size, turn)))
     counts = np.mean([once(jnp.int32(turn)) for turn in range(3, 3 + stride)], axis=0)
@@ -43,7 +47,7 @@ def test_turns_count_each_weight_once(size):
 
 
 def test_few_weights_are_all_counted():
-    cells = cells_on(LEAVES, GRID)
+    cells = find_cells(LEAVES, GRID)
     sample = Sample(1050, jnp.int32(5))
     np.testing.assert_array_equal(histogram(cells, POINTS, sample), histogram(cells, POINTS))
 
@@ -51,12 +55,14 @@ def test_few_weights_are_all_counted():
 def test_a_sample_estimates_the_gradient_of_the_mixture_alone():
     mixture = init_mixture(-2.0, 2.0, components=3)
 
-    def gradients(sample):
+    @partial(jax.jit, static_argnums=0)
+    def gradients(size, turn):
+        sample = size and Sample(size, turn)
         total = jax.grad(lambda m, w: sum_log_prob(m, w, GRID, None, sample), argnums=(0, 1))
         return total(mixture, LEAVES)
 
-    whole, to_weights = gradients(None)
-    turns = [gradients(Sample(600, jnp.int32(turn))) for turn in range(2)]
+    whole, to_weights = gradients(None, None)
+    turns = [gradients(600, jnp.int32(turn)) for turn in range(2)]
     for _, of_turn in turns:
         jax.tree.map(np.testing.assert_array_equal, of_turn, to_weights)
     assert float(jnp.abs(turns[0][0].means - whole.means).max()) > 0.1

@@ -206,10 +206,20 @@ def compressed(pretrained, scales, config):
     return result, error, len(swsjax.dumps(result.params))
 
 
-def test_kernels_stored_in_other_powers_of_two_end_with_the_same_levels(pretrained):
+@pytest.fixture(scope="module")
+def as_it_is(pretrained):
+    return compressed(pretrained, (1.0, 1.0), SHORT)
+
+
+@pytest.fixture(scope="module")
+def otherwise(pretrained):
+    return compressed(pretrained, (2.0**-7, 2.0**5), SHORT)
+
+
+def test_kernels_stored_in_other_powers_of_two_end_with_the_same_levels(as_it_is, otherwise):
     """Every operation in units is then the same, to the bit."""
-    plain, error, size = compressed(pretrained, (1.0, 1.0), SHORT)
-    other, same_error, same_size = compressed(pretrained, (2.0**-7, 2.0**5), SHORT)
+    plain, error, size = as_it_is
+    other, same_error, same_size = otherwise
     assert error == same_error
     assert error < 0.1
     assert abs(size - same_size) <= 8  # their units are written
@@ -227,30 +237,29 @@ def test_kernels_stored_in_any_scale_end_at_the_same_error_and_size(pretrained, 
     assert abs(size - other_size) <= 0.15 * size
 
 
-def test_what_is_written_has_one_codebook_and_a_unit_for_each_array(pretrained):
-    result, _, _ = compressed(pretrained, (0.3, 3.0), SHORT)
+def test_what_is_written_has_one_codebook_and_a_unit_for_each_array(otherwise):
+    result, _, _ = otherwise
     shared = result.history[-1].details.levels
     values = [len(np.unique(leaf)) for leaf in jax.tree.leaves(result.params)]
     assert max(values) <= shared < sum(values) - 1
 
 
-def test_figures_show_weights_where_the_components_are(pretrained):
+def test_figures_show_weights_where_the_components_are(otherwise):
     pytest.importorskip("matplotlib")
     from swsjax.sws.plot.weights import _flat
 
-    result, _, _ = compressed(pretrained, (0.3, 3.0), SHORT)
+    result, _, _ = otherwise
     drawn = np.unique(_flat(result.params, result, "weights"))
     means = np.append(np.asarray(result.mixtures["weights"].means), 0)
     assert abs(drawn[:, None] - means).min(axis=1).max() < 0.01 * abs(means).max()
 
 
-def test_a_result_is_a_start_in_its_own_units(pretrained):
+def test_a_result_is_a_start_in_its_own_units(pretrained, as_it_is):
     """Units measured again would move the weights away from the components."""
     params, data, _ = pretrained
-    loss = loss_of((1.0, 1.0))
-    first = compress(params, loss, data, replace(SHORT, soft_epochs=3))
+    first, _, _ = as_it_is
     still = LearningRates(weights=0.0, means=0.0, mixing=0.0)
     config = replace(SHORT, soft_epochs=0, hard_epochs=1, hard_learning_rates=still)
-    again = compress(params, loss, data, config, start=first)
+    again = compress(params, loss_of((1.0, 1.0)), data, config, start=first)
     for name in params:
         np.testing.assert_allclose(again.params[name], first.params[name], rtol=1e-6)

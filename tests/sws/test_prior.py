@@ -18,6 +18,11 @@ MEANS = np.array([-0.7, 0.2, 1.1])
 STDS = np.array([0.05, 0.3, 0.02, 0.6])
 SHARES = np.array([0.6, 0.1, 0.25, 0.05])
 WEIGHTS = np.linspace(-1.5, 2.0, 60).reshape(3, 20)
+component_log_probs = jax.jit(prior.component_log_probs)
+log_prob = jax.jit(prior.log_prob)
+responsibilities = jax.jit(prior.responsibilities)
+hyper_log_prob = jax.jit(prior.hyper_log_prob, static_argnums=1)
+hyper_gradient = jax.jit(jax.grad(prior.hyper_log_prob), static_argnums=1)
 HYPER = HyperPriors(Gamma(30.0, 0.1), Gamma(7.0, 0.2), Beta(90.0, 12.0))
 
 
@@ -49,7 +54,7 @@ def weights(x64):
 
 
 def test_joint_log_density(mixture, weights, tolerance):
-    ours = prior.component_log_probs(mixture, weights)
+    ours = component_log_probs(mixture, weights)
     assert ours.shape == (3, 20, 4)
     assert ours.dtype == weights.dtype
     np.testing.assert_allclose(ours, joint(weights), **tolerance)
@@ -57,19 +62,19 @@ def test_joint_log_density(mixture, weights, tolerance):
 
 def test_log_density(mixture, weights, tolerance):
     expected = np.log(np.exp(joint(weights)).sum(axis=-1))
-    np.testing.assert_allclose(prior.log_prob(mixture, weights), expected, **tolerance)
+    np.testing.assert_allclose(log_prob(mixture, weights), expected, **tolerance)
 
 
 def test_density_integrates_to_one(mixture):
     points = jnp.linspace(-4, 6, 20_001)
-    area = np.trapezoid(np.exp(prior.log_prob(mixture, points)), points)
+    area = np.trapezoid(np.exp(log_prob(mixture, points)), points)
     np.testing.assert_allclose(area, 1, rtol=1e-5)
 
 
 def test_responsibilities_follow_bayes(mixture, weights, tolerance):
     likelihood = np.exp(joint(weights))
     expected = likelihood / likelihood.sum(axis=-1, keepdims=True)
-    ours = prior.responsibilities(mixture, weights)
+    ours = responsibilities(mixture, weights)
     np.testing.assert_allclose(ours, expected, **tolerance)
 
 
@@ -98,8 +103,8 @@ def test_far_weights_do_not_underflow(mixture, x64):
     far = jnp.asarray([-100 * 0.6, 100 * 0.6, 1000.0, -1e4])
     expected = special.logsumexp(joint(far), axis=-1)
     assert expected.max() < -1000  # exp of it is zero even in float64
-    np.testing.assert_allclose(prior.log_prob(mixture, far), expected, rtol=1e-5)
-    gradient = jax.grad(lambda w: prior.log_prob(mixture, w).sum())(far)
+    np.testing.assert_allclose(log_prob(mixture, far), expected, rtol=1e-5)
+    gradient = jax.jit(jax.grad(lambda w: log_prob(mixture, w).sum()))(far)
     np.testing.assert_allclose(gradient, -(far - MEANS[2]) / 0.6**2, rtol=1e-5)
 
 
@@ -107,7 +112,7 @@ def test_far_weights_do_not_underflow(mixture, x64):
 def test_narrow_weights_have_a_float32_density(dtype, mixture_of):
     mixture = mixture_of(MEANS, STDS, SHARES)
     weights = jnp.asarray([-0.7, 0.01, 0.2, 3.0]).astype(dtype)
-    for function in (prior.log_prob, prior.component_log_probs, prior.responsibilities):
+    for function in (log_prob, component_log_probs, responsibilities):
         ours = function(mixture, weights)
         assert ours.dtype == jnp.float32
         np.testing.assert_array_equal(ours, function(mixture, weights.astype(jnp.float32)))
@@ -125,8 +130,8 @@ def test_hyper_priors_up_to_a_constant(hyper, mixture_of):
         return total + (0.0 if beta is None else stats.beta.logpdf(pi_zero, beta.a, beta.b))
 
     with jax.enable_x64(True):
-        first = prior.hyper_log_prob(mixture_of(MEANS, STDS, SHARES), hyper)
-        second = prior.hyper_log_prob(mixture_of(MEANS, 2 * STDS, [9, 1, 2, 3]), hyper)
+        first = hyper_log_prob(mixture_of(MEANS, STDS, SHARES), hyper)
+        second = hyper_log_prob(mixture_of(MEANS, 2 * STDS, [9, 1, 2, 3]), hyper)
         difference = first - second
     expected = reference(STDS, 0.6) - reference(2 * STDS, 9 / 15)
     np.testing.assert_allclose(difference, expected, rtol=1e-10)
@@ -140,9 +145,9 @@ def test_modes_of_the_hyper_priors(hyper, mixture_of):
     pi_zero = (a - 1) / (a + b - 2)
     with jax.enable_x64(True):
         at_mode = mixture_of(MEANS, modes**-0.5, [pi_zero, *np.full(3, (1 - pi_zero) / 3)])
-        gradient, _ = ravel_pytree(jax.grad(prior.hyper_log_prob)(at_mode, hyper))
+        gradient, _ = ravel_pytree(hyper_gradient(at_mode, hyper))
         around = [
-            prior.hyper_log_prob(jax.tree.map(lambda x, step=step: x + step, at_mode), hyper)
+            hyper_log_prob(jax.tree.map(lambda x, step=step: x + step, at_mode), hyper)
             for step in (-0.01, 0.0, 0.01)
         ]
     np.testing.assert_allclose(gradient, 0, atol=1e-9)
@@ -155,9 +160,9 @@ def test_default_modes_are_near_a_standard_deviation_of_a_fiftieth():
 
 
 def test_pi_zero_without_hyper_prior_has_no_gradient(mixture):
-    gradient = jax.grad(prior.hyper_log_prob)(mixture, HyperPriors())
+    gradient = hyper_gradient(mixture, HyperPriors())
     assert gradient.zero_logit == 0
-    assert jax.grad(prior.hyper_log_prob)(mixture, HYPER).zero_logit != 0
+    assert hyper_gradient(mixture, HYPER).zero_logit != 0
 
 
 def test_gradients_are_finite_differences(mixture_of):
@@ -167,14 +172,14 @@ def test_gradients_are_finite_differences(mixture_of):
         @jax.jit
         def total(flat):
             mixture, weights = unravel(flat)
-            return prior.log_prob(mixture, weights).sum() + prior.hyper_log_prob(mixture, HYPER)
+            return log_prob(mixture, weights).sum() + hyper_log_prob(mixture, HYPER)
 
         step = 1e-6
         numerical = [
             (total(flat + step * unit) - total(flat - step * unit)) / (2 * step)
             for unit in jnp.eye(flat.size)
         ]
-        np.testing.assert_allclose(jax.grad(total)(flat), numerical, rtol=1e-5, atol=1e-4)
+        np.testing.assert_allclose(jax.jit(jax.grad(total))(flat), numerical, rtol=1e-5, atol=1e-4)
 
 
 def test_initial_mixture():

@@ -65,25 +65,29 @@ def test_target_of_several_teachers_is_the_mean_of_their_logits():
     np.testing.assert_array_equal(data["labels"], digits.train.labels)
 
 
-def test_net_is_distilled_from_its_teachers(task, good):
+@pytest.fixture(scope="module")
+def alone(task, good):
+    """Taught by itself."""
+    return compress_task(task, good, Recipe(CONFIG, teacher_weight=1.0))
+
+
+def test_net_is_distilled_from_its_teachers(task, good, alone):
     wrong = good._replace(params=jax.tree.map(lambda leaf: -3 * leaf, good.params))
     recipe = Recipe(CONFIG, teacher_weight=1.0)
-    alone = compress_task(task, good, recipe)
     taught = compress_task(task, good, recipe, teachers=[wrong])  # their mean is -1 times its own
     assert taught.history[0].loss > 10 * alone.history[0].loss
 
 
-def test_teachers_see_the_augmented_images(task, good):
+def test_teachers_see_the_augmented_images(task, good, alone):
     """Where the images stay as they are, that is the logits computed once."""
     recipe = Recipe(CONFIG, teacher_weight=1.0)
-    once = compress_task(task, good, recipe, teachers=[good])
     same = compress_task(task, good, recipe, teachers=[good], augment=lambda key, batch: batch)
     negated = compress_task(
         task, good, recipe, augment=lambda key, batch: batch | {"inputs": -batch["inputs"]}
     )
-    assert same.history[0].loss == pytest.approx(once.history[0].loss, rel=1e-4)
+    assert same.history[0].loss == pytest.approx(alone.history[0].loss, rel=1e-4)
     # A linear net without biases agrees with itself on any images.
-    assert negated.history[0].loss < 10 * once.history[0].loss
+    assert negated.history[0].loss < 10 * alone.history[0].loss
 
 
 def test_errors_are_of_the_nets_and_splits_that_they_name(task, good):

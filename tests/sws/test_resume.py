@@ -1,7 +1,7 @@
 """A run that was interrupted ends bit-equal to one that was not."""
 
-import random
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -18,15 +18,17 @@ from swsjax.file import load
 from swsjax.training import select
 
 SCRIPT = Path(__file__).parent / "killed_run.py"
-EPOCHS = 10
+EPOCHS = 6
 
 
 class PowerCutError(Exception):
     """Ends a run like a power cut, without the time that a new process takes."""
 
 
-def interrupt_at(epoch):
+def interrupt_at(epoch, seen=None):
     def callback(record):
+        if seen is not None:
+            seen.append(record.epoch)
         if record.epoch == epoch:
             raise PowerCutError
 
@@ -44,65 +46,68 @@ def whole():
     return everything(run())
 
 
-def test_killed_at_random_and_started_again(tmp_path, whole):
-    """With SIGKILL, in the middle of a step, several times in one run."""
-    random_delay = random.Random(0)
-    target, kills = tmp_path / "result.sws", 0
-    while not target.exists():
-        process = subprocess.Popen(
-            [sys.executable, SCRIPT, tmp_path / "state", target],
-            stdout=subprocess.PIPE,
-            text=True,
-            cwd=SCRIPT.parent,
-        )
-        # Steps take about a millisecond, and the first of a stage a second to compile.
-        for epochs_here, _ in enumerate(process.stdout, start=1):
-            if kills < 3 and epochs_here == random_delay.randint(1, 3):
-                time.sleep(random_delay.uniform(0, 0.3))
-                process.kill()
-                kills += 1
-                break
-        process.stdout.close()
-        process.wait(timeout=120)
-    assert kills == 3
+def test_killed_and_started_again(tmp_path, whole):
+    """With SIGKILL, in the middle of an epoch."""
+    target = tmp_path / "result.sws"
+
+    def start(**settings):
+        command = [sys.executable, SCRIPT, tmp_path / "state", target]
+        return subprocess.Popen(command, cwd=SCRIPT.parent, text=True, **settings)
+
+    with start(stdout=subprocess.PIPE) as process:
+        for _ in range(3):  # the next epoch compiles nothing
+            assert process.stdout.readline() == "epoch\n"
+        time.sleep(0.03)  # steps take about a millisecond
+        process.kill()
+    assert process.returncode == -signal.SIGKILL
+    assert not target.exists()
+    with start(stdout=subprocess.DEVNULL) as process:
+        assert process.wait(timeout=120) == 0
     assert_equal(load(target, like=whole), jax.tree.map(np.asarray, whole))
 
 
-@pytest.mark.parametrize("epoch", [1, 3, 7])  # within a stage, at its end, and in the pruning stage
-def test_interrupted_after_an_epoch(tmp_path, whole, epoch):
-    with pytest.raises(PowerCutError):
-        run(tmp_path / "state", callback=interrupt_at(epoch))
-    seen = []
-    resumed = run(tmp_path / "state", callback=lambda record: seen.append(record.epoch))
-    assert seen == list(range(epoch + 1, EPOCHS + 1))  # no epoch is run twice
-    assert [record.epoch for record in resumed.history] == list(range(1, EPOCHS + 1))
+@pytest.fixture(scope="module")
+def interrupted(tmp_path_factory):
+    """Interrupted within a stage, at its end, and in the pruning stage: its folder and results."""
+    folder, seen = tmp_path_factory.mktemp("run") / "state", []
+    for epoch in (1, 2, 5):
+        with pytest.raises(PowerCutError):
+            run(folder, callback=interrupt_at(epoch, seen))
+    return folder, seen, run(folder, callback=interrupt_at(None, seen))
+
+
+def test_interrupted_after_some_epochs(interrupted, whole):
+    _, seen, resumed = interrupted
+    assert seen == list(range(1, EPOCHS + 1))  # no epoch is run twice
+    assert [record.epoch for record in resumed.history] == seen
     assert_equal(everything(resumed), whole)
 
 
 def test_stream_resumes_at_its_next_pass(tmp_path):
-    expected = everything(run(data=stream()))
+    config = replace(CONFIG, soft_epochs=1, prune_epochs=0)
+    expected = everything(run(data=stream(), config=config))
     with pytest.raises(PowerCutError):
-        run(tmp_path / "state", data=stream(), callback=interrupt_at(5))
-    assert_equal(everything(run(tmp_path / "state", data=stream())), expected)
+        run(tmp_path / "state", data=stream(), config=config, callback=interrupt_at(2))
+    again = run(tmp_path / "state", data=stream(), config=config)
+    assert_equal(everything(again), expected)
 
 
-def test_completed_run_is_not_run_again(tmp_path, whole):
-    run(tmp_path / "state")
-    again = run(tmp_path / "state", callback=interrupt_at(1))
+def test_completed_run_is_not_run_again(interrupted, whole):
+    folder, _, _ = interrupted
+    again = run(folder, callback=interrupt_at(1))
     assert_equal(everything(again), whole)
     assert again.selection == select(PARAMS, RULES)
 
 
-def test_a_run_is_the_same_whatever_the_types_of_its_settings(tmp_path, whole):
-    run(tmp_path / "state", rules=RULES, config=replace(CONFIG, tau=1e-6, seed=0))
-    config = replace(CONFIG, tau=np.float64(1e-6), seed=np.int64(0))
-    again = run(tmp_path / "state", rules=tuple(RULES), config=config, callback=interrupt_at(1))
+def test_a_run_is_the_same_whatever_the_types_of_its_settings(interrupted):
+    folder, _, _ = interrupted
+    config = replace(CONFIG, tau=np.float64(CONFIG.tau), seed=np.int64(CONFIG.seed))
+    again = run(folder, rules=tuple(RULES), config=config, callback=interrupt_at(1))
     assert len(again.history) == EPOCHS
 
 
-def test_a_folder_of_a_different_run(tmp_path):
-    with pytest.raises(PowerCutError):
-        run(tmp_path, callback=interrupt_at(1))
+def test_a_folder_of_a_different_run(interrupted):
+    folder, _, _ = interrupted
 
     def other_loss(params, aux, batch):
         loss, aux = loss_fn(params, aux, batch)
@@ -116,8 +121,8 @@ def test_a_folder_of_a_different_run(tmp_path):
         "loss": {"loss_fn": other_loss},
     }.items():
         message = (
-            f"{tmp_path} holds a run with other {what}; choose a different folder, or delete this "
+            f"{folder} holds a run with other {what}; choose a different folder, or delete this "
             "one to start again"
         )
         with pytest.raises(CheckpointError, match=f"^{re.escape(message)}$"):
-            run(tmp_path, **change)
+            run(folder, **change)

@@ -1,7 +1,7 @@
 """The stages of a retraining: what each computes, when its hooks run, and how to change them."""
 
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from itertools import pairwise
 
 import jax
@@ -23,11 +23,23 @@ from swsjax.sws.rates import LearningRates
 from swsjax.sws.step import hard, soft
 from swsjax.training.masks import held
 
-PRUNING = {**QUICK, "soft_epochs": 1, "hard_epochs": 1, "prune_epochs": 2, "keep": 0.5}
+SHORT = {**QUICK, "soft_epochs": 1, "hard_epochs": 1}
+PRUNING = {**SHORT, "prune_epochs": 2, "keep": 0.5}
 
 
-def run(loss=loss_fn, *, stages=three_stages, **settings):
-    return compress(PARAMS, loss, DATA, replace(LEARNED, **settings), stages=stages)
+def run(loss=loss_fn, *, stages=three_stages, start=None, **settings):
+    return compress(PARAMS, loss, DATA, replace(LEARNED, **settings), stages=stages, start=start)
+
+
+@cache
+def unpruned():
+    return run(**SHORT)
+
+
+def pruned(start=None, **settings):
+    """What the pruning stage makes of a result: as in one run, see ``test_compression.py``."""
+    settings = PRUNING | {"soft_epochs": 0, "hard_epochs": 0} | settings
+    return run(start=unpruned() if start is None else start, **settings)
 
 
 def unclipped(leaf, update, mixture):
@@ -41,10 +53,13 @@ def changed(change, **settings):
     return lambda *arguments: [change(stage) for stage in three_stages(*arguments, **settings)]
 
 
-def before_pruning(**settings):
+def before_pruning(result):
     """Weights at the start of the pruning stage: zero if they are quantised to zero."""
-    result = run(**settings | {"prune_epochs": 0})
     return np.where(result.params["w"] == 0, 0, result.retrained["w"])
+
+
+class PlannedError(Exception):
+    pass
 
 
 def test_stages_follow_the_settings():
@@ -53,7 +68,13 @@ def test_stages_follow_the_settings():
         f"{name}_learning_rates": LearningRates(weights=weights)
         for name, weights in (("soft", 1e-3), ("hard", 2e-3), ("prune", 3e-3))
     }
-    run(**PRUNING, **rates, tau=1.4e-4, stages=changed(lambda stage: seen.append(stage) or stage))
+
+    def planned(*arguments):
+        seen.extend(three_stages(*arguments))
+        raise PlannedError
+
+    with pytest.raises(PlannedError):
+        run(**PRUNING, **rates, tau=1.4e-4, stages=planned)
     assert [(stage.name, stage.epochs) for stage in seen] == [
         ("soft", 1),
         ("hard", 1),
@@ -145,8 +166,9 @@ def test_prior_does_not_act_in_the_pruning_stage():
 
         return stage._replace(begin=begin)
 
-    settings = PRUNING | {"keep": 1.0, "tau": 1.4e-4}
-    result = run(nothing_to_learn, **settings, stages=changed(noting, hold=unclipped))
+    first = run(nothing_to_learn, **SHORT, tau=1.4e-4, stages=changed(noting))
+    settings = {"loss": nothing_to_learn, "start": first, "keep": 1.0, "tau": 1.4e-4}
+    result = pruned(**settings, stages=changed(noting, hold=unclipped))
     soft, hard, prune = (at_start[name].weights.groups["weights"] for name in at_start)
     assert_bit_equal(soft[0], PARAMS["w"])
     assert np.abs(hard[0] - soft[0]).max() > 1e-3
@@ -155,7 +177,7 @@ def test_prior_does_not_act_in_the_pruning_stage():
     assert_bit_equal(result.retrained["w"], prune[0])
     # With a tau in that stage it moves them there, too.
     acting = changed(lambda stage: stage._replace(tau=1.4e-4), hold=unclipped)
-    again = run(nothing_to_learn, **settings, stages=acting)
+    again = pruned(**settings, stages=acting)
     assert np.abs(again.retrained["w"] - result.retrained["w"]).max() > 1e-6
 
 
@@ -172,9 +194,9 @@ def negative(groups, squares):
 @pytest.mark.parametrize("score", [magnitude, negative])
 def test_weights_are_pruned_by_a_different_score(score):
     """Those with the lowest scores, here of weights that do not move."""
-    settings = PRUNING | {"prune_learning_rates": STILL}
-    result = run(**settings, stages=partial(three_stages, score=score, hold=unclipped))
-    cut = before_pruning(**settings)
+    stages = partial(three_stages, score=score, hold=unclipped)
+    result = pruned(prune_learning_rates=STILL, stages=stages)
+    cut = before_pruning(unpruned())
     scores = np.where(cut == 0, -np.inf, score([cut], None)[0])
     kept = np.argsort(-scores, axis=None)[: round(0.5 * np.count_nonzero(cut))]
     expected = np.where(np.isin(np.arange(cut.size).reshape(cut.shape), kept), cut, 0)
@@ -189,7 +211,7 @@ def test_score_gets_the_mean_squares_of_the_gradients():
         seen.append(jax.tree.map(np.array, squares["weights"][0]))
         return magnitude(groups, squares)
 
-    run(**PRUNING | {"keep": 1.0}, stages=partial(three_stages, score=score))
+    pruned(keep=1.0, stages=partial(three_stages, score=score))
     assert [squares.shape for squares in seen] == [TRUE.shape] * 2
     assert not seen[0].any()
     assert (seen[1] > 0).all()
@@ -203,14 +225,14 @@ def test_updates_are_held_by_a_different_hold():
         return jnp.zeros_like(update)
 
     rates = LearningRates(weights=0.1, means=0.0, precisions=0.0, mixing=0.0)
-    settings = PRUNING | {"keep": 1.0, "prune_learning_rates": rates}
+    settings = {"keep": 1.0, "prune_learning_rates": rates}
     in_place, within, beyond = (
-        run(**settings, stages=partial(three_stages, hold=hold))
+        pruned(**settings, stages=partial(three_stages, hold=hold))
         for hold in (still, hold_in_range, unclipped)
     )
-    cut = before_pruning(**settings)
+    cut = before_pruning(unpruned())
     np.testing.assert_array_equal(in_place.retrained["w"], cut)
-    assert_bit_equal(within.retrained, run(**settings).retrained)  # the default
+    assert_bit_equal(within.retrained, pruned(**settings).retrained)  # the default
     most = within.mixtures["weights"].means.max()
     assert within.retrained["w"].max() <= most < beyond.retrained["w"].max()
     assert ((beyond.retrained["w"] == 0) == (cut == 0)).all()

@@ -234,7 +234,15 @@ def test_search_with_compress(tmp_path):
     def loss_fn(params, batch):
         return jnp.mean((batch["x"] @ params["w"] - batch["y"]) ** 2)
 
-    base = replace(LEARNED, tau=5e-6, components=4, soft_epochs=1, hard_epochs=1, least_steps=1)
+    base = replace(
+        LEARNED,
+        tau=5e-6,
+        components=4,
+        soft_epochs=0,
+        hard_epochs=1,
+        least_steps=1,
+        prior="exact",  # no grid to compile
+    )
     real = partial(swsjax.compress, {"w": weights + 0.01}, loss_fn, data)
     front = find(
         tmp_path / "search.journal",

@@ -35,23 +35,22 @@ def end(*workers):
 
 def test_workers_share_the_budget_of_a_file(tmp_path):
     storage = tmp_path / "search.journal"
-    end(*(start(storage, 9) for _ in range(3)))
+    end(start(storage, 9), start(storage, 9))
     front = find(storage, 9)
-    assert 9 <= finished(front) <= 11  # each worker finishes its current trial
+    assert 9 <= finished(front) <= 10  # each worker finishes its current trial
     numbers = [point.trial for point in [*front.points, *front.dominated]]
     assert len(set(numbers)) == len(numbers)
 
 
 def killed_in_a_trial(storage, trials):
-    """Kill one worker during a trial while another runs; return the number of that trial."""
+    """Kill a worker during a trial, and go on in this process; return the number of that trial."""
     worker = start(storage, trials, "slow")
     for _ in range(4):  # three epochs per trial, so this is the second trial
         number = int(worker.stdout.readline())
-    other = start(storage, trials)
     worker.send_signal(signal.SIGKILL)
     worker.communicate()
     assert worker.returncode == -signal.SIGKILL
-    end(other)
+    find(storage, trials)
     return number
 
 
@@ -79,15 +78,16 @@ def test_two_workers_on_postgresql(database):
     assert 6 <= finished(front) <= 7
 
 
-def test_killed_worker_on_postgresql(database):
+def test_killed_worker_on_postgresql(database, monkeypatch):
     """Its heartbeat stops, so another worker marks its trial as failed."""
+    monkeypatch.setattr("swsjax.sws.storage._HEARTBEAT_SECONDS", 1)
     before = finished(find(database, 1))
     lost = killed_in_a_trial(database, before + 4)
     front = find(database, before + 4)
     assert finished(front) == before + 4
     assert lost not in [point.trial for point in [*front.points, *front.dominated]]
     time.sleep(3)
-    end(start(database, before + 5))
+    find(database, before + 5)
     storage = optuna.storages.RDBStorage(database)
     study = optuna.load_study(study_name="swsjax", storage=storage)
     assert study.trials[lost].state == optuna.trial.TrialState.FAIL

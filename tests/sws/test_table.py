@@ -26,9 +26,13 @@ def floats(low, high, size):
 MIXTURES = st.tuples(floats(-1, 1, 3), floats(0.05, 1, 4), floats(0.01, 1, 4))
 
 
+on_grid = jax.jit(grid_over, static_argnums=1)
+straight_through = jax.jit(table.straight_through)
+
+
 @pytest.fixture(scope="module")
 def grid():
-    return grid_over([WEIGHTS], NODES)
+    return on_grid([WEIGHTS], NODES)
 
 
 @partial(jax.jit, static_argnums=2)
@@ -98,7 +102,8 @@ def test_sums_keep_growing_in_a_crowded_cell(mixture_of):
     size = 2**24 + 2**22
     weights = jnp.full(size, 0.123456).at[0].set(0.7)
     ours = jax.value_and_grad(of_table)(mixture, weights, 64)
-    most, other = (jax.value_and_grad(log_prob)(mixture, weight) for weight in (0.123456, 0.7))
+    exactly = jax.jit(jax.value_and_grad(log_prob))
+    most, other = (exactly(mixture, weight) for weight in (0.123456, 0.7))
     expected = jax.tree.map(lambda a, b: (size - 1) * a + b, most, other)
     np.testing.assert_allclose(ours[0], expected[0], rtol=2e-4)
     np.testing.assert_allclose(ours[1].means, expected[1].means, rtol=1e-3)
@@ -106,8 +111,8 @@ def test_sums_keep_growing_in_a_crowded_cell(mixture_of):
 
 def test_measured_error_is_of_the_size_of_the_true_one(mixture_of):
     mixture = jax.tree.map(jnp.float32, mixture_of([-0.4, 0.5], [0.02] * 3, [0.8, 0.1, 0.1]))
-    for nodes in (64, 256, 1024):
-        grid = grid_over([WEIGHTS], nodes)
+    for nodes in (64, 512, 1024):
+        grid = on_grid([WEIGHTS], nodes)
         measured = table.lookup_error(mixture, [WEIGHTS], grid)
         value, *_, by_weights = errors(mixture, WEIGHTS, nodes)
         np.testing.assert_allclose(measured, max(value, by_weights), rtol=0.1, atol=2e-6)
@@ -117,7 +122,7 @@ def test_refined_doubles_until_the_target_or_the_rounding_of_float32(mixture_of)
     mixture = jax.tree.map(jnp.float32, mixture_of([-0.4, 0.5], [0.02] * 3, [0.8, 0.1, 0.1]))
 
     def error(nodes):
-        return table.lookup_error(mixture, [WEIGHTS], grid_over([WEIGHTS], nodes))
+        return table.lookup_error(mixture, [WEIGHTS], on_grid([WEIGHTS], nodes))
 
     nodes = table.refined(mixture, [WEIGHTS], 64, 1e-4)
     assert error(nodes) <= 1e-4 < error(nodes // 2)
@@ -129,9 +134,9 @@ def test_refined_doubles_until_the_target_or_the_rounding_of_float32(mixture_of)
 def test_bfloat16_weights_have_a_float32_sum(mixture_of, grid):
     mixture = mixture_of([1.0], [0.2, 0.3], [0.9, 0.1])
     weights = WEIGHTS[:50].astype(jnp.bfloat16)
-    total = table.sum_log_prob(mixture, [weights], grid)
+    total = jax.jit(table.sum_log_prob)(mixture, [weights], grid)
     assert total.dtype == jnp.float32
-    np.testing.assert_allclose(total, log_prob(mixture, weights).sum(), rtol=1e-6)
+    np.testing.assert_allclose(total, jax.jit(log_prob)(mixture, weights).sum(), rtol=1e-6)
 
 
 def test_errors_fall_with_the_square_of_the_step_or_faster(mixture_of):
@@ -145,7 +150,7 @@ def test_errors_fall_with_the_square_of_the_step_or_faster(mixture_of):
 @settings(max_examples=60, deadline=None)
 def test_forward_is_the_quantised_net(mixture_of, grid, drawn):
     mixture = mixture_of(*drawn)
-    (ours,) = jax.jit(table.straight_through)(mixture, [WEIGHTS], grid)
+    (ours,) = straight_through(mixture, [WEIGHTS], grid)
     chosen = ours[:, None] == component_means(mixture)[None]
     assert chosen.any(axis=-1).all()
     # Of the chosen component against the best one, at each weight and slightly beside it.
@@ -158,21 +163,23 @@ def test_forward_is_the_quantised_net(mixture_of, grid, drawn):
 
 @pytest.mark.parametrize("size", [500, 600, 700])
 def test_forward_is_the_quantised_net_away_from_boundaries(size, mixture_of):
-    grid = grid_over([WEIGHTS], size)
+    grid = on_grid([WEIGHTS], size)
     mixture = mixture_of([-0.8, 0.6, 1.2], [0.1, 0.2, 0.2, 0.1], [0.7, 0.1, 0.1, 0.1])
     weights = jnp.linspace(WEIGHTS.min(), WEIGHTS.max(), 50_000)
-    assigned = [assign(mixture, weights + shift * grid.step) for shift in (-0.05, 0, 0.05)]
-    away = (assigned[0] == assigned[1]) & (assigned[1] == assigned[2])
+    best = jax.jit(assign)
+    assigned = [best(mixture, weights + shift * grid.step) for shift in (-0.05, 0, 0.05)]
+    away = np.asarray((assigned[0] == assigned[1]) & (assigned[1] == assigned[2]))
     assert 0.999 < away.mean() < 1
-    (ours,) = table.straight_through(mixture, [weights], grid)
-    np.testing.assert_array_equal(ours[away], exact.assigned_means(mixture, weights)[away])
+    (ours,) = straight_through(mixture, [weights], grid)
+    expected = jax.jit(exact.assigned_means)(mixture, weights)
+    np.testing.assert_array_equal(np.asarray(ours)[away], np.asarray(expected)[away])
 
 
 def test_assigned_means_are_exact_for_large_weights(mixture_of):
     weights = jnp.asarray([1e6, -3e5, 0.0, 1.0])
     mixture = mixture_of([1e6, 0.1], [1.0, 1.0, 1.0], [1, 1, 1])
-    grid = grid_over([weights], 1024)
-    (ours,) = table.straight_through(mixture, [weights], grid)
+    grid = on_grid([weights], 1024)
+    (ours,) = straight_through(mixture, [weights], grid)
     assert set(ours.tolist()) <= set(component_means(mixture).tolist())
 
 
@@ -180,15 +187,20 @@ def test_assigned_means_are_exact_for_large_weights(mixture_of):
 def test_gradients_pass_straight_through(dtype, mixture_of):
     mixture = mixture_of([-0.8, 0.6, 9.0], [0.1, 0.2, 0.2, 0.1], [0.7, 0.1, 0.1, 0.1])
     weights = WEIGHTS.astype(dtype).reshape(3, 100)
-    grid = grid_over([weights], NODES)
+    grid = on_grid([weights], NODES)
     cotangent = jnp.asarray(RNG.integers(-8, 9, weights.shape)).astype(dtype)
     leaves = [weights[:1], weights[1:]]  # their gradients add up
-    ours, backward = jax.vjp(lambda m, w: table.straight_through(m, w, grid), mixture, leaves)
-    by_mixture, by_weight = backward([cotangent[:1], cotangent[1:]])
-    ours, by_weight = jnp.concatenate(ours), jnp.concatenate(by_weight)
+
+    @jax.jit
+    def both_ways(mixture, leaves, cotangents):
+        ours, backward = jax.vjp(lambda m, w: table.straight_through(m, w, grid), mixture, leaves)
+        return ours, backward(cotangents)
+
+    ours, (by_mixture, by_weight) = both_ways(mixture, leaves, [cotangent[:1], cotangent[1:]])
+    ours, by_weight = np.concatenate(ours), np.concatenate(by_weight)
     assert ours.dtype == by_weight.dtype == dtype
     np.testing.assert_array_equal(by_weight, cotangent)
-    component = assign(mixture, weights)
+    component = jax.jit(assign)(mixture, weights)
     sums = [np.float64(cotangent)[component == j].sum() for j in (1, 2, 3)]
     assert min(abs(sums[0]), abs(sums[1])) > 0
     assert sums[2] == 0  # no weight is assigned to it

@@ -29,7 +29,7 @@ from swsjax.training.loop import feed_of
 
 RNG = np.random.default_rng(0)
 TRUE = RNG.choice([0, 0, 0, 0, -1, 1, -0.25, 0.125], (30, 20)).astype(np.float32)
-INPUTS = np.float32(RNG.normal(size=(400, 30)))
+INPUTS = np.float32(RNG.normal(size=(2500, 30)))  # one pass per epoch
 DATA = {"x": INPUTS, "y": np.float32(INPUTS @ TRUE)}
 PARAMS = {"w": np.float32(TRUE + RNG.normal(0, 0.01, TRUE.shape))}
 CONFIG = Config(
@@ -37,7 +37,7 @@ CONFIG = Config(
     hard_epochs=4,
     prune_epochs=2,
     batch_size=50,
-    least_steps=100,
+    least_steps=50,
     tolerance=1.0,  # one grid to compile
 )
 
@@ -117,30 +117,23 @@ def stop(epoch):
 
 
 def test_without_a_budget_long_epochs_are_fewer(monkeypatch):
-    monkeypatch.setattr("swsjax.sws.moves._MOST_STEPS", 1_200)
-    with pytest.raises(StoppedError, match=r"^12$"):  # of 100 steps
+    monkeypatch.setattr("swsjax.sws.moves._MOST_STEPS", 600)
+    with pytest.raises(StoppedError, match=r"^12$"):  # of 50 steps
         run(callback=stop)
     with pytest.raises(StoppedError, match=rf"^{usual_epochs(CONFIG)}$"):
-        run(callback=stop, budget=100 * usual_epochs(CONFIG))
+        run(callback=stop, budget=50 * usual_epochs(CONFIG))
 
 
-def test_a_target_in_bytes_is_kept(within):
-    sizes = [level.file_bytes for level in within.levels]
-    target = (max(sizes) + min(sizes)) // 2
-    result = run(target_bytes=target)
-    (outcome,) = result.outcomes
-    assert outcome.reached
-    assert len(swsjax.dumps(result.params)) == outcome.file_bytes <= target
-    below = [level for level in result.levels if level.file_bytes <= target]
-    assert outcome.loss == min(level.loss for level in below)
-
-
-def test_several_sizes_of_one_run(within):
+def test_targets_in_bytes_are_kept_in_one_run(within):
     sizes = sorted({level.file_bytes for level in within.levels})
-    large, small = run(target_bytes=(sizes[-3], sizes[-1] + 10)).outcomes
-    assert large.file_bytes <= sizes[-1] + 10
-    assert small.file_bytes <= sizes[-3]
-    assert large.loss <= small.loss
+    wanted = sizes[-1] + 10, sizes[-3]
+    result = run(target_bytes=wanted[::-1])
+    assert_bit_equal(result.params, result.outcomes[-1].params)
+    for outcome, size in zip(result.outcomes, wanted, strict=True):
+        assert outcome.reached
+        assert len(swsjax.dumps(outcome.params)) == outcome.file_bytes <= size
+        below = [level for level in result.levels if level.file_bytes <= size]
+        assert outcome.loss == min(level.loss for level in below)
 
 
 def test_a_net_that_no_annealing_keeps_is_rounded(monkeypatch):
@@ -161,7 +154,7 @@ def test_a_net_that_no_annealing_keeps_is_rounded(monkeypatch):
 
 def test_a_target_out_of_reach_is_said():
     with pytest.warns(SwsjaxWarning, match=r"^40 bytes not reached: ") as warned:
-        result = run(max_loss=0.005, target_bytes=40)
+        result = run(replace(CONFIG, soft_epochs=2, hard_epochs=2), max_loss=0.005, target_bytes=40)
     (outcome,) = result.outcomes
     assert str(warned[0].message) == str(outcome) == outcome.text
     assert not outcome.reached
@@ -254,7 +247,13 @@ def test_interrupted_at_any_time_and_started_again(tmp_path, within):
     assert [epoch.loss for epoch in resumed.history] == [epoch.loss for epoch in within.history]
     # Another target goes on from the levels on disk.
     seen.clear()
-    run(max_loss=0.005, resume=tmp_path, callback=seen.append)
+
+    def note(epoch):
+        seen.append(epoch)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(max_loss=0.005, resume=tmp_path, callback=note)
     assert seen[0].epoch > 8
 
 
@@ -297,16 +296,22 @@ def epochs(result):
     return len(result.history)
 
 
-def test_a_budget_is_kept_and_makes_every_stage_shorter(within):
-    steps = 8 * 100
-    short = run(max_loss=0.06, budget=15 * steps // 8)
-    assert epochs(short) * 100 <= 15 * steps // 8 + 2 * 100  # the first net is made in any case
+BUDGET = 15 * 50  # steps
+
+
+@pytest.fixture(scope="module")
+def short():
+    return run(max_loss=0.06, budget=BUDGET)
+
+
+def test_a_budget_is_kept_and_makes_every_stage_shorter(short, within):
+    assert epochs(short) * 50 <= BUDGET + 2 * 50  # the first net is made in any case
     assert epochs(short) < epochs(within)
 
 
 def test_the_end_of_the_budget_is_said():
-    with pytest.warns(SwsjaxWarning, match="the budget of 400 steps ended the run"):
-        result = run(target_bytes=100, budget=400)
+    with pytest.warns(SwsjaxWarning, match="the budget of 100 steps ended the run"):
+        result = run(target_bytes=40, budget=100)
     assert len(result.levels) == 1
     assert not result.outcomes[0].reached
 
@@ -318,14 +323,15 @@ def test_a_budget_is_a_number_of_steps_or_a_time(budget):
         run(budget=budget)
 
 
-def test_a_time_is_a_number_of_steps_which_is_kept(tmp_path, monkeypatch):
+def test_a_time_is_a_number_of_steps_which_is_kept(tmp_path, monkeypatch, short):
+    time_of_all = timedelta(seconds=BUDGET / 2)
     monkeypatch.setattr(budget, "retraining_seconds", lambda *_: 0.5)
-    in_time = run(max_loss=0.06, budget=timedelta(minutes=12.5), resume=tmp_path)
-    assert json.loads((tmp_path / "budget.json").read_text()) == {"seconds": 750.0, "steps": 1500}
-    in_steps = run(max_loss=0.06, budget=1_500)
-    assert_bit_equal(in_time.params, in_steps.params)
+    in_time = run(max_loss=0.06, budget=time_of_all, resume=tmp_path)
+    note = json.loads((tmp_path / "budget.json").read_text())
+    assert note == {"seconds": BUDGET / 2, "steps": BUDGET}
+    assert_bit_equal(in_time.params, short.params)
     monkeypatch.setattr(budget, "retraining_seconds", None)
-    again = run(max_loss=0.06, budget=timedelta(minutes=12.5), resume=tmp_path)
+    again = run(max_loss=0.06, budget=time_of_all, resume=tmp_path)
     assert_bit_equal(again.params, in_time.params)
 
 

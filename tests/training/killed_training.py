@@ -1,14 +1,12 @@
-"""A training with everything that has a state, to be killed and run again: FOLDER RESULT."""
+"""A training with everything that has a state, to be killed and run again: FOLDER."""
 
 import sys
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
-from swsjax.file.files import save
 from swsjax.training.loop import Trained, train
 from swsjax.training.masks import hold_zeros
 
@@ -69,6 +67,4 @@ def everything(trained: Trained) -> dict:
 
 
 if __name__ == "__main__":
-    folder, target = map(Path, sys.argv[1:])
-    trained = run(folder, callback=lambda _: (sys.stdout.write("epoch\n"), sys.stdout.flush()))
-    save(target, everything(trained))
+    run(sys.argv[1], callback=lambda _: (sys.stdout.write("epoch\n"), sys.stdout.flush()))

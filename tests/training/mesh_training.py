@@ -1,6 +1,7 @@
-"""The training of `killed_training` on eight devices, whole and interrupted: FOLDER."""
+"""Three epochs of `killed_training` on eight devices, whole and interrupted: FOLDER."""
 
 import sys
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -25,17 +26,18 @@ if __name__ == "__main__":
     folder = Path(sys.argv[1])
     mesh = Mesh(np.reshape(jax.devices(), (4, 2)), ("data", "model"))
     traces = []
-    whole = run(mesh=mesh, loss_fn=counted(traces, loss_fn))
+    on_mesh = partial(run, mesh=mesh, epochs=3)
+    whole = on_mesh(loss_fn=counted(traces, loss_fn))
     assert len(traces) == 1, "an epoch compiled again"
     for leaf in jax.tree.leaves((whole.params, whole.aux)):
         assert isinstance(leaf.sharding, SingleDeviceSharding), "an array was not gathered"
     save(folder / "whole.sws", everything(whole))
 
     def interrupt(epoch):
-        if epoch.epoch == 5:
+        if epoch.epoch == 2:
             raise KeyboardInterrupt
 
     try:
-        run(folder / "state", mesh=mesh, callback=interrupt)
+        on_mesh(folder / "state", callback=interrupt)
     except KeyboardInterrupt:
-        save(folder / "resumed.sws", everything(run(folder / "state", mesh=mesh)))
+        save(folder / "resumed.sws", everything(on_mesh(folder / "state")))

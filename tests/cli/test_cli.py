@@ -1,5 +1,7 @@
 """The parser, its exit codes, and how commands start and end as processes."""
 
+import contextlib
+import io
 import os
 import re
 import signal
@@ -188,12 +190,13 @@ def test_the_mode_for_developers_shows_where(tmp_path):
     assert done.stderr.splitlines()[-1].startswith("IsADirectoryError: ")
 
 
-def test_a_name_that_the_terminal_cannot_show(net):
-    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
-    command = [sys.executable, "-m", "swsjax", "inspect", net]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.splitlines()[1].startswith("\\xe9 ")
+def test_a_name_that_the_terminal_cannot_show(net, capsys):
+    out = io.TextIOWrapper(io.BytesIO(), "ascii")
+    with contextlib.redirect_stdout(out):
+        assert main(["inspect", str(net)]) == 0
+    out.flush()
+    assert out.buffer.getvalue().splitlines()[1].startswith(rb"\xe9 ")
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.skipif(os.name != "posix", reason="a pipe of POSIX")

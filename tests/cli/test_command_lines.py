@@ -5,6 +5,7 @@ import io
 import os
 import shutil
 import tempfile
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import swsjax
-from swsjax.cli import commands, datasets, files, main, parser, pretrained
+from swsjax.cli import commands, datasets, files, main, parser, pretrained, runs
 from swsjax.errors import DataError, RetrainingError
+from swsjax.lab import classification, load_digits
 
 FILES = [
     *("net.sws", "named.sws", "listed.sws", "clash.sws", "complex.sws", "mixed.sws", "odd.sws"),
@@ -117,8 +119,14 @@ def prepared(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def task_of():
+    """The task of a net on the digits, each made once: tracing a net takes a while."""
+    return cache(lambda model: classification(model, load_digits()))
+
+
 @pytest.fixture
-def run(prepared, monkeypatch):
+def run(prepared, task_of, monkeypatch):
     """Run a command line in a copy of the folder; its exit code, stdout and stderr."""
 
     def reached(*_, **__):
@@ -136,6 +144,7 @@ def run(prepared, monkeypatch):
     for name in datasets.DATASETS:
         if name != "digits":
             monkeypatch.setitem(datasets.DATASETS, name, missing)
+    monkeypatch.setattr(runs, "classification", lambda model, digits: task_of(model))
     monkeypatch.setattr(files, "file_pictures", lambda *_: [])
 
     def run(arguments):

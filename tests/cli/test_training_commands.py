@@ -408,11 +408,15 @@ def test_a_search_that_finds_nothing_of_use_says_so(tmp_path, capsys, monkeypatc
 def test_a_net_that_lost_too_much_says_so_last(
     tmp_path, capsys, monkeypatch, is_trained, no_figures
 ):
-    def missing(task, net, recipe, *, target_bytes, **options):
-        result = without_the_first_layer(task, net, recipe, **options)
-        ends = [(False, "9 bytes not reached"), (True, "8 bytes asked for")]
-        outcomes = [Outcome(result.params, result.aux, 0.9, 8, *end) for end in ends]
-        return result._replace(outcomes=outcomes)
+    def ending(*ends):
+        def retrained(task, net, recipe, *, target_bytes, **options):
+            result = without_the_first_layer(task, net, recipe, **options)
+            outcomes = [Outcome(result.params, result.aux, 0.9, 8, *end) for end in ends]
+            return result._replace(outcomes=outcomes)
+
+        return retrained
+
+    missed, reached = (False, "9 bytes not reached"), (True, "8 bytes asked for")
 
     is_trained(tmp_path)
     monkeypatch.setattr("swsjax.cli.commands.compress_task", without_the_first_layer)
@@ -424,9 +428,11 @@ def test_a_net_that_lost_too_much_says_so_last(
         f"lost: the validation error is {100 * after:.2f} %, over 3 times the {100 * before:.2f} % "
         "of the pretrained net"
     )
-    monkeypatch.setattr("swsjax.cli.commands.compress_task", missing)
+    monkeypatch.setattr("swsjax.cli.commands.compress_task", ending(missed, reached))
     assert main([*command, "--target-bytes", "9,8"]) == parser.MISSED
     assert capsys.readouterr().out.splitlines()[-2:] == ["8 bytes asked for", "9 bytes not reached"]
+    monkeypatch.setattr("swsjax.cli.commands.compress_task", ending(reached))
+    assert main([*command, "--target-bytes", "8"]) == 0
 
 
 def test_a_search_that_began_with_another_seed(tmp_path, capsys, monkeypatch, is_trained):

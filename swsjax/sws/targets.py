@@ -232,8 +232,8 @@ def _jump(levels: Sequence[Level], base: int, size: int) -> Move | None:
         before, larger = known[-2]
         if file_bytes >= larger:
             return None
-        power = max(log(larger / file_bytes) / log(tau / before), _POWER)
-    factor = (file_bytes / (_AIM * size)) ** (1 / power)
+        power = max(_power(before, larger, tau, file_bytes), _POWER)
+    factor = _factor(file_bytes, size, power)
     lost = min((one.move.tau for one in whole if not isfinite(one.loss)), default=inf)
     most = min(_MOST, (lost / tau) ** 0.5)
     if most < _LEAST:
@@ -260,11 +260,21 @@ def _lighter(levels: Sequence[Level], sizes: Sequence[int]) -> Move | None:
         larger = [one for one in whole if one.file_bytes > size and one.move.tau < move.tau]
         if larger:
             near = max(larger, key=lambda one: one.move.tau)
-            power = log(near.file_bytes / file_bytes) / log(move.tau / near.move.tau)
-        factor = max((file_bytes / (_AIM * size)) ** (1 / power), 1 / _MOST)
+            power = _power(near.move.tau, near.file_bytes, move.tau, file_bytes)
+        factor = max(_factor(file_bytes, size, power), 1 / _MOST)
         if factor <= 1 / _LEAST:
             return move._replace(tau=factor * move.tau)
     return None
+
+
+def _power(lighter: float, larger: int, heavier: float, smaller: int) -> float:
+    """The power of tau with which bytes fall from one annealing to a heavier one."""
+    return log(larger / smaller) / log(heavier / lighter)
+
+
+def _factor(file_bytes: int, size: int, power: float) -> float:
+    """Of tau, from an annealing to one that aims at a size."""
+    return (file_bytes / (_AIM * size)) ** (1 / power)
 
 
 def _pruned_share(config: Config) -> float:

@@ -149,6 +149,7 @@ def in_units(net: Net, units: dict[str, list[Unit]] | None = None) -> Net:
     )
 
 
+@jax.jit
 def stored(groups: dict[str, list[Array]], units: dict[str, list[Unit]]) -> dict[str, list[Array]]:
     """Return the weights themselves, u v + c.
 
@@ -159,13 +160,6 @@ def stored(groups: dict[str, list[Array]], units: dict[str, list[Unit]]) -> dict
     >>> stored({"weights": [jnp.array([1.0, -1.0])]}, {"weights": [Unit(jnp.array(0.25), 0.0)]})
     {'weights': [Array([ 0.25, -0.25], dtype=float32)]}
     """
-    return _all_stored(groups, units)
-
-
-@jax.jit
-def _all_stored(
-    groups: dict[str, list[Array]], units: dict[str, list[Unit]]
-) -> dict[str, list[Array]]:
     return jax.tree.map(_stored, groups, units)
 
 

@@ -204,6 +204,7 @@ def _short(number: Array) -> Array:
     return jax.lax.reduce_precision(number.astype(jnp.float32), 8, _UNIT_BITS - 1)
 
 
+@jax.jit
 def measured_again(state: TrainState, number: int) -> TrainState:
     """Measure the units again, before an epoch; the function of the net stays the same.
 
@@ -225,11 +226,6 @@ def measured_again(state: TrainState, number: int) -> TrainState:
     [1. 1. 1.] 0.5
     """
     del number
-    return _measured_again(state)
-
-
-@jax.jit
-def _measured_again(state: TrainState) -> TrainState:
     joint: Joint = state.params
     carried: Carried = state.aux
     groups = joint.weights.groups

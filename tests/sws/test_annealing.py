@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from interrupting import PowerCutError, interrupt_at
 from linear_net import DATA, PARAMS, assert_bit_equal, distance, loss_fn
 
 from swsjax.errors import ConfigError
@@ -80,16 +81,9 @@ def test_the_hard_stage_begins_where_the_soft_one_ended():
 
 
 def test_a_short_run_goes_on_and_ends_the_same(tmp_path, short):
-    def stop_at(last):
-        def interrupt(epoch):
-            if epoch.epoch == last:
-                raise KeyboardInterrupt
-
-        return interrupt
-
     for last in (2, 3, 4):  # within a stage, at its end, in the next
-        with pytest.raises(KeyboardInterrupt):
-            compress(PARAMS, loss_fn, DATA, SHORT, resume=tmp_path, callback=stop_at(last))
+        with pytest.raises(PowerCutError):
+            compress(PARAMS, loss_fn, DATA, SHORT, resume=tmp_path, callback=interrupt_at(last))
     resumed = compress(PARAMS, loss_fn, DATA, SHORT, resume=tmp_path)
     assert_bit_equal(resumed.params, short.params)
     assert_bit_equal(resumed.retrained, short.retrained)

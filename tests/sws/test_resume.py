@@ -11,6 +11,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from interrupting import PowerCutError, interrupt_at
 from killed_run import CONFIG, DATA, PARAMS, RULES, everything, loss_fn, run, stream
 
 from swsjax.errors import CheckpointError
@@ -19,20 +20,6 @@ from swsjax.training import select
 
 SCRIPT = Path(__file__).parent / "killed_run.py"
 EPOCHS = 6
-
-
-class PowerCutError(Exception):
-    """Ends a run like a power cut, without the time that a new process takes."""
-
-
-def interrupt_at(epoch, seen=None):
-    def callback(record):
-        if seen is not None:
-            seen.append(record.epoch)
-        if record.epoch == epoch:
-            raise PowerCutError
-
-    return callback
 
 
 def assert_equal(ours, expected):

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from interrupting import PowerCutError, interrupt_at
 from linear_net import assert_bit_equal
 from scipy.stats import sem
 
@@ -229,16 +230,9 @@ def test_an_accuracy_in_place_of_an_error():
 
 
 def test_interrupted_at_any_time_and_started_again(tmp_path, within):
-    def stop_at(last):
-        def interrupt(epoch):
-            if epoch.epoch == last:
-                raise KeyboardInterrupt
-
-        return interrupt
-
     for last in (8, 19):
-        with pytest.raises(KeyboardInterrupt):
-            run(max_loss=0.06, resume=tmp_path, callback=stop_at(last))
+        with pytest.raises(PowerCutError):
+            run(max_loss=0.06, resume=tmp_path, callback=interrupt_at(last))
     seen = []
     resumed = run(max_loss=0.06, resume=tmp_path, callback=seen.append)
     assert seen[0].epoch == 20

@@ -15,6 +15,7 @@ import killed_training
 import numpy as np
 import optax
 import pytest
+from interrupting import PowerCutError, interrupt_at
 from killed_training import DATA, PARAMS, everything, loss_fn, run
 
 from swsjax.errors import CheckpointError, ConfigError, RetrainingError
@@ -332,22 +333,6 @@ def test_training_on_a_mesh(tmp_path, three_epochs):
     assert_equal(resumed, ours)
     for x, y in zip(jax.tree.leaves(ours), jax.tree.leaves(three_epochs), strict=True):
         np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5)
-
-
-class PowerCutError(Exception):
-    """In place of a power cut, where a process of its own would take too long."""
-
-
-def interrupt_at(number, seen=None):
-    """A callback, which notes the epochs in ``seen``."""
-
-    def callback(epoch):
-        if seen is not None:
-            seen.append(epoch.epoch)
-        if epoch.epoch == number:
-            raise PowerCutError
-
-    return callback
 
 
 @pytest.fixture(scope="module")

@@ -21,11 +21,12 @@ from swsjax.sws.budget import steps_within
 from swsjax.sws.config import Config
 from swsjax.sws.grid import range_of
 from swsjax.sws.job import Job, Quantised, shared_identity
-from swsjax.sws.moves import Move, settings_of, shortened, usual_epochs, within_budget
+from swsjax.sws.moves import Move, first_tau, settings_of, shortened, usual_epochs, within_budget
 from swsjax.sws.plans import Stages, three_stages
 from swsjax.sws.prior import GaussianMixture, init_mixture
+from swsjax.sws.reference import no_reference
 from swsjax.sws.result import Result
-from swsjax.sws.stages import made_once, no_floor, started
+from swsjax.sws.stages import made_once, started
 from swsjax.sws.targets import ANY_SIZE, Targets, chosen
 from swsjax.sws.units import Carried, in_units
 from swsjax.sws.walk import (
@@ -193,8 +194,8 @@ def compress(
         watched(callback, progress=progress) as callback,
         caches_cleared(compiled_loop, indexed_step, one_step),
     ):
-        floor = made.first_loss if config.tau is None else no_floor
-        job = Job(net, feed, loss, prune_loss, stages, measured, callback, identity, made, floor)
+        ref = made.reference if config.tau is None else no_reference
+        job = Job(net, feed, loss, prune_loss, stages, measured, callback, identity, made, ref)
         if config.tau is None:
             return _walked(job, config, wanted, None if resume is None else path_of(resume, FOLDER))
         state, history = job.run(config, started(net, mixtures), resume)
@@ -246,7 +247,8 @@ def _walked(job: Job, config: Config, wanted: Wanted, folder: Path | None) -> Re
         loss, noise = compared(job.losses(net.weights, net.statistics), before)
         return loss, stored_bytes(*job.net.rebuild(net.weights, net.statistics)), noise
 
-    found = walk(run, measure, targets, config, weights=_size(job.net), most_epochs=most_epochs)
+    tau = job.reference(job.loss_fn).unit * first_tau(_size(job.net))
+    found = walk(run, measure, targets, config, tau=tau, most_epochs=most_epochs)
     outcomes = []
     for number, size in zip(chosen(found.levels, targets), wanted.sizes or (None,), strict=True):
         level, state = found.levels[number], found.states[number]

@@ -14,6 +14,7 @@ from swsjax.sws.plans import Stages
 from swsjax.sws.prior import GaussianMixture
 from swsjax.sws.quantizing import non_zeros, quantize_groups
 from swsjax.sws.record import read_details
+from swsjax.sws.reference import References
 from swsjax.sws.stages import Made, Run, run_stages
 from swsjax.training.epochs import TrainState
 from swsjax.training.history import Epoch, Log
@@ -61,8 +62,8 @@ class Job(NamedTuple):
     """Of the net, the data and the losses; None if nothing is written."""
     made: Made
     """Steps and estimates of all runs."""
-    floor: Callable[[LossWithAux], float]
-    """Of a loss, what a batch must exceed to act."""
+    reference: References
+    """Of a loss, what it is compared with."""
 
     def run(
         self,
@@ -92,7 +93,7 @@ class Job(NamedTuple):
             log = Log.opened(resume, report, read_details)
             planned = self.stages(config, self.loss_fn, self.prune_loss_fn, self.feed)
             error = None if self.evaluate is None else self._error
-            run = Run(self.net, self.feed, config, planned, error, log, self.made, self.floor)
+            run = Run(self.net, self.feed, config, planned, error, log, self.made, self.reference)
             state = run_stages(run, start)
         return state, [counted(epoch) for epoch in log.history]
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from functools import cache, partial
-from math import inf
 from typing import Any, NamedTuple
 
 import jax
@@ -19,6 +18,7 @@ from swsjax.sws.prior import GaussianMixture
 from swsjax.sws.quantizing import quantize_groups
 from swsjax.sws.rates import continued
 from swsjax.sws.record import figures_of
+from swsjax.sws.reference import Reference, References, loss_unit, zeroed
 from swsjax.sws.step import Forward, Info, Joint, init, make_step
 from swsjax.sws.table import error_with, refined
 from swsjax.training.epochs import Step, TrainState, copied
@@ -38,7 +38,6 @@ __all__ = [
     "Run",
     "Stage",
     "made_once",
-    "no_floor",
     "run_stages",
     "started",
 ]
@@ -50,16 +49,6 @@ def _unchanged(state: Any, *_: Any) -> Any:
 
 def _nothing(*_: Any) -> None:
     return None
-
-
-def no_floor(loss_fn: LossWithAux) -> float:
-    """Let every batch act, whatever its loss.
-
-    >>> no_floor(lambda weights, carried, batch: (0.0, carried))
-    -inf
-    """
-    del loss_fn
-    return -inf
 
 
 class Course(NamedTuple):
@@ -88,6 +77,8 @@ class Given(NamedTuple):
     """() int32 epochs of the stage."""
     floor: Array
     """() loss of a batch at and below which only the prior acts."""
+    unit: Array
+    """() what the objective is divided by."""
 
 
 class Stage(NamedTuple):
@@ -129,6 +120,8 @@ class Made(NamedTuple):
     """``loss_meter`` on the data."""
     first_loss: Callable[[LossWithAux], float]
     """Mean loss of the given net on the data."""
+    reference: References
+    """That loss, and the unit of losses."""
 
 
 class Run(NamedTuple):
@@ -149,8 +142,8 @@ class Run(NamedTuple):
     """The history, and the state on disk."""
     made: Made
     """Steps and estimates of all runs."""
-    floor: Callable[[LossWithAux], float]
-    """Of a loss, the floor."""
+    reference: References
+    """Of a loss, what it is compared with."""
 
 
 def made_once(net: Net, feed: Feed) -> Made:
@@ -183,19 +176,25 @@ def made_once(net: Net, feed: Feed) -> Made:
         def on_course(before: TrainState, batch: Any) -> tuple[TrainState, Info]:
             given: Given = before.given
             planned = course(given.epochs)._asdict()
-            step = make_step(loss_fn, floor=given.floor, **planned, **settings)
+            step = make_step(loss_fn, floor=given.floor, unit=given.unit, **planned, **settings)
             state, info = step(before._replace(given=given.tau), batch)
             return state._replace(given=given), info
 
         return feed.augmented(on_course)
 
     meter = cache(partial(loss_meter, feed=feed))
-    return Made(
-        step,
-        cache(partial(estimator, feed=feed)),
-        meter,
-        cache(lambda loss_fn: meter(loss_fn)(net.weights, net.carried)),
-    )
+
+    @cache
+    def first_loss(loss_fn: LossWithAux) -> float:
+        return meter(loss_fn)(net.weights, net.carried)
+
+    @cache
+    def reference(loss_fn: LossWithAux) -> Reference:
+        first = first_loss(loss_fn)
+        return Reference(first, loss_unit(meter(loss_fn)(zeroed(net.weights), net.carried) - first))
+
+    estimate = cache(partial(estimator, feed=feed))
+    return Made(step, estimate, meter, first_loss, reference)
 
 
 def started(net: Net, mixtures: dict[str, GaussianMixture]) -> TrainState:
@@ -228,6 +227,7 @@ def run_stages(run: Run, start: TrainState) -> TrainState:
     >>> from dataclasses import replace
     >>> from swsjax.sws import LEARNED, init_mixture
     >>> from swsjax.sws.plans import three_stages
+    >>> from swsjax.sws.reference import no_reference
     >>> from swsjax.training import take_apart
     >>> from swsjax.training.loop import feed_of
     >>> net = take_apart({"w": jnp.array([[0.9, 1.1, 0.0]])})
@@ -235,7 +235,7 @@ def run_stages(run: Run, start: TrainState) -> TrainState:
     >>> config = replace(LEARNED, batch_size=2, prior="exact", soft_epochs=1, hard_epochs=0)
     >>> feed = feed_of(jnp.ones((4, 3)), 2)
     >>> stages = three_stages(config, loss, loss, feed)
-    >>> run = Run(net, feed, config, stages, None, Log([]), made_once(net, feed), no_floor)
+    >>> run = Run(net, feed, config, stages, None, Log([]), made_once(net, feed), no_reference)
     >>> state = run_stages(run, started(net, {"weights": init_mixture(-1.0, 1.0)}))
     >>> len(run.log.history), run.log.history[0].loss < 1
     (1, True)
@@ -262,8 +262,8 @@ def run_stages(run: Run, start: TrainState) -> TrainState:
             init(net, replicate(joint.mixtures, mesh), optimizer, replicate(key, mesh)), mesh
         )
         tau = stage.tau if _is_constant(stage.tau) else 0.0
-        floor = jnp.float32(run.floor(stage.loss_fn))
-        given = Given(jnp.float32(tau), jnp.int32(stage.epochs), floor)
+        reference = map(jnp.float32, run.reference(stage.loss_fn))
+        given = Given(jnp.float32(tau), jnp.int32(stage.epochs), *reference)
         state = state._replace(given=replicate(given, mesh))
         if resuming:
             assert log.resume is not None

@@ -169,6 +169,7 @@ def make_step(
     nodes: Mapping[str, int] | int | None = 2048,
     sample: int | None = None,
     floor: float | Array | None = None,
+    unit: float | Array | None = None,
 ) -> Step:
     """Make the function of one step of retraining, from state and batch to state and ``Info``.
 
@@ -192,6 +193,8 @@ def make_step(
         floor: loss of a batch (nats) at and below which only the prior acts; None is no floor. At
             the loss that the pretrained net has, retraining does not fit the examples more closely
             than its training did.
+        unit: what the objective is divided by; None is 1. It makes no difference but to an
+            optimiser that has a scale of its own, as Adam's epsilon is.
 
     Raises:
         ConfigError: an argument of the wrong type.
@@ -231,10 +234,10 @@ def make_step(
         above = loss if floor is None else jnp.maximum(loss, floor)
         means = None if pull is None else assigned().groups
         info = Info(check_scalar(loss), log_prior), jax.lax.stop_gradient(means)
-        if tau == 0:  # saves the gradient of a prior without weight
-            return above, (info, aux)
         weight = state.given if tau is None else tau(state.step) if callable(tau) else tau
-        return above - weight * log_prior, (info, aux)
+        # Without weight, the gradient of the prior is saved.
+        value = above if tau == 0 else above - weight * log_prior
+        return value if unit is None else value / unit, (info, aux)
 
     gradient = gradient_step(objective, optimizer)
 

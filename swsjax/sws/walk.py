@@ -9,7 +9,6 @@ from math import inf, isfinite
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
@@ -17,7 +16,8 @@ from swsjax.codec.header import DTYPES
 from swsjax.errors import ConfigError, RetrainingError
 from swsjax.file.files import dumps
 from swsjax.sws.config import Config
-from swsjax.sws.moves import Move, epochs_of, first_tau, settings_of
+from swsjax.sws.moves import Move, epochs_of, settings_of
+from swsjax.sws.reference import zeroed
 from swsjax.sws.targets import Level, Targets, is_within, next_move, tells
 from swsjax.training.epochs import TrainState
 from swsjax.training.history import Epoch
@@ -92,7 +92,7 @@ def walk(
     targets: Targets,
     config: Config,
     *,
-    weights: int,
+    tau: float,
     most_epochs: float = inf,
 ) -> Walk:
     """Make level after level until the targets are reached, out of reach, or the budget is spent.
@@ -102,7 +102,7 @@ def walk(
         measure: loss of a level, bytes of its file, and standard error of the loss.
         targets: where to end.
         config: settings of the walk.
-        weights: number of weights that are compressed.
+        tau: of the first annealing.
         most_epochs: after the first level, none begins that would end later.
 
     Raises:
@@ -110,7 +110,7 @@ def walk(
 
     >>> made = lambda number, move, start, before: (move.tau, [])
     >>> figures = lambda tau: (1e4 * tau, int(1e-3 / tau), 0.0)  # heavier priors, larger losses
-    >>> found = walk(made, figures, Targets(0.0, 0.01), Config(prune_epochs=0), weights=300_000)
+    >>> found = walk(made, figures, Targets(0.0, 0.01), Config(prune_epochs=0), tau=1e-7)
     >>> [f"{level.loss:.3f} {level.file_bytes:,}" for level in found.levels]
     ['0.001 10,000', '0.004 2,500', '0.008 1,250', '0.016 625', '0.011 883']
     """
@@ -119,7 +119,7 @@ def walk(
     history: list[Epoch] = []
     lost: RetrainingError | None = None
     spent, cut = 0, False
-    while move := next_move(levels, targets, tau=first_tau(weights), config=config):
+    while move := next_move(levels, targets, tau=tau, config=config):
         takes = 0 if move.kind == "round" else epochs_of(settings_of(move, config))
         epochs_done = spent + takes
         if levels and (cut := epochs_done > most_epochs):
@@ -160,15 +160,14 @@ def allowed(
     >>> from swsjax.training import take_apart
     >>> def error(weights, carried):
     ...     return np.abs(np.asarray(weights.groups["weights"][0]) - 1)
-    >>> allowed(error, take_apart({"w": jnp.array([1.0, 0.75])}), None)
+    >>> allowed(error, take_apart({"w": np.float32([1.0, 0.75])}), None)
     (array([0.  , 0.25], dtype=float32), 0.004375)
     """
     before = measure(net.weights, net.carried)
     if max_loss is not None:
         return before, max_loss
     loss = before.mean().item()
-    zeros = net.weights._replace(groups=jax.tree.map(jnp.zeros_like, net.weights.groups))
-    worst = measure(zeros, net.carried).mean().item()
+    worst = measure(zeroed(net.weights), net.carried).mean().item()
     if not (isfinite(loss) and isfinite(worst) and worst > loss):
         raise ConfigError(
             f"evaluate returns {loss:g} for the pretrained net and {worst:g} for one of zeros, "

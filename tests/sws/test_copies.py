@@ -34,6 +34,8 @@ class Copy(NamedTuple):
     """That the kernels are divided by."""
     is_normalised: bool = False
     """Whether the hidden layer is normalised over the batch."""
+    loss_scale: float = 1.0
+    """That the loss is multiplied by."""
 
     def logits(self, params, x):
         hidden = x @ (params["one"] / self.scales[0])
@@ -43,7 +45,8 @@ class Copy(NamedTuple):
 
     def loss(self, params, batch):
         found = jnp.float32(self.logits(params, batch["x"]))
-        return optax.softmax_cross_entropy_with_integer_labels(found, batch["y"]).mean()
+        losses = optax.softmax_cross_entropy_with_integer_labels(found, batch["y"])
+        return self.loss_scale * losses.mean()
 
     def compressed(self, **targets):
         """The params, the error on examples held out, and the bytes of the file."""
@@ -116,6 +119,10 @@ def in_batches_of(net, batch_size):
     return net._replace(config=replace(net.config, batch_size=batch_size))
 
 
+def with_loss_times(net, scale):
+    return net._replace(loss_scale=scale)
+
+
 def twice(net):
     return net._replace(data=jax.tree.map(lambda x: np.concatenate([x, x]), net.data))
 
@@ -148,6 +155,8 @@ TRAINED_OTHERWISE = {
     "batches of 128": lambda net: in_batches_of(net, 128),
     "batches of 512": lambda net: in_batches_of(net, 512),
     "data twice": twice,
+    "loss times 1e5": lambda net: with_loss_times(net, 1e5),
+    "loss times 1e-6": lambda net: with_loss_times(net, 1e-6),
     "bfloat16": in_bfloat16,
     "pretrained by SGD": by_sgd,
     "pretrained by AdamW": by_adamw,
@@ -180,6 +189,13 @@ def test_copies_by_powers_of_two_end_the_same_to_the_bit(short, after_few_epochs
     for name, leaf in params.items():
         factor = np.abs(others[name]).max() / np.abs(leaf).max()
         np.testing.assert_array_equal(others[name], leaf * factor)
+
+
+def test_a_small_loss_in_other_units_ends_the_same_to_the_bit(net):
+    small = net._replace(config=replace(SHORT, tau=None))
+    ours, theirs = (with_loss_times(small, 2.0**-k).compressed(budget=240)[0] for k in (20, 24))
+    jax.tree.map(np.testing.assert_array_equal, theirs, ours)
+    assert len(np.unique(ours["one"])) < 20
 
 
 @pytest.fixture(scope="module")

@@ -462,3 +462,14 @@ def test_at_or_below_the_floor_only_the_prior_acts(tau, mixture):
     jax.tree.map(np.testing.assert_array_equal, below, state.opt_state)
     assert np.any(below.weights.groups["weights"][0]) == (tau > 0)
     assert np.any(whole.weights.groups["weights"][0] != below.weights.groups["weights"][0])
+
+
+@pytest.mark.parametrize("tau", [0.0, TAU])
+def test_the_objective_is_divided_by_the_unit(tau, mixture):
+    whole, info = step_of(tau=tau)(start(mixture), BATCH)
+    parts, same = step_of(tau=tau, unit=4.0)(start(mixture), BATCH)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_array_equal(4 * a, b), parts.opt_state, whole.opt_state
+    )
+    assert (same.loss, same.log_prior) == (info.loss, info.log_prior)
+    assert np.any(whole.opt_state.weights.groups["weights"][0])

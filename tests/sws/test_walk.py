@@ -256,7 +256,7 @@ def test_a_walk_whose_levels_are_all_lost_raises():
         raise RetrainingError("every weight is zero")
 
     with pytest.raises(RetrainingError, match=r"^every weight is zero$"):
-        walk(lost, lambda state: (0.0, 0), Targets(0.0, 1.0), CONFIG, weights=10)
+        walk(lost, lambda state: (0.0, 0), Targets(0.0, 1.0), CONFIG, tau=1e-3)
 
 
 def test_bytes_count_statistics_and_leave_out_what_a_file_cannot_hold():

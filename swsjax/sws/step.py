@@ -235,8 +235,7 @@ def make_step(
         means = None if pull is None else assigned().groups
         info = Info(check_scalar(loss), log_prior), jax.lax.stop_gradient(means)
         weight = state.given if tau is None else tau(state.step) if callable(tau) else tau
-        # Without weight, the gradient of the prior is saved.
-        value = above if tau == 0 else above - weight * log_prior
+        value = above if tau == 0 else above - weight * log_prior  # at 0 without its gradient
         return value if unit is None else value / unit, (info, aux)
 
     gradient = gradient_step(objective, optimizer)

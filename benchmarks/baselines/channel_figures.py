@@ -13,11 +13,11 @@ from functools import partial
 import numpy as np
 from channel_tasks import inputs
 from common.results import FIGURES, read
-from figures import draw_means, in_percent, spread, under
+from figures import draw_means, in_percent, under
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
-from shared import Row, file_of
+from shared import Row, file_of, span
 
 from swsjax.baselines import channels_kept
 from swsjax.lab import NETS
@@ -154,7 +154,7 @@ def draw_widths(axes: Axes, rows: Sequence[Row], title: str) -> None:
     colors = (BLUE, GREEN, PURPLE, GREY, ORANGE, "black")
     for number, (name, color) in enumerate(zip(names, colors, strict=False)):
         shares = [
-            spread(
+            span(
                 100 * row["channels"].get(layer, 0) / size
                 for row in pruned
                 if row["method"] == name

@@ -16,7 +16,7 @@ from density import KEEP
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.ticker import LogLocator, NullFormatter
-from shared import Row, arguments, file_of
+from shared import Row, arguments, file_of, span
 
 from swsjax.lab import NETS
 from swsjax.measure.html import Picture
@@ -173,7 +173,7 @@ def draw_layers(axes: Axes, rows: Sequence[Row], keep: float) -> None:
         draw_means(
             axes,
             places,
-            [spread(values) for values in zip(*shares, strict=True)],
+            [span(values) for values in zip(*shares, strict=True)],
             label=method,
             markersize=3.5,
             **look | {"linestyle": ""},
@@ -196,7 +196,7 @@ def draw_saliency(axes: Sequence[Axes], rows: Sequence[Row]) -> None:
             alone = {row["seed"]: row["saliency"] for row in chosen if row["steps"] == 1}
             steps = sorted({row["steps"] for row in chosen})
             relative = [
-                spread(
+                span(
                     row["saliency"] / alone[row["seed"]] for row in chosen if row["steps"] == number
                 )
                 for number in steps
@@ -333,15 +333,10 @@ def draw_means(
     axes: Axes, x: Iterable[float], spans: Sequence[Row], scale: float = 100, **look: Any
 ) -> None:
     """Means with their ranges; shares in percent."""
-    means = scale * np.array([span["mean"] for span in spans])
-    low = means - scale * np.array([span["min"] for span in spans])
-    high = scale * np.array([span["max"] for span in spans]) - means
+    means = scale * np.array([one["mean"] for one in spans])
+    low = means - scale * np.array([one["min"] for one in spans])
+    high = scale * np.array([one["max"] for one in spans]) - means
     axes.errorbar(x, means, yerr=[low, high], elinewidth=0.7, **{"linewidth": 1} | look)
-
-
-def spread(values: Iterable[float]) -> Row:
-    found = list(values)
-    return {"mean": float(np.mean(found)), "min": min(found), "max": max(found)}
 
 
 def in_percent(axes: Axes, which: str) -> None:

@@ -148,8 +148,10 @@ def summary(rows: list[Row], names: list[str]) -> list[Row]:
     return found
 
 
-def span(values: list[float]) -> dict[str, float]:
-    return {"mean": float(np.mean(values)), "min": min(values), "max": max(values)}
+def span(values: Iterable[float]) -> dict[str, float]:
+    """Mean and range."""
+    found = list(values)
+    return {"mean": float(np.mean(found)), "min": min(found), "max": max(found)}
 
 
 def file_of(kind: str, net: str) -> Path:

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from swsjax.training.losses import LossWithAux
 from swsjax.training.net import Weights
 
-__all__ = ["Reference", "loss_unit", "no_reference", "zeroed"]
+__all__ = ["Reference", "References", "loss_unit", "no_reference", "zeroed"]
 
 # Of cross-entropy, training gains up to 0.7 nats with two classes, and 7 with a thousand; of
 # distillation at a temperature of 6, 35; of a sum over the pixels of an image, some hundred.

@@ -99,10 +99,16 @@ def grid_over(leaves: Sequence[Array], nodes: int) -> Grid:
     low, high = jax.lax.stop_gradient((low, high))
     # Constant weights have no range; a step far below their rounding error would be useless.
     least = 1e-6 * jnp.maximum(jnp.maximum(jnp.abs(low), jnp.abs(high)), 1e-3)
-    _, exponent = jnp.frexp(jnp.maximum(high - low, least) / (nodes - 2))
-    step = jnp.ldexp(jnp.float32(1), exponent)
+    step = _power_of_two_above(jnp.maximum(high - low, least) / (nodes - 2))
     low = jnp.floor(low / step) * step
     return Grid(low, step, low + step * jnp.arange(nodes, dtype=jnp.float32))
+
+
+def _power_of_two_above(x: Array) -> Array:
+    """The least power of two above a positive float32: its exponent, raised by one, alone."""
+    bits = jax.lax.bitcast_convert_type(x, jnp.int32)
+    mantissa = jnp.finfo(jnp.float32).nmant
+    return jax.lax.bitcast_convert_type((bits >> mantissa) + 1 << mantissa, jnp.float32)
 
 
 def cell_on(weights: Array, grid: Grid) -> Cell:

@@ -182,8 +182,9 @@ def log_mixing(mixture: GaussianMixture) -> Array:
     >>> jnp.exp(log_mixing(init_mixture(-1.0, 1.0, components=1, pi_zero=0.75)))
     Array([0.75, 0.25], dtype=float32)
     """
-    free = jax.nn.log_softmax(mixture.mixing_logits) + jax.nn.log_sigmoid(-mixture.zero_logit)
-    return jnp.concatenate([jax.nn.log_sigmoid(mixture.zero_logit)[None], free])
+    is_zero, is_not = jax.nn.log_sigmoid(jnp.stack([mixture.zero_logit, -mixture.zero_logit]))
+    free = jax.nn.log_softmax(mixture.mixing_logits) + is_not
+    return jnp.concatenate([is_zero[None], free])
 
 
 def component_log_probs(mixture: GaussianMixture, weights: ArrayLike) -> Array:

@@ -88,27 +88,25 @@ class LearningRates:
         >>> optimizer = LearningRates().optimizer(epochs=2, steps_per_epoch=10)
         """
 
-        def adam(peak: float, epsilon: float = 1e-8) -> optax.GradientTransformation:
-            return optax.adam(self._schedule(peak, epochs, steps_per_epoch), eps=epsilon)
+        schedule = self._schedule(epochs, steps_per_epoch)
+
+        def adam(peak: float) -> optax.GradientTransformation:
+            return optax.adam(lambda step: peak * schedule(step), eps=self.epsilon)
 
         of_weights = self.weights
         if not isinstance(of_weights, optax.GradientTransformation):
-            of_weights = adam(of_weights, self.epsilon)
+            of_weights = adam(of_weights)
         optimizers = {
             "weights": of_weights,
-            "free": _if_any(of_weights if self.free is None else adam(self.free, self.epsilon)),
-            "means": adam(self.means),
-            "precisions": adam(self.precisions),
-            "mixing": adam(self.mixing),
+            "free": _if_any(of_weights if self.free is None else adam(self.free)),
+            "mixtures": optax.chain(
+                optax.scale_by_adam(), optax.scale_by_schedule(schedule), self._scale_of_mixtures()
+            ),
         }
-        of_mixture = GaussianMixture._make(["means", "precisions", "mixing", "mixing"])
 
         def labels(trained: tuple[Weights, Mapping[str, GaussianMixture]]) -> Any:
-            weights, mixtures = trained
-            labelled = type(weights)._make(["weights", "free"])
-            return type(trained)._make(  # type: ignore[attr-defined]
-                [labelled, dict.fromkeys(mixtures, of_mixture)]
-            )
+            weights, _ = trained
+            return _like(trained, _like(weights, "weights", "free"), "mixtures")
 
         return _with_whole(optax.partition(optimizers, labels, mask_compatible_extra_args=True))
 
@@ -131,17 +129,37 @@ class LearningRates:
         """
         if not self.dampening:
             return None
-        rate = self._schedule(self.dampening / width * self.weights, epochs, steps_per_epoch)
+        peak = self.dampening / width * self.weights
+        schedule = self._schedule(epochs, steps_per_epoch)
         steps = jnp.maximum(epochs * steps_per_epoch, 1)
 
         def pull(step: Array) -> Array:
             share = jnp.clip(2 * step / steps - 1, 0, 1)
-            return jnp.minimum(rate(step) * (1 - jnp.cos(jnp.pi * share)) / 2, 1.0)
+            return jnp.minimum(peak * schedule(step) * (1 - jnp.cos(jnp.pi * share)) / 2, 1.0)
 
         return pull
 
-    def _schedule(self, peak: float, epochs: int | Array, steps_per_epoch: int) -> optax.Schedule:
-        """A linear warm-up and a half cosine from a peak.
+    def _scale_of_mixtures(self) -> optax.GradientTransformation:
+        peaks = self.means, self.precisions, self.mixing, self.mixing
+
+        def scaled(updates: Any, trained: Any) -> Any:
+            del trained
+            weights, mixtures = updates
+            return _like(
+                updates,
+                weights,
+                {
+                    name: _like(
+                        mixture, *(-peak * u for peak, u in zip(peaks, mixture, strict=True))
+                    )
+                    for name, mixture in mixtures.items()
+                },
+            )
+
+        return optax.stateless(scaled)
+
+    def _schedule(self, epochs: int | Array, steps_per_epoch: int) -> optax.Schedule:
+        """A linear warm-up and a half cosine from a peak of 1.
 
         As ``optax.warmup_cosine_decay_schedule``, which takes no traced number of steps.
         """
@@ -151,9 +169,14 @@ class LearningRates:
         def schedule(step: Array) -> Array:
             share = jnp.clip((step - warmup) / decay, 0, 1)
             falling = self.final + (1 - self.final) * (1 + jnp.cos(jnp.pi * share)) / 2
-            return peak * jnp.where(step < warmup, step / max(warmup, 1), falling)
+            return jnp.where(step < warmup, step / max(warmup, 1), falling)
 
         return schedule
+
+
+def _like(node: Any, *fields: Any) -> Any:
+    """A named tuple of the same type."""
+    return type(node)._make(fields)
 
 
 def _if_any(optimizer: optax.GradientTransformation) -> optax.GradientTransformation:

@@ -13,7 +13,7 @@ over step by step.
 
 import operator
 from collections.abc import Callable, Mapping
-from functools import partial, reduce
+from functools import cache, partial, reduce
 from typing import Any, NamedTuple
 
 import jax
@@ -299,6 +299,7 @@ def _prior(
             log_priors.append(table.sum_log_prob(mixture, leaves, grid, cells, sample))
             assign[name] = partial(table.straight_through, mixture, leaves, grid, cells)
 
+    @cache
     def assigned() -> Weights:
         return weights._replace(groups={name: means() for name, means in assign.items()})
 

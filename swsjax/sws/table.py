@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import Array
 
@@ -29,7 +30,6 @@ from swsjax.sws.histogram import Sample, histogram
 from swsjax.sws.prior import (
     LOG_SQRT_2PI,
     GaussianMixture,
-    component_log_probs,
     component_means,
     log_mixing,
     log_prob,
@@ -135,6 +135,30 @@ def error_with(nodes: int, mixture: GaussianMixture, leaves: Sequence[Array]) ->
 _grid = jax.jit(grid_over, static_argnums=1)
 
 
+class _Components(NamedTuple):
+    """Parameters of all components, zero component first, (J + 1,) each."""
+
+    means: Array
+    precisions: Array
+    log_scales: Array
+    """Log-density at the mean, but for the constant ``LOG_SQRT_2PI``."""
+
+
+def _components(mixture: GaussianMixture) -> _Components:
+    log_scales = log_mixing(mixture) + 0.5 * mixture.log_precisions
+    return _Components(component_means(mixture), jnp.exp(mixture.log_precisions), log_scales)
+
+
+def _joint(components: _Components, nodes: Array) -> tuple[Array, Array]:
+    """Joint log-density of each component and node, and its slope at the node, (J + 1, G).
+
+    Components first: sums over them are then vectorised along the nodes.
+    """
+    means, precisions, log_scales = (parameter[:, None] for parameter in components)
+    pulls = precisions * (means - nodes[None])
+    return log_scales - 0.5 * pulls**2 / precisions, pulls
+
+
 def straight_through(
     mixture: GaussianMixture,
     leaves: Sequence[Array],
@@ -162,15 +186,15 @@ def straight_through(
     >>> print(*straight_through(mixture, [w], grid_over([w], 256)))
     [0. 1. 1.]
     """
-    fixed = jax.lax.stop_gradient(mixture)
-    joint = component_log_probs(fixed, grid.nodes).T
+    components = _components(jax.lax.stop_gradient(mixture))
+    joint, _ = _joint(components, grid.nodes)
     numbers = jnp.arange(joint.shape[0], dtype=jnp.int32)[:, None]
     # argmax as two reductions, which XLA vectorises on processors
     is_best = joint == jnp.max(joint, axis=0, keepdims=True)
     best = jnp.min(jnp.where(is_best, numbers, numbers[-1:]), axis=0)
     left, right = best[:-1], best[1:]
     centres = (jnp.arange(REFINE, dtype=jnp.float32) + 0.5) / REFINE
-    before = centres[None] < _crossing(fixed, left, right, grid)[:, None]
+    before = centres[None] < _crossing(components, left, right, grid)[:, None]
     owners = _Owners(left, right, before)
     return _cell_means(component_means(mixture), owners, list(leaves), _known(cells, leaves, grid))
 
@@ -197,7 +221,7 @@ def _cell_means_forward(
     means: Array, owners: _Owners, leaves: list[Array], cells: list[Cell]
 ) -> tuple[list[Array], Any]:
     components = jnp.where(owners.before, owners.left[:, None], owners.right[:, None])
-    of_cell = means[components.ravel()]
+    of_cell = means.at[components.ravel()].get(**UNCHECKED)
     assigned = [
         of_cell.at[cell.number].get(**UNCHECKED).astype(leaf.dtype)
         for leaf, cell in zip(leaves, cells, strict=True)
@@ -220,28 +244,29 @@ def _cell_means_backward(
     sums = sums.reshape(owners.before.shape)
     of_left = jnp.sum(jnp.where(owners.before, sums, 0), axis=1)
     of_right = jnp.sum(jnp.where(owners.before, 0, sums), axis=1)
-    to_means = to_means.at[owners.left].add(of_left).at[owners.right].add(of_right)
+    for component, of_side in ((owners.left, of_left), (owners.right, of_right)):
+        to_means = to_means.at[component].add(of_side, **UNCHECKED)
     return to_means, None, cotangents, None
 
 
 _cell_means.defvjp(_cell_means_forward, _cell_means_backward)
 
 
-def _crossing(mixture: GaussianMixture, left: Array, right: Array, grid: Grid) -> Array:
+def _crossing(components: _Components, left: Array, right: Array, grid: Grid) -> Array:
     """Boundary in each interval between the left and the right node's component, from 0 to 1.
 
     The difference of their log-densities is a quadratic, positive at the left node and negative at
     the right one, so it has one root between them. If both are the same component, any value will
     do.
     """
-    means, precisions = component_means(mixture), jnp.exp(mixture.log_precisions)
-    heights = log_mixing(mixture) + 0.5 * mixture.log_precisions
+    parameters = jnp.stack(components)
 
     def joint(component: Array) -> tuple[Array, Array, Array]:
         """Coefficients of a component's log-density around the left node, in units of the step."""
-        pull = precisions[component] * (means[component] - grid.nodes[:-1])
-        constant = heights[component] - 0.5 * pull**2 / precisions[component]
-        return constant, grid.step * pull, -0.5 * grid.step**2 * precisions[component]
+        mean, precision, log_scale = parameters.at[:, component].get(**UNCHECKED)
+        pull = precision * (mean - grid.nodes[:-1])
+        constant = log_scale - 0.5 * pull**2 / precision
+        return constant, grid.step * pull, -0.5 * grid.step**2 * precision
 
     c, b, a = (x - y for x, y in zip(joint(left), joint(right), strict=True))
     root = jnp.sqrt(jnp.maximum(b**2 - 4 * a * c, 0))
@@ -250,9 +275,7 @@ def _crossing(mixture: GaussianMixture, left: Array, right: Array, grid: Grid) -
 
 def _lookup_table(mixture: GaussianMixture, grid: Grid) -> tuple[Array, Array]:
     """Log-density and its slope at the points of the refined grid, (REFINE (G - 1) + 1,) each."""
-    log_scales = log_mixing(mixture) + 0.5 * mixture.log_precisions
-    jet = _jet(component_means(mixture), mixture.log_precisions, log_scales, grid.nodes)
-    value, slope, curvature, change = jet
+    value, slope, curvature, change = _jet(_components(mixture), grid.nodes)
     values = _hermite(value, grid.step * slope, grid.step**2 * curvature)
     fixed = jax.lax.stop_gradient((slope, grid.step * curvature, grid.step**2 * change))
     return values - LOG_SQRT_2PI, _hermite(*fixed)
@@ -263,7 +286,7 @@ _Jet = tuple[Array, Array, Array, Array]
 
 
 @jax.custom_vjp
-def _jet(means: Array, log_precisions: Array, log_scales: Array, nodes: Array) -> _Jet:
+def _jet(components: _Components, nodes: Array) -> _Jet:
     """Log of a sum of exp(log_scales - deviation^2 / 2) and its first three derivatives, (G,) each.
 
     With responsibilities r and u = lambda (mu - w), the derivatives are the mean of u, and with
@@ -271,46 +294,41 @@ def _jet(means: Array, log_precisions: Array, log_scales: Array, nodes: Array) -
     so that it reuses the responsibilities: the exponentials dominate the cost. The third derivative
     is not differentiated further.
     """
-    return _jet_forward(means, log_precisions, log_scales, nodes)[0]
+    return _jet_forward(components, nodes)[0]
 
 
-def _jet_forward(
-    means: Array, log_precisions: Array, log_scales: Array, nodes: Array
-) -> tuple[_Jet, Any]:
-    # (J + 1, G), components first: sums over the components are then vectorised along the nodes.
-    precisions = jnp.exp(log_precisions)[:, None]
-    pulls = precisions * (means[:, None] - nodes[None])
-    joint = log_scales[:, None] - 0.5 * pulls**2 / precisions
+def _jet_forward(components: _Components, nodes: Array) -> tuple[_Jet, Any]:
+    joint, pulls = _joint(components, nodes)
     most = jnp.max(joint, axis=0)
     scaled = jnp.exp(joint - most[None])
     total = jnp.sum(scaled, axis=0)
     posterior = scaled / total[None]
     slope = jnp.sum(posterior * pulls, axis=0)
     centred = pulls - slope[None]
-    curvature = jnp.sum(posterior * (centred**2 - precisions), axis=0)
-    change = jnp.sum(posterior * centred * (centred**2 - 3 * precisions), axis=0)
+    squares, precisions = centred**2, components.precisions[:, None]
+    curvature = jnp.sum(posterior * (squares - precisions), axis=0)
+    change = jnp.sum(posterior * centred * (squares - 3 * precisions), axis=0)
     jet = most + jnp.log(total), slope, curvature, change
-    return jet, (posterior, means, precisions, nodes, slope, curvature)
+    return jet, (components, nodes, posterior, slope, curvature)
 
 
-def _jet_backward(saved: Any, cotangents: _Jet) -> tuple[Array, Array, Array, None]:
-    posterior, means, precisions, *of_nodes = saved
-    nodes, slope, curvature = (x[None] for x in of_nodes)
+def _jet_backward(saved: Any, cotangents: _Jet) -> tuple[_Components, None]:
+    components, nodes, posterior, *of_nodes = saved
+    slope, curvature = (x[None] for x in of_nodes)
     by_value, by_slope, by_curvature = (x[None] for x in cotangents[:3])
-    pulls = precisions * (means[:, None] - nodes)
+    means, precisions, _ = (parameter[:, None] for parameter in components)
+    deviations = means - nodes[None]
+    pulls = precisions * deviations
     centred = pulls - slope
     to_joint = posterior * (
         by_value + by_slope * centred + by_curvature * (centred**2 - precisions - curvature)
     )
     to_pulls = posterior * (by_slope + 2 * by_curvature * centred)
     to_means = jnp.sum(to_pulls * precisions - to_joint * pulls, axis=1)
-    to_log_precisions = jnp.sum(
-        to_pulls * pulls
-        - 0.5 * to_joint * pulls**2 / precisions
-        - posterior * by_curvature * precisions,
-        axis=1,
+    to_precisions = jnp.sum(
+        to_pulls * deviations - 0.5 * to_joint * deviations**2 - posterior * by_curvature, axis=1
     )
-    return to_means, to_log_precisions, jnp.sum(to_joint, axis=1), None
+    return _Components(to_means, to_precisions, jnp.sum(to_joint, axis=1)), None
 
 
 _jet.defvjp(_jet_forward, _jet_backward)
@@ -318,9 +336,17 @@ _jet.defvjp(_jet_forward, _jet_backward)
 
 def _hermite(values: Array, slopes: Array, curvatures: Array) -> Array:
     """Quintic Hermite interpolation between nodes at distance 1, REFINE points per interval."""
-    t = jnp.arange(REFINE, dtype=values.dtype) / REFINE
+    of_node = jnp.stack([values, slopes, curvatures], axis=-1)
+    ends = jnp.concatenate([of_node[:-1], of_node[1:]], axis=-1)
+    basis = _BASIS.astype(values.dtype)
+    return jnp.append(jnp.matmul(ends, basis, precision="highest").ravel(), values[-1])
+
+
+def _basis() -> np.ndarray:
+    """Value, slope and curvature of the left and the right node at each point, (6, REFINE)."""
+    t = np.arange(REFINE) / REFINE
     s = 1 - t
-    basis = jnp.stack(
+    return np.stack(
         [
             s**3 * (1 + 3 * t + 6 * t**2),
             t * s**3 * (1 + 3 * t),
@@ -330,9 +356,9 @@ def _hermite(values: Array, slopes: Array, curvatures: Array) -> Array:
             0.5 * s**2 * t**3,
         ]
     )
-    of_node = jnp.stack([values, slopes, curvatures], axis=-1)
-    ends = jnp.concatenate([of_node[:-1], of_node[1:]], axis=-1)
-    return jnp.append(jnp.matmul(ends, basis, precision="highest").ravel(), values[-1])
+
+
+_BASIS = _basis()
 
 
 @jax.custom_vjp

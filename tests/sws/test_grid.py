@@ -23,8 +23,11 @@ def inside(grid, leaves):
 @settings(max_examples=100, deadline=None)
 def test_no_weight_is_outside(weights):
     grid = grid_over([jnp.asarray(weights)], 8)
-    assert grid.step > 0
     assert inside(grid, [weights])
+    assert np.frexp(grid.step)[0] == 0.5  # a power of two, and the least above what is needed
+    needed = max(np.ptp(np.float64(weights)), 1e-6 * max(np.abs(weights).max(), 1e-3)) / 6
+    assert grid.step / 2 < needed * (1 + 1e-6)
+    assert needed < grid.step * (1 + 1e-6)
 
 
 def test_grid_is_over_all_leaves():

@@ -64,7 +64,7 @@ def test_the_schedule_is_that_of_optax_also_for_a_traced_number_of_epochs(warmup
 
     @jax.jit
     def values(epochs):
-        return learning_rates._schedule(0.5, epochs, 4)(jnp.arange(24))
+        return 0.5 * learning_rates._schedule(epochs, 4)(jnp.arange(24))
 
     for epochs in (1, 5):
         warmup = round(4 * warmup_epochs)

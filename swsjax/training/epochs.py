@@ -179,11 +179,12 @@ def epoch(
     data: Any,
     *,
     batch_size: int,
+    passes: int = 1,
     mesh: Mesh | None = None,
 ) -> tuple[TrainState, Any]:
-    """Run one pass over the data in random order.
+    """Run one pass over the data, or several, each in a random order of its own.
 
-    The pass is one compiled loop; but on a processor, a step with a convolution is compiled alone
+    All steps are one compiled loop; but on a processor, a step with a convolution is compiled alone
     and called from a loop on the host: XLA's CPU backend runs convolutions inside a compiled loop
     about ten times more slowly.
 
@@ -193,12 +194,13 @@ def epoch(
         state: of the training; its key decides the order. Its buffers are donated: it cannot be
             used afterwards.
         data: pytree of arrays with the N examples along the first axis. The incomplete last batch
-            is left out; as the order is random, it differs from epoch to epoch.
+            is left out; as the order is random, it differs from pass to pass.
         batch_size: examples per step, at most N.
+        passes: over the data.
         mesh: devices to divide each batch over, see ``swsjax.training.sharding``.
 
     Returns:
-        The state after N // batch_size steps, and the mean info over them.
+        The state after N // batch_size steps in each pass, and the mean info over all of them.
 
     >>> step = lambda state, batch: (state._replace(params=state.params + batch.sum()), batch[0])
     >>> state = TrainState(jnp.zeros(()), (), 0, jax.random.key(0))
@@ -207,29 +209,36 @@ def epoch(
     Array(15., dtype=float32)
     """
     # A program of its own, which all runs over as many examples share.
-    key, order = shuffled(state.key, len(jax.tree.leaves(data)[0]), batch_size)
+    size = len(jax.tree.leaves(data)[0])
+    key, order = shuffled(state.key, size, batch_size, passes)
     state = state._replace(key=key)
     if _on_processors(state) and _has_convolution(step, state, data, order, mesh):
         return _host_loop(step, state, data, order, mesh)
     return compiled_loop(step, state, data, order, mesh=mesh)
 
 
-@partial(jax.jit, static_argnames=("size", "batch_size"))
-def shuffled(key: Array, size: int, batch_size: int) -> tuple[Array, Array]:
+@partial(jax.jit, static_argnames=("size", "batch_size", "passes"))
+def shuffled(key: Array, size: int, batch_size: int, passes: int = 1) -> tuple[Array, Array]:
     """Return the next key, and the indices of the examples of each batch, (steps, batch_size).
 
     Args:
         key: that decides the order.
         size: number of examples.
-        batch_size: examples per step; those that fill no batch are left out.
+        batch_size: examples per step; those that fill no batch are left out of a pass.
+        passes: over the examples, each in an order of its own.
 
     >>> shuffled(jax.random.key(0), 7, 2)[1].shape
     (3, 2)
     """
     steps = size // batch_size
-    key, shuffle = jax.random.split(key)
-    order = jax.random.permutation(shuffle, size)[: steps * batch_size]
-    return key, order.reshape(steps, batch_size)
+
+    def one_pass(key: Array, _: None) -> tuple[Array, Array]:
+        key, shuffle = jax.random.split(key)
+        return key, jax.random.permutation(shuffle, size)[: steps * batch_size]
+
+    # A loop of one takes longer to compile.
+    key, order = jax.lax.scan(one_pass, key, length=passes, unroll=passes == 1)
+    return key, order.reshape(passes * steps, batch_size)
 
 
 @partial(jax.jit, static_argnames=("step", "mesh"), donate_argnames="state")

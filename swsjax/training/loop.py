@@ -117,15 +117,19 @@ class Feed(NamedTuple):
 
     def epoch(self, step: Step, state: TrainState, number: int) -> tuple[TrainState, Any]:
         """Run one epoch, the one with this number from 0; the mean info over its steps."""
+        if not isinstance(self.data, Stream):
+            return epoch(
+                step,
+                state,
+                self.data,
+                batch_size=self.batch_size,
+                passes=self.passes,
+                mesh=self.mesh,
+            )
         infos = []
         for turn in range(self.passes):
-            if isinstance(self.data, Stream):
-                batches = batches_of(self.data, number * self.passes + turn, self.batch_size)
-                state, info = stream_epoch(step, state, batches, mesh=self.mesh)
-            else:
-                state, info = epoch(
-                    step, state, self.data, batch_size=self.batch_size, mesh=self.mesh
-                )
+            batches = batches_of(self.data, number * self.passes + turn, self.batch_size)
+            state, info = stream_epoch(step, state, batches, mesh=self.mesh)
             infos.append(info)
         return state, jax.tree.map(lambda *figures: sum(figures) / len(figures), *infos)
 

@@ -1,12 +1,6 @@
-"""What a result says of itself, and what type checkers know of it."""
-
-import re
-import subprocess
-import sys
-import textwrap
+"""What a result says of itself."""
 
 import numpy as np
-import pytest
 
 from swsjax.sws import Level, Move, Outcome, Result
 from swsjax.training import Epoch, select
@@ -44,31 +38,3 @@ def test_a_walk_says_what_was_reached():
         "<tr><td>prune, keeping 60%</td><td>net 0</td><td>1e-07</td><td>15,000</td><td>0.02</td>"
         "</tr></table>"
     )
-
-
-def test_type_checkers_know_that_the_net_is_like_the_given_one(tmp_path):
-    pytest.importorskip("mypy")
-    source = tmp_path / "user.py"
-    source.write_text(
-        textwrap.dedent(
-            """
-            import swsjax
-            from swsjax.sws import Result
-
-            def shrunk(net: list[int]) -> Result[list[int]]:
-                found = swsjax.compress(net, lambda w, batch: w, {})
-                reveal_type(found.params)
-                reveal_type(found.retrained)
-                reveal_type(swsjax.load("net.sws", like=net))
-                reveal_type(swsjax.loads(b"", like=net, max_bytes=9))
-                reveal_type(swsjax.load("net.sws"))
-                reveal_type(swsjax.loads(b""))
-                return found
-            """
-        )
-    )
-    # With the settings and so the cache of the repository's own run.
-    command = [sys.executable, "-m", "mypy", source]
-    out = subprocess.run(command, capture_output=True, text=True, check=False).stdout
-    types = [name.replace("builtins.", "") for name in re.findall('Revealed type is "(.*)"', out)]
-    assert types == 4 * ["list[int]"] + 2 * ["Any"]

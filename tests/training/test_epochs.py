@@ -171,3 +171,32 @@ def test_a_gradient_step_is_that_of_the_optimizer(optimizer):
         params = optax.apply_updates(params, updates)
     np.testing.assert_allclose(state.params["x"], params["x"], rtol=1e-6)
     assert (info, state.step, state.aux) == ("info", 3, 8)
+
+
+def test_several_passes_are_as_one_after_another():
+    """Each in an order of its own; the info is the mean over the steps of all."""
+    key, sizes = jax.random.key(5), (7, 2)
+    orders = []
+    following = key
+    for _ in range(3):
+        following, order = shuffled(following, *sizes)
+        orders.append(order)
+    last, ours = shuffled(key, *sizes, 3)
+    np.testing.assert_array_equal(ours, np.concatenate(orders))
+    assert last == following
+    assert any((one != orders[0]).any() for one in orders[1:])
+
+    def step(state, batch):
+        params = 0.5 * state.params + batch.sum()  # depends on the order
+        return state._replace(params=params, step=state.step + 1), params
+
+    def start():
+        return TrainState(jnp.zeros(()), (), jnp.int32(0), jax.random.key(5))
+
+    data, state, infos = jnp.arange(7.0), start(), []
+    for _ in range(3):
+        state, info = epoch(step, state, data, batch_size=2)
+        infos.append(info)
+    ours, info = epoch(step, start(), data, batch_size=2, passes=3)
+    assert (ours.params, ours.step, ours.key) == (state.params, state.step, state.key)
+    np.testing.assert_allclose(info, np.mean(infos), rtol=1e-6)

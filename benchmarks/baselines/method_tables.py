@@ -13,13 +13,9 @@ UNKNOWN = ["", "", ""]
 """Where no row of the table is the answer."""
 
 
-def methods_page(net: str, convolutional: str) -> dict[str, Callable[[], str]]:
+def methods_page(net: str) -> dict[str, Callable[[], str]]:
     """What makes the table at each marker."""
-    return {
-        "choices": partial(choices_table, net),
-        "methods": partial(methods_table, net),
-        "methods with convolutions": partial(methods_table, convolutional),
-    }
+    return {"choices": partial(choices_table, net), "methods": partial(methods_table, net)}
 
 
 def choices_table(net: str) -> str:

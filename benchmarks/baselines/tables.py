@@ -28,7 +28,7 @@ def pages() -> dict[Path, dict[str, Callable[[], str]]]:
     """What makes the tables of each page."""
     return {
         DOCS / "baselines.md": tables(),
-        DOCS / "methods.md": methods_page(NET, CONVOLUTIONAL),
+        DOCS / "methods.md": methods_page(NET),
         DOCS / "channels.md": channel_page("lenet-5-caffe", "resnet-8"),
         DOCS / "subspaces.md": subspace_page(),
     }

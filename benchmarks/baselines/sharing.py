@@ -50,10 +50,17 @@ def epochs_of(net: str) -> dict[str, int]:
 
 def run(net: str, method: str, keep: float, tau: float, seed: int) -> dict[str, Any]:
     task, training = task_on_part(net), short(net)
+    config = swsjax.Config(
+        tau=tau,
+        seed=seed,
+        batch_size=training.batch_size,
+        least_steps=1,  # an epoch is one pass, however few the images
+        **epochs_of(net),
+    )
     result = compress_task(
         task,
         start_of(net, method, keep, seed),
-        Recipe(swsjax.Config(tau=tau, seed=seed, **epochs_of(net)), teacher_weight=0.0),
+        Recipe(config, teacher_weight=0.0),
         augment=training.augment(),
     )
     found = Variables(result.params, result.aux)

@@ -43,6 +43,7 @@ def tables() -> dict[str, Callable[[], str]]:
         "sizes": partial(sizes_table, NET),
         "density with convolutions": partial(density_table, CONVOLUTIONAL),
         "finishers with convolutions": partial(finishers_table, CONVOLUTIONAL),
+        "sizes with convolutions": partial(sizes_table, CONVOLUTIONAL),
         "speed": speed_table,
     }
 
@@ -122,7 +123,8 @@ def sizes_table(net: str) -> str:
         ]
         for row in sorted(content["summary"], key=lambda row: (row["method"], -row["keep"]))
     ]
-    for row in read(file_of("sharing", net))["summary"]:
+    sharing = file_of("sharing", net)
+    for row in read(sharing)["summary"] if sharing.exists() else []:
         kept = f"{row['method'].partition(' + ')[0]}, {100 * row['keep']:g} %, then "
         name = f"{'' if row['keep'] == 1 else kept}sharing, tau {row['tau']:g}"
         figures = [mean_and_range(row["test_error"]), count(row["file_bytes"]["mean"])]

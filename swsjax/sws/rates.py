@@ -1,6 +1,5 @@
 """Learning rates of weights and mixture in one stage, and the optimiser that has them."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +12,6 @@ from swsjax.checks import check_numbers
 from swsjax.errors import ConfigError
 from swsjax.sws.prior import GaussianMixture
 from swsjax.training.epochs import functions_of
-from swsjax.training.net import Weights
 from swsjax.trees import is_number
 
 __all__ = ["LearningRates"]
@@ -79,7 +77,7 @@ class LearningRates:
             )
 
     def optimizer(self, epochs: int | Array, steps_per_epoch: int) -> optax.GradientTransformation:
-        """Make the optimiser over ``(weights, mixtures)``, for a stage of that length.
+        """Make the optimiser over a ``Joint`` of weights and mixtures, for a stage of that length.
 
         Args:
             epochs: of the stage; in a compiled function, it may be an argument.
@@ -104,9 +102,9 @@ class LearningRates:
             ),
         }
 
-        def labels(trained: tuple[Weights, Mapping[str, GaussianMixture]]) -> Any:
-            weights, _ = trained
-            return _like(trained, _like(weights, "weights", "free"), "mixtures")
+        def labels(trained: Any) -> Any:
+            weights = trained.weights._replace(groups="weights", free="free")
+            return trained._replace(weights=weights, mixtures="mixtures")
 
         return _with_whole(optax.partition(optimizers, labels, mask_compatible_extra_args=True))
 
@@ -144,17 +142,11 @@ class LearningRates:
 
         def scaled(updates: Any, trained: Any) -> Any:
             del trained
-            weights, mixtures = updates
-            return _like(
-                updates,
-                weights,
-                {
-                    name: _like(
-                        mixture, *(-peak * u for peak, u in zip(peaks, mixture, strict=True))
-                    )
-                    for name, mixture in mixtures.items()
-                },
-            )
+            mixtures = {
+                name: GaussianMixture(*(-peak * u for peak, u in zip(peaks, mixture, strict=True)))
+                for name, mixture in updates.mixtures.items()
+            }
+            return updates._replace(mixtures=mixtures)
 
         return optax.stateless(scaled)
 
@@ -172,11 +164,6 @@ class LearningRates:
             return jnp.where(step < warmup, step / max(warmup, 1), falling)
 
         return schedule
-
-
-def _like(node: Any, *fields: Any) -> Any:
-    """A named tuple of the same type."""
-    return type(node)._make(fields)
 
 
 def _if_any(optimizer: optax.GradientTransformation) -> optax.GradientTransformation:

@@ -86,7 +86,7 @@ def loss_meter(loss_fn: LossWithAux, feed: Feed, *, steps: int = 100) -> LossMet
 
     >>> from swsjax.training.loop import feed_of
     >>> loss = lambda weights, carried, batch: (batch.mean(), carried)
-    >>> round(loss_meter(loss, feed_of(jnp.full(64, 3.0), 4))(Weights({}, []), (None, ())), 3)
+    >>> loss_meter(loss, feed_of(jnp.full(64, 3.0), 4), steps=16)(Weights({}, []), (None, ()))
     3.0
     """
     part = cache(partial(part_of, feed, steps))
